@@ -1,0 +1,5 @@
+"""``python -m gmmcli``."""
+
+from gmmcli.cli.app import main
+
+main()

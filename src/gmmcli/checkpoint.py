@@ -1,0 +1,137 @@
+"""Checkpoints: a folder of safetensors files that appears whole or not at all, and proves itself by its manifest."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from gmmcli.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One safetensors file to be: tensors by name, and strings to go into its header."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved state. Every file is checked against the manifest when it is read."""
+
+    path: Path
+
+    @classmethod
+    def save(cls, folder: Path, step: int, parts: Mapping[str, Part], progress: Mapping[str, Any]) -> "Checkpoint":
+        """Write a checkpoint under a hidden name, make sure that it is on disk, then rename it; replaces one of the same step."""
+        final, hidden = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir(parents=True)
+        for name, part in parts.items():
+            tensors = {key: tensor.detach().contiguous() for key, tensor in part.tensors.items()}
+            safetensors.torch.save_file(tensors, hidden / f"{name}.safetensors", dict(part.metadata))
+        (hidden / "progress.json").write_text(json.dumps(progress, indent=1))
+        manifest = {file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in sorted(hidden.iterdir())}
+        (hidden / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for file in (*hidden.iterdir(), hidden):
+            _sync(file)
+        if final.exists():  # a state is a function of its step: losing the old one to a crash here loses nothing of the run
+            shutil.rmtree(final)
+        hidden.rename(final)
+        _sync(folder)
+        return cls(final)
+
+    @classmethod
+    def all(cls, folder: Path) -> list["Checkpoint"]:
+        """The complete checkpoints of a folder, oldest first: those whose manifest is there and whose files have its sizes."""
+        found = [cls(path) for path in sorted(folder.glob("step-*")) if (path / MANIFEST).is_file()]
+        return [checkpoint for checkpoint in found if checkpoint._sizes_match()]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Read one part's tensors: memory-mapped and copied on write, so a large buffer costs no memory until it is touched."""
+        return safetensors.torch.load_file(self._verified(f"{name}.safetensors"))
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """Read the header strings of one part."""
+        with safetensors.safe_open(self._verified(f"{name}.safetensors"), "pt") as file:
+            return dict(file.metadata() or {})
+
+    def has(self, name: str) -> bool:
+        """Whether this part was saved."""
+        return f"{name}.safetensors" in self._manifest
+
+    def remove(self) -> None:
+        """Delete it, its manifest first: what is left by a crash half way no longer counts."""
+        (self.path / MANIFEST).unlink()
+        shutil.rmtree(self.path)
+
+    @cached_property
+    def progress(self) -> dict[str, Any]:
+        """Where the training stood."""
+        progress: dict[str, Any] = json.loads(self._verified("progress.json").read_text())
+        return progress
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return int(self.path.name.removeprefix("step-"))
+
+    @cached_property
+    def _manifest(self) -> dict[str, dict[str, Any]]:
+        try:
+            manifest: dict[str, dict[str, Any]] = json.loads((self.path / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path / MANIFEST} cannot be read ({error})", f"remove {self.path} to use an older one") from error
+        return manifest
+
+    def _sizes_match(self) -> bool:
+        try:
+            return all((self.path / name).stat().st_size == entry["bytes"] for name, entry in self._manifest.items())
+        except (OSError, CheckpointError):
+            return False
+
+    def _verified(self, name: str) -> Path:
+        """The path of a file whose bytes are those of the manifest; CheckpointError otherwise."""
+        path = self.path / name
+        if name not in self._manifest or not path.is_file():
+            raise CheckpointError(f"{self.path} has no {name}", f"remove {self.path} to use an older checkpoint")
+        if _digest(path) != self._manifest[name]["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its sha256 differs from the manifest's", f"remove {self.path} to use an older one")
+        return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file so that a reader, or a crash, sees the old content or the new, never half of it."""
+    hidden = path.with_name(f".{path.name}")
+    hidden.write_text(text)
+    _sync(hidden)
+    hidden.replace(path)
+    _sync(path.parent)
+
+
+def _digest(path: Path) -> str:
+    hasher = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""The ``gmmc`` command: its verbs, and the one boundary where errors become sentences and exit codes."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gmmcli.cli import data, recipes, runs, sample, train
+from gmmcli.errors import GmmcError, Interrupted
+
+
+class Boundary(TyperGroup):
+    """Every GmmcError ends here: message and hint on stderr, its own exit code. Anything else is a bug and shows itself."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except GmmcError as error:
+            kind = "stopped" if isinstance(error, Interrupted) else "error"
+            print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
+            if error.hint:
+                print(f"gmmc: {error.hint}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("gmmc: stopped", file=sys.stderr)
+            raise typer.Exit(Interrupted.exit_code) from None
+        except BrokenPipeError:  # `gmmc recipes ls | head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    name="gmmc",
+    cls=Boundary,
+    help="Generative Max-Mahalanobis Classifiers: one network that classifies, generates and knows what it does not know.",
+    epilog="Start with: gmmc train digits_gen, then gmmc sample --class 3 --n 64.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train", epilog=train.EPILOG)(train.train_command)
+app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
+app.add_typer(data.app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from gmmcli import __version__
+
+        print(f"gmmc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")] = False,
+) -> None:
+    """Options before the verb."""
+
+
+def main() -> None:
+    """The console entry."""
+    app()

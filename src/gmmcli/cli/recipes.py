@@ -1,0 +1,69 @@
+"""``gmmc recipes``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gmmcli.cli.options import Json, answer
+
+app = typer.Typer(no_args_is_help=True, help="List, show, check and compare recipes.")
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")]
+Name = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")]
+
+
+@app.command("ls", epilog="Example: gmmc recipes ls")
+def ls(json: Json = False) -> None:
+    """List the recipes that come with gmmc, each with its first line."""
+    from gmmcli.recipe import shipped
+
+    about = {name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for name, path in shipped().items()}
+    if json:
+        answer({"schema": 1, "command": "recipes ls", "values": about})
+        return
+    width = max(map(len, about))
+    for name, line in about.items():
+        print(f"{name:{width}}  {line}")
+
+
+@app.command("show", epilog="Examples: gmmc recipes show digits_gen | gmmc recipes show digits_gen --file > mine.toml")
+def show(
+    recipe: Name,
+    overrides: Overrides = None,
+    file: Annotated[bool, typer.Option("--file", help="The file as it is, comments and all, instead of every key resolved.")] = False,
+    json: Json = False,
+) -> None:
+    """Show a recipe with every key, or as it was written."""
+    from gmmcli.recipe import Recipe, find
+
+    resolved = Recipe.load(recipe, overrides or ())
+    if json:
+        answer({"schema": 1, "command": "recipes show", "recipe": resolved.document()})
+    else:
+        print(find(recipe).read_text(encoding="utf-8") if file else resolved.dumps(), end="")
+
+
+@app.command("check", epilog="Example: gmmc recipes check recipes/*.toml")
+def check(recipes: Annotated[list[Path], typer.Argument(help="TOML files, or names of shipped recipes.")], json: Json = False) -> None:
+    """Check that recipes load; the first that does not is an error (exit 2)."""
+    from gmmcli.recipe import Recipe
+
+    names = [Recipe.load(recipe).name for recipe in recipes]
+    if json:
+        answer({"schema": 1, "command": "recipes check", "values": {"valid": names}})
+    else:
+        print("\n".join(f"{path}: valid" for path in recipes))
+
+
+@app.command("diff", epilog="Example: gmmc recipes diff cifar10_gen svhn_gen")
+def diff(left: Name, right: Name, json: Json = False) -> None:
+    """Show the keys in which two recipes differ, with both values."""
+    from gmmcli.recipe import Recipe, flatten
+
+    first, second = (flatten(Recipe.load(name).document()) for name in (left, right))
+    keys = [key for key in first | second if first.get(key) != second.get(key)]
+    if json:
+        answer({"schema": 1, "command": "recipes diff", "values": {key: [first.get(key), second.get(key)] for key in keys}})
+        return
+    for key in keys:
+        print(f"{key}: {first.get(key, '-')} -> {second.get(key, '-')}")

@@ -1,0 +1,58 @@
+"""``gmmc runs``."""
+
+import typer
+
+from gmmcli.cli.options import Json, RunName, RunsDir, answer
+
+app = typer.Typer(no_args_is_help=True, help="List and show runs.")
+
+
+@app.command("ls", epilog="Example: gmmc runs ls")
+def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
+    """List the runs, oldest first: status, steps saved, test accuracy."""
+    from gmmcli.run import default_runs_dir, list_runs
+
+    rows = []
+    for run in list_runs(runs_dir or default_runs_dir()):
+        checkpoints, result = run.checkpoints, run.result("eval accuracy")
+        rows.append(
+            {
+                "run": run.id,
+                "status": run.provenance.get("status", "unknown"),
+                "step": checkpoints[-1].step if checkpoints else None,
+                "accuracy": result["values"]["accuracy"] if result else None,
+            }
+        )
+    if json:
+        answer({"schema": 1, "command": "runs ls", "values": rows})
+        return
+    for row in rows:
+        accuracy = "" if row["accuracy"] is None else f"test accuracy {row['accuracy']:.2%}"
+        step = "no checkpoint" if row["step"] is None else f"step {row['step']:,}"
+        print(f"{row['run']}  {row['status']:11}  {step:13}  {accuracy}")
+
+
+@app.command("show", epilog="Example: gmmc runs show")
+def show(run: RunName = None, runs_dir: RunsDir = None, json: Json = False) -> None:
+    """Show a run's provenance, checkpoints and last metrics."""
+    from gmmcli.run import open_run
+
+    chosen = open_run(run, runs_dir)
+    logged = [line for line in chosen.metrics() if "loss" in line]
+    values = {
+        "path": str(chosen.path),
+        "provenance": chosen.provenance,
+        "checkpoints": [checkpoint.step for checkpoint in chosen.checkpoints],
+        "best": chosen.checkpoint(best=True).progress,
+        "last_metrics": logged[-1] if logged else None,
+    }
+    if json:
+        answer({"schema": 1, "command": "runs show", "run": chosen.id, "values": values})
+        return
+    for key, value in values.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, item in value.items():
+                print(f"  {name}: {item}")
+        else:
+            print(f"{key}: {value}")

@@ -1,0 +1,68 @@
+"""``gmmc train``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
+from gmmcli.errors import RecipeError
+
+EPILOG = "Examples: gmmc train digits_gen | gmmc train recipes/svhn_gen.toml --set optim.learning_rate=3e-4 --dry-run | gmmc train --resume"
+
+
+def train_command(
+    recipe: Annotated[str | None, typer.Argument(help="A TOML file, or the name of a shipped recipe.", show_default=False)] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, say optim.learning_rate=3e-4. Repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, in its own directory and by its own recipe.")] = False,
+    run: Annotated[str | None, typer.Option("--run", help="With --resume: which run.  [default: $GMMC_RUN, else the newest]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory and time, and train nothing.")] = False,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a recipe into a new run directory, or go on with an old one.
+
+    Ends with the test accuracy. Ctrl-C saves and stops (exit 130); a loss that runs away stops it too (exit 5), unless the
+    recipe says guard.on_divergence = "rollback".
+    """
+    if resume and (recipe or overrides or dry_run):
+        raise RecipeError("--resume goes on by the run's own recipe", "leave out the recipe, --set and --dry-run; --run says which run")
+    if not resume and run:
+        raise RecipeError("--run goes with --resume", "a new training gets a new run directory")
+    if not resume and recipe is None:
+        raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` shows those that come with gmmc; try digits_gen")
+    from gmmcli.evaluate.accuracy import accuracy_result
+    from gmmcli.recipe import Recipe
+    from gmmcli.run import Run, default_runs_dir, open_run
+    from gmmcli.train.loop import train
+    from gmmcli.train.plan import plan
+    from gmmcli.train.setup import Setup
+
+    if dry_run:
+        planned = plan(Recipe.load(str(recipe), overrides or ()))
+        answer(planned.document()) if json else print(planned.text())
+        return
+    if resume:
+        chosen = open_run(run, runs_dir, unfinished=True)
+        if chosen.provenance.get("status") == "finished":
+            note(f"run {chosen.path} is finished: nothing to go on with")
+            return
+        setup = Setup.prepare(chosen.recipe)
+    else:
+        setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))  # what fails here leaves no run directory behind
+        chosen = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)
+    note(f"run {chosen.path}", quiet)
+    with chosen.locked():
+        state = train(setup, chosen, resume=resume, quiet=quiet)
+        about = {"schema": 1, "command": "eval accuracy", "run": chosen.id, "step": state.step}
+        result = about | accuracy_result(state.model, setup.dataset)
+        chosen.save_result(result)
+    if json:
+        answer(result | {"command": "train"})
+        return
+    low, high = result["values"]["ci95"]
+    print(chosen.path)
+    print(f"test accuracy {result['values']['accuracy']:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")

@@ -1,0 +1,1 @@
+"""The engine: torch and nothing else. Randomness is always an explicit generator."""

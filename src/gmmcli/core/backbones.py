@@ -1,0 +1,104 @@
+"""The feature network: a pre-activation Wide-ResNet without its last linear layer."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gmmcli.types import Count, Features, Images
+
+SLOPE = 0.2  # of LeakyReLU: a ReLU's flat half would leave chains without a gradient
+Norm = Literal["none", "batch", "group"]
+
+
+def _normalise(kind: Norm, channels: int) -> nn.Module:
+    match kind:
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "group":
+            return nn.GroupNorm(min(8, channels), channels)
+        case "none":
+            return nn.Identity()
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each after norm and LeakyReLU, around a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm1 = _normalise(norm, inputs)
+        self.conv1 = _conv(inputs, outputs, 3)
+        self.norm2 = _normalise(norm, outputs)
+        self.conv2 = _conv(outputs, outputs, 3, stride)
+        self.shortcut = nn.Identity() if inputs == outputs and stride == 1 else _conv(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
+        h = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
+        h = self.conv2(F.leaky_relu(self.norm2(h), SLOPE))
+        return h + self.shortcut(x)
+
+
+class WideResNetFeatures(nn.Module):
+    """Images to pooled features: a stem of 16 channels and three groups of blocks, 16w, 32w and 64w wide."""
+
+    def __init__(self, channels: int, depth: int, width: int, norm: Norm) -> None:
+        super().__init__()
+        widths = [16, 16 * width, 32 * width, 64 * width]
+        self.stem = _conv(channels, widths[0], 3)
+        self.blocks = nn.Sequential()
+        for group, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+            for block in range((depth - 4) // 6):
+                first = block == 0
+                self.blocks.append(Block(inputs if first else outputs, outputs, 2 if first and group else 1, norm))
+        self.norm = _normalise(norm, widths[-1])
+        self.dim = widths[-1]
+
+    def forward(self, images: Images) -> Features:
+        """Return features phi(x), shape (batch, 64 w)."""
+        return F.leaky_relu(self.norm(self.blocks(self.stem(images))), SLOPE).mean((2, 3))
+
+
+@dataclass(frozen=True)
+class WideResNet:
+    """Backbone table: WRN-depth-width (Zagoruyko and Komodakis 2016) as JEM and GMMC use it.
+
+    Any square image from 8 x 8 up: two halvings and global average pooling.
+    """
+
+    kind: Literal["wide-resnet"] = "wide-resnet"
+    depth: Count = 28
+    """6 n + 4 for n blocks in each of the three groups."""
+    width: Count = 10
+    norm: Norm = "none"
+    init: Literal["torch", "kaiming"] = "torch"
+    """torch: PyTorch's default, the paper's; its small features leave every energy near C^2 / 2 for long when there is no norm.
+    kaiming: normal with LeakyReLU's gain (He et al. 2015), zero biases."""
+
+    def __post_init__(self) -> None:
+        if self.depth < 10 or (self.depth - 4) % 6:
+            nearest = max(10, 6 * round((self.depth - 4) / 6) + 4)
+            raise ValueError(f"depth must be 6 n + 4 with n >= 1, got {self.depth}; the nearest is {nearest}")
+
+    @property
+    def dim(self) -> int:
+        """The number of features d."""
+        return 64 * self.width
+
+    def build(self, channels: int) -> WideResNetFeatures:
+        """Build the network for images with this many channels; its weights come from torch's global generator."""
+        network = WideResNetFeatures(channels, self.depth, self.width, self.norm)
+        return network.apply(_kaiming) if self.init == "kaiming" else network
+
+
+def _kaiming(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,59 @@
+"""The replay buffer: where chains wait between two training steps."""
+
+from typing import Literal
+
+import torch
+
+from gmmcli.types import Images, Labels, to_bytes, to_model
+
+Dtype = Literal["float32", "float16", "uint8"]
+
+
+class ReplayBuffer:
+    """Class-major storage: ``images[label, slot]``, so a chain's class is its position.
+
+    Attributes:
+        images: shape (class, slot, channel, height, width), in the storage dtype: float32 exact, float16 half of it,
+            uint8 a quarter (images rounded to bytes on every write).
+    """
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    @classmethod
+    def noise(
+        cls, n_classes: int, slots: int, shape: tuple[int, int, int], dtype: Dtype, generator: torch.Generator
+    ) -> "ReplayBuffer":
+        """A buffer on the generator's device whose chains all start from U(-1, 1)."""
+        images = torch.empty(n_classes, slots, *shape, dtype=getattr(torch, dtype), device=generator.device)
+        for per_class in images:  # class by class: the float32 draw must not double a large buffer's memory
+            per_class.copy_(_encode(uniform(slots, shape, generator), images.dtype))
+        return cls(images)
+
+    @property
+    def slots(self) -> int:
+        """Places per class."""
+        return self.images.shape[1]
+
+    def draw(self, labels: Labels, generator: torch.Generator) -> tuple[torch.Tensor, Images]:
+        """Pick a random slot of each label; return the slots and their images as float32."""
+        slots = torch.randint(self.slots, labels.shape, generator=generator, device=self.images.device)
+        return slots, decode(self.images[labels, slots])
+
+    def write(self, labels: Labels, slots: torch.Tensor, images: Images) -> None:
+        """Put images back where their chains came from."""
+        self.images[labels, slots] = _encode(images, self.images.dtype)
+
+
+def uniform(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Images:
+    """Fresh starts of chains: n images from U(-1, 1)."""
+    return torch.rand(n, *shape, generator=generator, device=generator.device).mul_(2).sub_(1)
+
+
+def decode(stored: torch.Tensor) -> torch.Tensor:
+    """Stored images of any leading axes as float32 in the model range."""
+    return to_model(stored) if stored.dtype == torch.uint8 else stored.float()
+
+
+def _encode(images: Images, dtype: torch.dtype) -> torch.Tensor:
+    return to_bytes(images) if dtype == torch.uint8 else images.to(dtype)

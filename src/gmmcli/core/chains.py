@@ -1,0 +1,117 @@
+"""Persistent chains (Alg. 1): draw from the buffer, sometimes start afresh, sample, write back."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from gmmcli.core.buffer import Dtype, ReplayBuffer, uniform
+from gmmcli.core.classifier import Classifier, frozen
+from gmmcli.core.samplers import SGLD, Sampler
+from gmmcli.core.targets import StagedLatent, Target
+from gmmcli.types import Count, Images, Labels, Negatives, Scalar, Share, Trace
+
+
+@dataclass
+class PersistentChains:
+    """The chains of a training: their places, their rule, and the step size they have reached."""
+
+    buffer: ReplayBuffer
+    target: Target
+    sampler: Sampler
+    reinit_prob: float
+    step_size: Scalar
+
+    def __call__(self, model: Classifier, labels: Labels, generator: torch.Generator) -> Negatives:
+        """Advance one chain per label by one visit and return where they arrived."""
+        slots, images = self.buffer.draw(labels, generator)
+        fresh = torch.rand(labels.shape, generator=generator, device=labels.device) < self.reinit_prob
+        noise = uniform(len(labels), tuple(images.shape[1:]), generator)
+        images = torch.where(fresh[:, None, None, None], noise, images)
+        images, trace = visit(model, self.target, self.sampler, labels, images, generator, self.step_size)
+        self.buffer.write(labels, slots, images)
+        self.step_size = self.sampler.adapted(self.step_size, trace)
+        return Negatives(images, labels, trace)
+
+
+def visit(
+    model: Classifier,
+    target: Target,
+    sampler: Sampler,
+    labels: Labels,
+    images: Images,
+    generator: torch.Generator,
+    step_size: Scalar | None = None,
+) -> tuple[Images, Trace]:
+    """Run the sampler once on a frozen model: one visit to the chains at ``images``, at a target drawn for it."""
+    with frozen(model):
+        return sampler(target(model, labels, generator), images, generator, step_size)
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The ``[chains]`` table."""
+
+    buffer_size: Count = 100_000
+    """Slots in all; a multiple of the number of classes."""
+    reinit_prob: Share = 0.025
+    """Probability that a visit starts its chain afresh from U(-1, 1)."""
+    dtype: Dtype = "float32"
+    """How the buffer keeps images, in memory and in checkpoints."""
+    target: Target = field(default_factory=StagedLatent)
+    sampler: Sampler = field(default_factory=SGLD)
+
+    @property
+    def lifetime(self) -> int:
+        """Expected number of sampler steps between two fresh starts: how long a fresh chain should run to match."""
+        return round(self.sampler.n_steps / self.reinit_prob) if self.reinit_prob else 100 * self.sampler.n_steps
+
+    def slots(self, n_classes: int) -> int:
+        """Return the slots per class; raises ValueError when the classes cannot share them evenly."""
+        if self.buffer_size % n_classes:
+            nearest = max(1, round(self.buffer_size / n_classes)) * n_classes
+            raise ValueError(f"chains.buffer_size {self.buffer_size} does not divide by {n_classes} classes; the nearest that does is {nearest}")
+        return self.buffer_size // n_classes
+
+    def build(self, n_classes: int, shape: tuple[int, int, int], generator: torch.Generator) -> PersistentChains:
+        """Build chains for images of this shape, all fresh; raises ValueError like ``slots``."""
+        return self.around(ReplayBuffer.noise(n_classes, self.slots(n_classes), shape, self.dtype, generator))
+
+    def around(self, buffer: ReplayBuffer, step_size: Scalar | None = None) -> PersistentChains:
+        """Build chains over a buffer that exists already."""
+        if step_size is None:
+            step_size = torch.tensor(self.sampler.step_size, device=buffer.images.device)
+        return PersistentChains(buffer, self.target, self.sampler, self.reinit_prob, step_size)
+
+
+def fresh_samples(
+    model: Classifier,
+    chains: Chains,
+    labels: Labels,
+    shape: tuple[int, int, int],
+    generator: torch.Generator,
+    n_steps: int | None = None,
+    step_size: Scalar | None = None,
+) -> Images:
+    """Draw one image per label from U(-1, 1) with the chains' own rule.
+
+    A chain makes the visits that it would make in training, each with its own target, until ``n_steps`` updates are done.
+
+    Args:
+        model: the classifier, on the generator's device.
+        chains: the recipe's table.
+        labels: the class of each image.
+        shape: (channel, height, width).
+        generator: of starts, latents and noise.
+        n_steps: updates in all; ``chains.lifetime`` by default.
+        step_size: the step size training ended with, instead of the recipe's.
+
+    Returns:
+        Images in the model range.
+    """
+    images = uniform(len(labels), shape, generator)
+    left = chains.lifetime if n_steps is None else n_steps
+    while left:
+        sampler = replace(chains.sampler, n_steps=min(left, chains.sampler.n_steps))
+        images, _ = visit(model, chains.target, sampler, labels, images, generator, step_size)
+        left -= sampler.n_steps
+    return images

@@ -1,0 +1,47 @@
+"""Where and how the arithmetic runs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from gmmcli.core.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The ``[compute]`` table. Energies, means, optimiser and buffer stay float32 whatever it says."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where there is one, else cpu."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: the backbone under bfloat16 autocast; slower, not faster, on a CPU without bf16 instructions."""
+    channels_last: bool = True
+
+    def select(self) -> torch.device:
+        """Choose the device and set torch up for it: TF32 and cudnn autotuning on cuda.
+
+        Raises:
+            ValueError: cuda was asked for and there is none.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device cuda was asked for, but torch finds no usable GPU")
+        if self.device == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        return torch.device("cuda")
+
+    def place(self, model: Classifier, device: torch.device) -> Classifier:
+        """Move the model to the device, in the memory format and precision of this table."""
+        model.bf16 = self.precision == "bf16"
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's stub lacks memory_format beside a device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is native here, or emulated at a tenth of the speed."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu.get_capabilities().get("avx512_bf16", False) or torch.cpu.get_capabilities().get("bf16", False)

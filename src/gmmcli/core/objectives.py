@@ -1,0 +1,84 @@
+"""What a training step minimises: logits of real images, and for contrastive divergence those of the chains."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch.nn import functional as F
+
+from gmmcli.core.classifier import Classifier
+from gmmcli.core.energy import joint_energy
+from gmmcli.types import Batch, Labels, Logits, Loss, Negatives, NonNegative, Scalar
+
+
+def _accuracy(logits: Logits, labels: Labels) -> Scalar:
+    return (logits.detach().argmax(1) == labels).float().mean()
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The softmax baseline: ``-log softmax(logits)[y]``."""
+
+    needs_negatives: ClassVar[bool] = False
+    kind: Literal["cross-entropy"] = "cross-entropy"
+
+    def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
+        """Return the mean cross-entropy of the batch."""
+        logits = model(batch.images)
+        loss = F.cross_entropy(logits, batch.labels)
+        return Loss(loss, {"accuracy": _accuracy(logits, batch.labels)})
+
+
+@dataclass(frozen=True)
+class CenterRegression:
+    """Discriminative GMMC: the batch mean of ``1/2 ||phi(x) - mu_y||^2`` (Eq. 5, Z taken as a constant)."""
+
+    needs_negatives: ClassVar[bool] = False
+    kind: Literal["center-regression"] = "center-regression"
+
+    def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
+        """Return the mean joint energy of the batch."""
+        logits = model(batch.images)
+        energy = joint_energy(logits, batch.labels).mean()
+        return Loss(energy, {"energy_data": energy.detach(), "accuracy": _accuracy(logits, batch.labels)})
+
+
+@dataclass(frozen=True)
+class ContrastiveDivergence:
+    """Generative GMMC: ``mean E(x, y) - beta mean E(x', y')`` over real and sampled images (Eqs. 6 and 7).
+
+    ``E >= 0`` but nothing bounds it above, so the plain loss can run to infinity by pushing samples away. A ``margin``
+    m > 0 bounds the negative phase: ``mean min(E(x'), m mean E(x))`` with the bound detached. A sample whose energy is
+    already above the bound gives no gradient.
+    """
+
+    needs_negatives: ClassVar[bool] = True
+    kind: Literal["contrastive-divergence"] = "contrastive-divergence"
+    beta: NonNegative = 0.5
+    margin: NonNegative = 0.0
+    """Bound of the negative phase in units of the batch's mean real energy; 0 is the paper's unbounded loss."""
+
+    def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
+        """Return the contrastive loss with ``beta`` scaled by ``ramp`` (joint training raises it from 0).
+
+        Real and sampled images share one forward, so that a step is exactly one forward and one backward.
+        """
+        if negatives is None:
+            raise ValueError("contrastive divergence needs the negatives of the chains")
+        logits = model(torch.cat([batch.images, negatives.images]))
+        real, sampled = logits.split([len(batch.images), len(negatives.images)])
+        energy_data = joint_energy(real, batch.labels).mean()
+        energies = joint_energy(sampled, negatives.labels)
+        parts = {
+            "energy_data": energy_data.detach(),
+            "energy_model": energies.detach().mean(),
+            "accuracy": _accuracy(real, batch.labels),
+        }
+        if self.margin:
+            bound = self.margin * energy_data.detach()
+            parts["below_bound"] = (energies.detach() < bound).float().mean()
+            energies = energies.clamp(max=bound)
+        return Loss(energy_data - ramp * self.beta * energies.mean(), parts)
+
+
+Objective = CrossEntropy | CenterRegression | ContrastiveDivergence

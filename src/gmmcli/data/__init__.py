@@ -1,0 +1,1 @@
+"""Datasets: one source a file, one in-memory form, one loader."""

@@ -1,0 +1,115 @@
+"""The one form every dataset takes in memory, and the checks it must pass to get there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from annotated_types import Gt, Lt
+from sklearn.model_selection import train_test_split
+
+from gmmcli.errors import DataError
+from gmmcli.types import Labels, RawImages
+
+SplitName = Literal["train", "validation", "test"]
+HeldOut = Annotated[float, Gt(0), Lt(1)]
+"""Share of the training images, stratified by class, that training never sees."""
+
+
+class Split(NamedTuple):
+    """Byte images (image, channel, height, width) and their labels."""
+
+    images: RawImages
+    labels: Labels
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The images and labels at these positions."""
+        chosen = torch.from_numpy(np.sort(indices))
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits that share no image, and the names of the classes."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channel, height, width) of every image."""
+        return cast(tuple[int, int, int], tuple(self.train.images.shape[1:]))
+
+    def split(self, name: SplitName) -> Split:
+        """The split of this name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            self._check(name, self.split(name))
+        if self.n_classes < 2:
+            raise DataError(f"{self.name} has one class only, and a classifier needs two", "add the images of a second class")
+        counts = torch.bincount(self.train.labels, minlength=self.n_classes)
+        if empty := [self.class_names[k] for k in range(self.n_classes) if not counts[k]]:
+            raise DataError(
+                f"{self.name}: no training image of class {', '.join(map(repr, empty))}", "add images of it, or leave the class out"
+            )
+
+    def _check(self, split: str, data: Split) -> None:
+        where = f"{self.name}, {split}"
+        images, labels = data
+        if not len(images):
+            raise DataError(f"{where}: no images", "every split needs some")
+        if len(images) != len(labels):
+            raise DataError(f"{where}: {len(images)} images but {len(labels)} labels", "give one label an image")
+        if images.shape[1] not in (1, 3):
+            raise DataError(f"{where}: images have {images.shape[1]} channels", "convert them to 1 (grey) or 3 (RGB)")
+        if tuple(images.shape[1:]) != self.shape:
+            raise DataError(f"{where}: images are {_size(images)}, those of train {_size(self.train.images)}", "bring all to one size")
+        if images.shape[2] != images.shape[3] or images.shape[2] < 8:
+            raise DataError(f"{where}: images are {_size(images)}", "make them square, 8 x 8 or larger")
+        bad = torch.nonzero((labels < 0) | (labels >= self.n_classes))
+        if len(bad):
+            at = int(bad[0])
+            raise DataError(
+                f"{where}: label {int(labels[at])} of image {at} is outside 0..{self.n_classes - 1}",
+                "number the classes from 0, or name them all in class_names",
+            )
+
+
+def _size(images: RawImages) -> str:
+    return f"{images.shape[2]} x {images.shape[3]} x {images.shape[1]}"
+
+
+def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
+    """Divide a split in two, stratified by class and always the same way; the second part has ``share`` of it."""
+    positions = np.arange(len(split.labels))
+    try:
+        kept, held = train_test_split(
+            positions, test_size=round(share * len(positions)), stratify=split.labels.numpy(), random_state=0
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{name}: cannot hold out a share of {share} of {len(positions)} images, class by class ({error})",
+            "give every class more images, or set data.source.validation larger",
+        ) from error
+    return split.take(kept), split.take(held)
+
+
+def missing(name: str, root: Path, files: dict[str, int]) -> DataError:
+    """The error of a dataset that is not on disk and could not be fetched: which files, where, how large."""
+    wanted = ", ".join(f"{root / file} ({size:,} bytes)" for file, size in files.items())
+    return DataError(f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there, or set data.source.root")

@@ -1,0 +1,119 @@
+"""A user's own images: a tree with one folder a class, or a .zip of one."""
+
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
+from gmmcli.errors import DataError
+from gmmcli.types import Natural
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+Tree = Path | zipfile.Path
+File = tuple[Tree, int]
+TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Source table: ``path/train/<class>/*.png`` with ``test/`` and ``val/`` beside it, or just ``path/<class>/*.png``.
+
+    What is not there is held out of train: a share of ``validation`` each. Classes are numbered in alphabetical order.
+    """
+
+    n_classes: ClassVar[int | None] = None
+    kind: Literal["folder"] = "folder"
+    path: str = "data/images"
+    size: Natural = 32
+    """Every image is resized (shorter side, then centre crop) to size x size; 0 keeps them as they are, all alike."""
+    channels: Literal[1, 3] = 3
+    validation: HeldOut = 0.1
+
+    def load(self) -> Dataset:
+        """Read the tree; DataError names the first file or folder that will not do."""
+        root = self._root()
+        parts = {d.name.lower(): d for d in root.iterdir() if d.is_dir()}
+
+        def find(names: tuple[str, ...]) -> Tree | None:
+            return next((parts[name] for name in names if name in parts), None)
+
+        train_root = find(TRAIN)
+        test_root, validation_root = (find(TEST), find(VALIDATION)) if train_root else (None, None)
+        train_root = train_root or root
+        names = tuple(d.name for d in _folders(train_root))
+        if not names:
+            raise DataError(f"{self.path} has no class folders", "lay it out as <class>/<image>.png, or train/<class>/<image>.png")
+        train = self._read(train_root, names)
+        if test_root is None:
+            train, test = hold_out(train, self.validation, self.path)
+        else:
+            test = self._read(test_root, names)
+        if validation_root is None:
+            train, validation = hold_out(train, self.validation, self.path)
+        else:
+            validation = self._read(validation_root, names)
+        return Dataset(self.path, names, train, validation, test)
+
+    def _root(self) -> Tree:
+        path = Path(self.path)
+        if not path.exists():
+            raise DataError(f"no folder or .zip at {self.path}", "set data.source.path to your images")
+        if path.is_dir():
+            return path
+        try:
+            root: Tree = zipfile.Path(zipfile.ZipFile(path))
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{self.path} is not a .zip file", "give a folder, or a .zip of one") from error
+        inside = _folders(root)
+        return inside[0] if len(inside) == 1 else root  # a zip of the folder rather than of its content
+
+    def _read(self, root: Tree, names: tuple[str, ...]) -> Split:
+        if strangers := [d.name for d in _folders(root) if d.name not in names]:
+            raise DataError(f"{root}: class {strangers[0]!r} is not among the training classes", "name the folders alike in every split")
+        files: list[File] = []
+        for label, name in enumerate(names):
+            found = list(_images(root / name)) if (root / name).is_dir() else []
+            if not found:
+                raise DataError(f"{root / name} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))}), or remove the class")
+            files += [(file, label) for file in found]
+        if isinstance(root, zipfile.Path):  # an open zip is one file handle: not for several threads
+            pixels = [self._decode(file) for file, _ in files]
+        else:
+            with ThreadPoolExecutor() as pool:
+                pixels = list(pool.map(self._decode, (file for file, _ in files)))
+        for (file, _), image in zip(files, pixels, strict=True):
+            if image.shape != pixels[0].shape:
+                raise DataError(
+                    f"{file} is {image.shape[1]} x {image.shape[0]}, {files[0][0]} is {pixels[0].shape[1]} x {pixels[0].shape[0]}",
+                    "set data.source.size to bring all to one size",
+                )
+        return Split(
+            torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files])
+        )
+
+    def _decode(self, file: Tree) -> np.ndarray:
+        try:
+            with file.open("rb") as stream, Image.open(stream) as opened:
+                image = ImageOps.exif_transpose(opened).convert("L" if self.channels == 1 else "RGB")
+        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile) as error:  # what Pillow raises on broken files
+            raise DataError(f"{file} is not a readable image ({error})", "repair or remove it") from error
+        if self.size and image.size != (self.size, self.size):
+            image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
+        return np.asarray(image).reshape(image.height, image.width, self.channels)
+
+
+def _folders(root: Tree) -> list[Tree]:
+    return sorted((d for d in root.iterdir() if d.is_dir() and not d.name.startswith((".", "__"))), key=lambda d: d.name)
+
+
+def _images(folder: Tree) -> Iterator[Tree]:
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if Path(file.name).suffix.lower() in SUFFIXES and not file.name.startswith("."):
+            yield file

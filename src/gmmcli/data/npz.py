@@ -1,0 +1,60 @@
+"""NumPy archives in MedMNIST's layout: {train,val,test}_{images,labels}, and optionally class_names."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
+from gmmcli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Npz:
+    """Source table: byte images (image, height, width[, channel]); without val_images a share of train is held out."""
+
+    n_classes: ClassVar[int | None] = None
+    kind: Literal["npz"] = "npz"
+    path: str = "data/images.npz"
+    validation: HeldOut = 0.1
+
+    def load(self) -> Dataset:
+        """Read the archive; DataError names the array that will not do."""
+        if not Path(self.path).exists():
+            raise DataError(f"no file at {self.path}", "set data.source.path to your .npz")
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+            raise DataError(f"{self.path} cannot be read as an .npz of plain arrays ({error})", "save it with numpy.savez, without objects") from error
+        train = self._split(arrays, "train")
+        test = self._split(arrays, "test")
+        if "val_images" in arrays:
+            validation = self._split(arrays, "val")
+        else:
+            train, validation = hold_out(train, self.validation, self.path)
+        if "class_names" in arrays:
+            names = tuple(str(name) for name in arrays["class_names"])
+        else:
+            names = tuple(str(k) for k in range(int(train.labels.max()) + 1 if len(train.labels) else 0))
+        return Dataset(self.path, names, train, validation, test)
+
+    def _split(self, arrays: dict[str, np.ndarray], name: str) -> Split:
+        for key in (f"{name}_images", f"{name}_labels"):
+            if key not in arrays:
+                raise DataError(f"{self.path} has no array {key!r}", f"it has {', '.join(sorted(arrays)) or 'none'}")
+        images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise DataError(
+                f"{self.path}: {name}_images is {images.dtype} of shape {images.shape}",
+                "give uint8 of shape (image, height, width) or (image, height, width, channel)",
+            )
+        if labels.dtype.kind not in "iu" or labels.size != len(labels):
+            raise DataError(f"{self.path}: {name}_labels is {labels.dtype} of shape {labels.shape}", "give one integer an image")
+        images = images[..., None] if images.ndim == 3 else images
+        return Split(
+            torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels.reshape(-1).astype(np.int64))
+        )

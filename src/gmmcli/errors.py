@@ -1,0 +1,48 @@
+"""What can go wrong in a user's hands: one family, one exit code each (docs/cli.md)."""
+
+from typing import ClassVar
+
+
+class GmmcError(Exception):
+    """A failure the user can mend: one sentence that names what and where, and a hint what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RecipeError(GmmcError):
+    """A recipe, an override or an option that cannot be meant."""
+
+    exit_code = 2
+
+
+class DataError(GmmcError):
+    """A dataset that is missing or broken."""
+
+    exit_code = 3
+
+
+class RunError(GmmcError):
+    """A run that cannot be found, opened or used as asked."""
+
+
+class DivergedError(GmmcError):
+    """Training ran away: a loss or a gradient left the finite, sane range."""
+
+    exit_code = 5
+
+
+class CheckpointError(GmmcError):
+    """A checkpoint whose files are missing or differ from their manifest."""
+
+    exit_code = 6
+
+
+class Interrupted(GmmcError):
+    """The user asked to stop; everything is saved."""
+
+    exit_code = 130

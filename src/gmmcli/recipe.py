@@ -1,0 +1,292 @@
+"""The recipe is the program: a TOML file resolves to one frozen ``Recipe`` whose tables are the components."""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli
+import tomli_w
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from gmmcli.core.chains import Chains
+from gmmcli.core.classifier import Model
+from gmmcli.core.compute import Compute
+from gmmcli.core.heads import Linear
+from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, Objective
+from gmmcli.core.optim import Adam
+from gmmcli.core.targets import Conditional
+from gmmcli.data.loader import Data
+from gmmcli.errors import RecipeError
+from gmmcli.types import Count, Natural, Positive
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One ``[[stages]]`` table: an objective and for how long. Joint training is two of them (Appendix E)."""
+
+    epochs: Count
+    objective: Objective
+    ramp_epochs: Natural = 0
+    """Raise the objective's beta linearly from 0 over this many epochs."""
+
+    def __post_init__(self) -> None:
+        if self.ramp_epochs > self.epochs:
+            raise ValueError(f"ramp_epochs {self.ramp_epochs} is longer than the stage's {self.epochs} epochs")
+
+
+@dataclass(frozen=True)
+class Log:
+    """The ``[log]`` table: how often, in steps; 0 never (a run always ends with a checkpoint)."""
+
+    every: Count = 50
+    preview_every: Natural = 500
+    validate_every: Natural = 500
+    checkpoint_every: Natural = 500
+    keep: Count = 3
+    """Newest checkpoints to keep; the one with the best validation accuracy stays as well."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The ``[guard]`` table: what is divergence, and what then."""
+
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    max_loss: Positive = 1e4
+    """A loss of larger magnitude counts as diverged, like one that is not finite (the authors' code waits for 1e8)."""
+    lr_factor: Positive = 0.5
+    """Every rollback multiplies the learning rate by this."""
+    max_rollbacks: Natural = 5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training needs to be repeated."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    seed: Natural = 1
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    chains: Chains = field(default_factory=Chains)
+    optim: Adam = field(default_factory=Adam)
+    compute: Compute = field(default_factory=Compute)
+    log: Log = field(default_factory=Log)
+    guard: Guard = field(default_factory=Guard)
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("a recipe needs at least one [[stages]] table")
+        if not self.name or set(self.name) & set("/\\ "):
+            raise ValueError(f"name {self.name!r} becomes part of a folder's name: no blanks or slashes, and not empty")
+        if isinstance(self.model.head, Linear):
+            self._check_linear()
+        if self.data.source.n_classes is not None:
+            self.check(self.data.source.n_classes)
+
+    def _check_linear(self) -> None:
+        for stage in self.stages:
+            if isinstance(stage.objective, CenterRegression):
+                raise ValueError("objective center-regression needs class means, which a linear head does not have; use cross-entropy")
+            if isinstance(stage.objective, ContrastiveDivergence) and stage.objective.margin:
+                raise ValueError("margin bounds energies that are never negative; with a linear head they may be: set margin = 0")
+        if self.needs_chains and not isinstance(self.chains.target, Conditional):
+            raise ValueError(
+                f"chains.target {self.chains.target.kind} needs class means, which a linear head does not have; use conditional"
+            )
+
+    @property
+    def needs_chains(self) -> bool:
+        """Whether any stage trains on negatives."""
+        return any(stage.objective.needs_negatives for stage in self.stages)
+
+    @property
+    def epochs(self) -> int:
+        """Length of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def check(self, n_classes: int) -> None:
+        """Raise ValueError where the recipe cannot serve this many classes."""
+        dim = self.model.backbone.dim
+        if not isinstance(self.model.head, Linear) and n_classes > dim + 1:
+            width = -(-(n_classes - 1) // 64)
+            raise ValueError(
+                f"{n_classes} class means need at least {n_classes - 1} features, and a backbone of width "
+                f"{self.model.backbone.width} has {dim}; set model.backbone.width to {width} or more"
+            )
+        if self.needs_chains:
+            self.chains.slots(n_classes)
+
+    def stage_at(self, epoch: float) -> tuple[Stage, float]:
+        """Return the stage of a (fractional) epoch and how far its ramp has risen, 0 to 1."""
+        start = 0
+        for stage in self.stages:
+            if epoch < start + stage.epochs:
+                break
+            start += stage.epochs
+        ramp = min(1.0, (epoch - start) / stage.ramp_epochs) if stage.ramp_epochs else 1.0
+        return stage, ramp
+
+    def document(self) -> dict[str, Any]:
+        """The recipe as plain tables, every key present."""
+        return dataclasses.asdict(self)
+
+    def dumps(self) -> str:
+        """The recipe as TOML; ``Recipe.loads`` gives it back equal."""
+        return tomli_w.dumps(self.document())
+
+    @classmethod
+    def loads(cls, text: str, origin: str = "recipe", overrides: typing.Sequence[str] = ()) -> Self:
+        """Parse and validate TOML text, after applying ``key=value`` overrides; RecipeError says what is wrong, in one sentence."""
+        try:
+            document = tomli.loads(text)
+        except tomli.TOMLDecodeError as error:
+            raise RecipeError(f"{origin} is not valid TOML: {error}") from error
+        for override in overrides:
+            _apply(document, override)
+        try:
+            return typing.cast(Self, _build(cls, document, ""))
+        except RecipeError as error:
+            raise RecipeError(f"{error.message} ({origin})", error.hint) from error
+
+    @classmethod
+    def load(cls, name: str | Path, overrides: typing.Sequence[str] = ()) -> Self:
+        """Load a file, or a shipped recipe by its name."""
+        path = find(str(name))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} cannot be read ({error})") from error
+        return cls.loads(text, str(path), overrides)
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with gmmc, by name: inside the wheel, or at the top of a checkout."""
+    inside = Path(__file__).parent / "recipes"
+    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find(name: str) -> Path:
+    """Resolve a path or a shipped recipe's name; ``recipes/NAME.toml`` works without a checkout too."""
+    path, known = Path(name), shipped()
+    if path.is_file():
+        return path
+    if path.stem in known and path in (Path(path.stem), Path("recipes") / f"{path.stem}.toml"):
+        return known[path.stem]
+    near = get_close_matches(path.stem, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "`gmmc recipes ls` shows those that come with gmmc"
+    raise RecipeError(f"no recipe {name}: neither a file nor the name of a shipped recipe", hint)
+
+
+def flatten(document: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys to values: ``{"stages.0.epochs": 3, ...}``."""
+    if isinstance(document, (list, tuple)) and any(isinstance(item, dict) for item in document):
+        document = dict(enumerate(document))
+    if not isinstance(document, dict):
+        return {prefix: document}
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place; a changed ``kind`` clears its table, whose other keys belonged to the old kind."""
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {override!r} is not of the form key=value", "for example --set optim.learning_rate=3e-4")
+    try:
+        value = tomli.loads(f"value = {text}")["value"]
+    except tomli.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string: a shell eats the quotes
+    table: Any = document
+    for key in keys[:-1]:
+        if isinstance(table, list):
+            table = _item(table, key, dotted)
+        else:
+            table = table.setdefault(key, {})
+        if not isinstance(table, (dict, list)):
+            raise RecipeError(f"--set {dotted}: {key} is a value, not a table")
+    if isinstance(table, list):
+        _item(table, keys[-1], dotted)
+        table[int(keys[-1])] = value
+        return
+    if keys[-1] == "kind" and table.get("kind") != value:
+        table.clear()
+    table[keys[-1]] = value
+
+
+def _item(items: list[Any], key: str, dotted: str) -> Any:
+    if not key.isdigit() or int(key) >= len(items):
+        raise RecipeError(f"--set {dotted}: {key!r} is not one of the {len(items)} entries", f"number them from 0 to {len(items) - 1}")
+    return items[int(key)]
+
+
+def _build(table_type: Any, table: dict[str, Any], path: str) -> Any:
+    """Build a dataclass from its table: every key known, every value strictly of its type."""
+    hints = typing.get_type_hints(table_type, include_extras=True)
+    fields = {f.name: f for f in dataclasses.fields(table_type)}
+    for key in table:
+        if key not in fields:
+            near = get_close_matches(key, fields, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"valid here: {', '.join(fields)}"
+            raise RecipeError(f"unknown key `{_dotted(path, key)}`", hint)
+    values = {}
+    for name, spec in fields.items():
+        if name in table:
+            values[name] = _value(hints[name], table[name], _dotted(path, name))
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"`{_dotted(path, name)}` is missing")
+    try:
+        return table_type(**values)
+    except ValueError as error:
+        raise RecipeError(f"`{path}`: {error}" if path else str(error)) from error
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    """Check one value against its field's type; tables become dataclasses, chosen by ``kind`` where there are several."""
+    if isinstance(hint, types.UnionType):
+        return _build(_of_kind(typing.get_args(hint), value, path), value, path)
+    if dataclasses.is_dataclass(hint):
+        one = _of_kind((hint,), value, path) if isinstance(value, dict) and "kind" in value else hint
+        return _build(one, _table(value, path), path)
+    item = typing.get_args(hint)[:1]
+    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(item[0]):
+        if not isinstance(value, list):
+            raise RecipeError(f"`{path}` must be a list of tables, got {value!r}", f"write [[{path}]]")
+        return tuple(_value(item[0], entry, f"{path}.{i}") for i, entry in enumerate(value))
+    try:  # through JSON, whose strict mode takes a list for a tuple
+        return TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        first = error.errors()[0]
+        wanted = first["msg"].replace("Input should be", "must be").replace("a valid integer", "an integer").replace("a valid ", "a ")
+        at = "".join(f".{part}" for part in first["loc"])
+        raise RecipeError(f"`{path}{at}` {wanted}, got {first['input']!r}") from error
+
+
+def _of_kind(choices: typing.Sequence[Any], value: Any, path: str) -> Any:
+    kinds = {choice.kind: choice for choice in choices}
+    kind = _table(value, path).get("kind")
+    if kind in kinds:
+        return kinds[kind]
+    near = get_close_matches(str(kind), kinds, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(kinds)}"
+    raise RecipeError(f"`{path}` needs a kind" if kind is None else f"unknown kind {kind!r} for `{path}`", hint)
+
+
+def _table(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RecipeError(f"`{path}` must be a table, got {value!r}")
+    return value
+
+
+def _dotted(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

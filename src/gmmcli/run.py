@@ -1,0 +1,263 @@
+"""A run: one folder that holds a training whole (docs/run-directory.md)."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from gmmcli.checkpoint import Checkpoint, write_atomically
+from gmmcli.core.buffer import ReplayBuffer
+from gmmcli.core.classifier import Classifier
+from gmmcli.errors import CheckpointError, RecipeError, RunError
+from gmmcli.recipe import Recipe
+
+VERSIONED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What ``model.safetensors`` says of itself, enough to rebuild the model without its run or its data."""
+
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    """(channel, height, width)."""
+    gamma2: float | None
+
+    def dump(self) -> dict[str, str]:
+        """As header strings."""
+        return {
+            "recipe": self.recipe.dumps(),
+            "class_names": json.dumps(self.class_names),
+            "image_shape": json.dumps(self.image_shape),
+            "gamma2": json.dumps(self.gamma2),
+        }
+
+    @classmethod
+    def parse(cls, metadata: dict[str, str], origin: str) -> "ModelCard":
+        """From header strings; CheckpointError where they are not a model's."""
+        try:
+            names, shape, gamma2 = (json.loads(metadata[key]) for key in ("class_names", "image_shape", "gamma2"))
+            recipe = Recipe.loads(metadata["recipe"], origin)
+        except (KeyError, ValueError, RecipeError) as error:
+            raise CheckpointError(f"{origin} is not a gmmc model: its header lacks a readable {error}") from error
+        return cls(recipe, tuple(names), (shape[0], shape[1], shape[2]), gamma2)
+
+    def build(self) -> Classifier:
+        """An untrained model of this card, on the cpu."""
+        model = self.recipe.model.build(len(self.class_names), self.image_shape[0])
+        model.gamma2 = self.gamma2
+        return model
+
+
+class Run:
+    """A run directory: its recipe, checkpoints, metrics, samples and results."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.recipe = Recipe.load(path / "recipe.toml")
+        except RecipeError as error:
+            raise RunError(f"{path} is not a run: {error.message}", error.hint) from error
+
+    @classmethod
+    def create(cls, recipe: Recipe, runs_dir: Path, argv: Sequence[str]) -> "Run":
+        """Make a new run directory, named by time and recipe; an existing one is never touched."""
+        stem = f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-{recipe.name}"
+        for path in (runs_dir / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1000)):
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+        write_atomically(path / "recipe.toml", recipe.dumps())
+        run = cls(path)
+        run.describe(
+            argv=list(argv),
+            git=_git_revision(),
+            python=sys.version.split()[0],
+            versions={name: version(name) for name in VERSIONED},
+            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            status="created",
+        )
+        return run
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is known of how this run came about and where it stands."""
+        path = self.path / "provenance.json"
+        document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return document
+
+    def describe(self, **facts: Any) -> None:
+        """Add facts to provenance.json."""
+        write_atomically(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The complete checkpoints, oldest first."""
+        return Checkpoint.all(self.path / "checkpoints")
+
+    def checkpoint(self, best: bool = False) -> Checkpoint:
+        """The newest checkpoint, or that of the best validation accuracy; RunError when there is none yet."""
+        found = self.checkpoints
+        if not found:
+            raise RunError(f"{self.path} has no complete checkpoint yet", "go on with `gmmc train --resume`")
+        if best:
+            step = found[-1].progress["best_step"]
+            return next((c for c in found if c.step == step), found[-1])
+        return found[-1]
+
+    def card(self, best: bool = False) -> ModelCard:
+        """The card of a checkpoint's model."""
+        checkpoint = self.checkpoint(best)
+        return ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
+
+    def model(self, best: bool = False, device: str | torch.device = "cpu") -> Classifier:
+        """The trained classifier, in evaluation mode, placed as the recipe's ``[compute]`` says."""
+        checkpoint = self.checkpoint(best)
+        card = ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
+        model = card.build()
+        model.load_state_dict(checkpoint.tensors("model"))
+        return card.recipe.compute.place(model, torch.device(device)).eval()
+
+    def buffer(self) -> ReplayBuffer:
+        """The newest checkpoint's replay buffer, memory-mapped; RunError for a run trained without chains."""
+        return ReplayBuffer(self._chains()["images"])
+
+    def step_size(self) -> torch.Tensor | None:
+        """The sampler's step size as training left it, or None for a run trained without chains."""
+        return self._chains()["step_size"] if self.checkpoint().has("buffer") else None
+
+    def _chains(self) -> dict[str, torch.Tensor]:
+        checkpoint = self.checkpoint()
+        if not checkpoint.has("buffer"):
+            raise RunError(f"{self.id} was trained without chains and has no replay buffer", "use --from noise")
+        return checkpoint.tensors("buffer")
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one object to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every object of metrics.jsonl; a last line cut short by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics beyond a step that training is about to repeat; rollbacks stay on record."""
+        kept = [line for line in self.metrics() if line["step"] <= step or "event" in line]
+        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def result(self, command: str) -> dict[str, Any] | None:
+        """The saved result of a command, or None."""
+        path = self._result_path(command)
+        document: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        return document
+
+    def _result_path(self, command: str) -> Path:
+        return self.path / "results" / f"{command.replace(' ', '-')}.json"
+
+    def save_result(self, result: dict[str, Any]) -> Path:
+        """Write a result object to results/<command>.json."""
+        path = self._result_path(result["command"])
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, json.dumps(result, indent=1))
+        return path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for training: two processes must not write one run. A killed process lets go by itself."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"{self.id} is being trained by another process", "wait for it, or stop it") from error
+            yield
+
+
+def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
+    """Reopen a published ``model.safetensors`` by itself, without its run.
+
+    Returns:
+        The classifier in evaluation mode on the cpu, and its card.
+
+    Raises:
+        CheckpointError: the file is not a gmmc model.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            card = ModelCard.parse(dict(file.metadata() or {}), str(path))
+            model = card.build()
+            model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
+    return card.recipe.compute.place(model, torch.device("cpu")).eval(), card
+
+
+def default_runs_dir() -> Path:
+    """$GMMC_RUNS_DIR, or ./runs."""
+    return Path(os.environ.get("GMMC_RUNS_DIR", "runs"))
+
+
+def list_runs(runs_dir: Path) -> list[Run]:
+    """The runs of a directory, oldest first."""
+    return [Run(path) for path in sorted(runs_dir.glob("*")) if (path / "recipe.toml").is_file()]
+
+
+def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, unfinished: bool = False) -> Run:
+    """Open a run by path, id or unique prefix; else $GMMC_RUN; else the newest with a complete checkpoint.
+
+    Args:
+        name: which run, or None to choose.
+        runs_dir: where runs are; $GMMC_RUNS_DIR or ./runs by default.
+        unfinished: when choosing, take the newest run of all, with or without a checkpoint: the one to go on with.
+
+    Raises:
+        RunError: no run, or several, are meant.
+    """
+    runs_dir = runs_dir or default_runs_dir()
+    name = name or os.environ.get("GMMC_RUN")
+    if name is not None:
+        if (Path(name) / "recipe.toml").is_file():
+            return Run(Path(name))
+        found = [run for run in list_runs(runs_dir) if run.id.startswith(str(name))]
+        found = [run for run in found if run.id == str(name)] or found
+        if len(found) > 1:
+            raise RunError(f"{name} is the start of {len(found)} runs: {', '.join(run.id for run in found)}", "give more of it")
+    else:
+        found = [run for run in list_runs(runs_dir) if unfinished or run.checkpoints][-1:]
+    if not found:
+        what = f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}"
+        raise RunError(what, "train one first: gmmc train digits_gen")
+    return found[0]
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout this package lies in, with + where it was changed; None for an installed package."""
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,223 @@
+"""The training loop, top to bottom."""
+
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gmmcli.core.buffer import decode
+from gmmcli.core.classifier import Classifier, predict
+from gmmcli.core.energy import joint_energy, shared_variance
+from gmmcli.core.heads import GaussianHead
+from gmmcli.core.samplers import descent_share
+from gmmcli.data.dataset import Split
+from gmmcli.data.pictures import save_grid
+from gmmcli.errors import DivergedError, Interrupted
+from gmmcli.run import Run
+from gmmcli.train.guard import GuardedStep
+from gmmcli.train.log import Voice
+from gmmcli.train.setup import Setup, StepReport, training_step
+from gmmcli.train.signals import StopSignals
+from gmmcli.train.state import TrainState
+
+PREVIEW_ROWS, PREVIEW_COLUMNS = 20, 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of ``train``: what is trained, where it is written, and who may speak."""
+
+    setup: Setup
+    run: Run
+    stop: StopSignals
+    voice: Voice
+
+
+def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False) -> TrainState:
+    """Train a run to its end, from its newest checkpoint when resuming.
+
+    Raises:
+        DivergedError: the loss ran away, and the recipe says stop or its rollbacks are spent; the last good checkpoint stays.
+        Interrupted: SIGINT or SIGTERM arrived; the state is saved.
+        CheckpointError: the newest checkpoint is damaged.
+    """
+    state = setup.initial_state()
+    if resume:
+        if run.checkpoints:
+            state.restore(run.checkpoint(), run.recipe)
+        run.forget_after(state.step)
+    started, spent = time.monotonic(), run.provenance.get("wall_time_s", 0.0)
+    run.describe(status="running", device=_name(setup.device))
+    status = "failed"
+    with StopSignals() as stop, Voice(run.recipe.name, setup.n_steps, quiet) as voice:
+        for warning in setup.warnings:
+            voice.warn(f"gmmc: {warning}")
+        try:
+            state = _to_the_end(Job(setup, run, stop, voice), state)
+            status = "finished"
+        except DivergedError:
+            status = "diverged"
+            raise
+        except Interrupted:
+            status = "interrupted"
+            raise
+        finally:
+            wall_time = round(spent + time.monotonic() - started, 1)
+            run.describe(status=status, wall_time_s=wall_time, peak_memory_mb=_peak_memory(setup.device))
+    return state
+
+
+def _to_the_end(job: Job, state: TrainState) -> TrainState:
+    """Advance until all steps are done, through as many divergences as the recipe forgives, then finish."""
+    guard, returned_to = job.run.recipe.guard, -1
+    while state.step < job.setup.n_steps:
+        try:
+            _advance(job, state)
+        except DivergedError as error:
+            if guard.on_divergence == "stop" or state.rollbacks >= guard.max_rollbacks:
+                job.run.log({"step": state.step, "event": "diverged", "reason": error.message})
+                raise
+            state = _rolled_back(job, state, returned_to, error.message)
+            returned_to = state.step
+    _finish(job, state)
+    return state
+
+
+def _rolled_back(job: Job, diverged: TrainState, returned_to: int, reason: str) -> TrainState:
+    """Return the last good state, with other randomness and a lower learning rate from there on."""
+    checkpoints = job.run.checkpoints
+    if checkpoints and checkpoints[-1].step == returned_to:
+        checkpoints.pop().remove()  # it has led here before: go further back
+    state = job.setup.initial_state()
+    if checkpoints:
+        state.restore(checkpoints[-1], job.run.recipe)
+    state.rollbacks = diverged.rollbacks + 1
+    event = {
+        "step": diverged.step,
+        "event": "rollback",
+        "to_step": state.step,
+        "rollbacks": state.rollbacks,
+        "lr_factor": job.run.recipe.guard.lr_factor**state.rollbacks,
+        "reason": reason,
+    }
+    job.run.log(event)
+    job.voice.warn(f"gmmc: {reason}; back to step {state.step} with other chains and the learning rate x {event['lr_factor']:g}")
+    return state
+
+
+def _advance(job: Job, state: TrainState) -> None:
+    """Take the steps that are left, and between them log, preview, validate, save and listen."""
+    setup, log = job.setup, job.run.recipe.log
+    update = GuardedStep(state.optimizer, job.run.recipe.guard.max_loss, setup.device)
+    rate = _Rate(state.step, job.run.recipe.data.batch_size)
+    while state.step < setup.n_steps:
+        report = training_step(setup, state, update)
+        step, last = state.step, state.step == setup.n_steps
+        logging, previewing, validating, saving = (
+            _due(step, every, last) for every in (log.every, log.preview_every, log.validate_every, log.checkpoint_every)
+        )
+        if setup.device.type == "cpu" or logging or previewing or validating or saving or job.stop.received:
+            update.raise_if_diverged(step)
+        if logging:
+            line = measure(setup, state, report) | {"grad_norm": float(update.grad_norm), "images_per_sec": rate(step)}
+            job.run.log(line)
+            job.voice.at(step, _summary(line))
+        if previewing:
+            preview(setup, state, job.run.path / "samples" / f"preview-{step:08d}.png")
+        improved = validating and _validate(job, state)
+        if (saving or improved or job.stop.received) and not last:  # the last one waits for its gamma^2
+            state.save(job.run, setup.dataset)
+        if job.stop.received and not last:
+            raise Interrupted(f"{job.stop.received} after step {step}; everything is saved", f"go on with: gmmc train --resume --run {job.run.path}")
+
+
+def _due(step: int, every: int, last: bool) -> bool:
+    return every > 0 and (last or step % every == 0)
+
+
+class _Rate:
+    """Images per second since the last time it was asked."""
+
+    def __init__(self, step: int, batch_size: int) -> None:
+        self.step, self.batch_size, self.since = step, batch_size, time.monotonic()
+
+    def __call__(self, step: int) -> float:
+        images, now = (step - self.step) * self.batch_size, time.monotonic()
+        rate = images / (now - self.since)
+        self.step, self.since = step, now
+        return round(rate, 1)
+
+
+def measure(setup: Setup, state: TrainState, report: StepReport) -> dict[str, Any]:
+    """One line for metrics.jsonl (docs/metrics.md); the one place where a plain step waits for the device."""
+    line: dict[str, Any] = {
+        "step": state.step,
+        "epoch": round(state.step / setup.loader.steps_per_epoch, 3),
+        "stage": setup.recipe.stages.index(report.stage),
+        "lr": report.learning_rate,
+        "loss": float(report.loss.total),
+    }
+    line |= {name: float(value) for name, value in report.loss.parts.items()}
+    if report.negatives is not None and state.chains is not None:
+        line |= {"energy_start": float(report.negatives.trace[0].mean()), "step_size": float(state.chains.step_size)}
+        if len(report.negatives.trace) > 1:
+            line["descending"] = float(descent_share(report.negatives.trace))
+    return line
+
+
+def _summary(line: dict[str, Any]) -> str:
+    said = {"loss": "loss", "energy_data": "E real", "energy_model": "E sampled", "accuracy": "accuracy"}
+    return ", ".join(f"{text} {line[key]:.3g}" for key, text in said.items() if key in line)
+
+
+def _validate(job: Job, state: TrainState) -> bool:
+    """Log the validation accuracy; return whether it is the best so far."""
+    images, labels = job.setup.validation
+    accuracy = float((predict(state.model, images).argmax(1) == labels).float().mean())
+    job.run.log({"step": state.step, "validation_accuracy": accuracy})
+    improved = accuracy > state.best_accuracy
+    if improved:
+        state.best_accuracy, state.best_step = accuracy, state.step
+    return improved
+
+
+def _finish(job: Job, state: TrainState) -> None:
+    """Give the last and the best model their gamma^2, and save them."""
+    state.model.gamma2 = estimate_gamma2(state.model, job.setup.loader.split)
+    state.save(job.run, job.setup.dataset)
+    checkpoint = job.run.checkpoint(best=True)
+    if checkpoint.step != state.step:
+        best = job.setup.initial_state()
+        best.restore(checkpoint, job.run.recipe)
+        best.model.gamma2 = estimate_gamma2(best.model, job.setup.loader.split)
+        best.save(job.run, job.setup.dataset)
+
+
+def estimate_gamma2(model: Classifier, split: Split) -> float:
+    """Estimate the shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
+    if not isinstance(model.head, GaussianHead):
+        return 1.0
+    return float(shared_variance(joint_energy(predict(model, split.images), split.labels), model.means.shape[1]))
+
+
+def preview(setup: Setup, state: TrainState, path: Path) -> None:
+    """Draw the first chains of each class as they stand in the buffer; nothing without chains."""
+    if state.chains is None:
+        return
+    images = decode(state.chains.buffer.images[:PREVIEW_ROWS, :PREVIEW_COLUMNS])
+    rows = list(zip(setup.dataset.class_names[:PREVIEW_ROWS], images, strict=True))
+    save_grid(rows, path, f"{setup.recipe.name}: chains after {state.step} training steps")
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _peak_memory(device: torch.device) -> int:
+    """The highest memory use so far, in MiB: the device's, or on a cpu the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10

@@ -1,0 +1,95 @@
+"""A recipe meets its data and its machine: everything that stays the same through a training."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from gmmcli.core.compute import has_fast_bf16
+from gmmcli.data.dataset import Dataset, Split
+from gmmcli.data.loader import Loader
+from gmmcli.errors import RecipeError
+from gmmcli.recipe import Recipe, Stage
+from gmmcli.rng import stream
+from gmmcli.train.guard import GuardedStep
+from gmmcli.train.state import TrainState
+from gmmcli.types import Loss, Negatives
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Recipe, data and device, known to fit each other."""
+
+    recipe: Recipe
+    dataset: Dataset
+    device: torch.device
+    loader: Loader
+    validation: Split
+
+    @classmethod
+    def prepare(cls, recipe: Recipe) -> Self:
+        """Choose the device and load the data.
+
+        Raises:
+            DataError: the dataset is missing or broken.
+            RecipeError: the recipe fits neither the data nor the machine.
+        """
+        try:
+            device = recipe.compute.select()
+        except ValueError as error:
+            raise RecipeError(f"compute.{error}", 'set compute.device = "auto"') from error
+        dataset = recipe.data.source.load()
+        try:
+            recipe.check(dataset.n_classes)
+        except ValueError as error:
+            raise RecipeError(f"{error} ({recipe.name} on {dataset.name})") from error
+        loader = recipe.data.build(dataset.train, device, recipe.seed)
+        return cls(recipe, dataset, device, loader, dataset.validation.to(device))
+
+    @property
+    def n_steps(self) -> int:
+        """Training steps of all stages together."""
+        return self.recipe.epochs * self.loader.steps_per_epoch
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will work, but not as hoped for."""
+        if self.recipe.compute.precision == "bf16" and not has_fast_bf16(self.device):
+            return ["this machine has no bfloat16 instructions: bf16 is emulated, many times slower; set compute.precision=fp32"]
+        return []
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, a function of the recipe's seed."""
+        recipe, dataset = self.recipe, self.dataset
+        model = recipe.model.build(dataset.n_classes, dataset.shape[0], recipe.seed)
+        model = recipe.compute.place(model, self.device)
+        chains = None
+        if recipe.needs_chains:
+            chains = recipe.chains.build(dataset.n_classes, dataset.shape, stream(self.device, recipe.seed, "buffer"))
+        return TrainState(model, recipe.optim.build(model.parameters()), chains)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one training step leaves to log; tensors that nobody has waited for yet."""
+
+    stage: Stage
+    loss: Loss
+    negatives: Negatives | None
+    learning_rate: float
+
+
+def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
+    """Take the next step. Its randomness is a function of (seed, rollbacks, step): a resume needs no generator's state."""
+    recipe, step = setup.recipe, state.step
+    stage, ramp = recipe.stage_at(step / setup.loader.steps_per_epoch)
+    rng = stream(setup.device, recipe.seed, state.rollbacks, "step", step)
+    batch = setup.loader.batch(step, rng)
+    negatives = None
+    if state.chains is not None and stage.objective.needs_negatives:
+        negatives = state.chains(state.model, batch.labels, rng)
+    loss = stage.objective(state.model, batch, negatives, ramp)
+    rate = recipe.optim.rate(step, setup.loader.steps_per_epoch, setup.n_steps) * recipe.guard.lr_factor**state.rollbacks
+    update(loss.total, rate)
+    state.step += 1
+    return StepReport(stage, loss, negatives, rate)

@@ -1,0 +1,29 @@
+"""Ctrl-C and SIGTERM as a wish that the loop grants between two steps."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StopSignals:
+    """While active, the first signal only sets ``received``; a second one acts as usual, for a loop that hangs."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

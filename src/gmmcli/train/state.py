@@ -1,0 +1,69 @@
+"""Everything that training changes, and its way to disk and back."""
+
+from dataclasses import dataclass
+
+import torch
+
+from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.core.buffer import ReplayBuffer
+from gmmcli.core.chains import PersistentChains
+from gmmcli.core.classifier import Classifier
+from gmmcli.data.dataset import Dataset
+from gmmcli.recipe import Recipe
+from gmmcli.run import ModelCard, Run
+
+
+@dataclass
+class TrainState:
+    """Model, optimiser and chains after ``step`` training steps, and what the run has been through."""
+
+    model: Classifier
+    optimizer: torch.optim.Adam
+    chains: PersistentChains | None
+    step: int = 0
+    rollbacks: int = 0
+    best_accuracy: float = -1.0
+    best_step: int = 0
+
+    def save(self, run: Run, dataset: Dataset) -> Checkpoint:
+        """Write a checkpoint of this state, then drop old ones: the newest few and the best stay."""
+        card = ModelCard(run.recipe, dataset.class_names, dataset.shape, self.model.gamma2)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        moments = {
+            f"{names[parameter]}.{key}": value for parameter, entry in self.optimizer.state.items() for key, value in entry.items()
+        }
+        parts = {"model": Part(self.model.state_dict(), card.dump()), "optimizer": Part(moments, {})}
+        if self.chains is not None:
+            parts["buffer"] = Part({"images": self.chains.buffer.images, "step_size": self.chains.step_size}, {})
+        progress = {
+            "step": self.step,
+            "rollbacks": self.rollbacks,
+            "best_accuracy": self.best_accuracy,
+            "best_step": self.best_step,
+        }
+        saved = Checkpoint.save(run.path / "checkpoints", self.step, parts, progress)
+        for old in run.checkpoints[: -run.recipe.log.keep]:
+            if old.step != self.best_step:
+                old.remove()
+        return saved
+
+    def restore(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+        """Take over a checkpoint's state; CheckpointError where its files are damaged."""
+        self.model.load_state_dict(checkpoint.tensors("model"))
+        moments = checkpoint.tensors("optimizer")
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                "step": moments[f"{name}.step"].clone().to(parameter.device),
+                # moments must lie in memory as their weights do: the fused kernel walks both in one stride
+                "exp_avg": torch.empty_like(parameter).copy_(moments[f"{name}.exp_avg"]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"{name}.exp_avg_sq"]),
+            }
+        if self.chains is not None:
+            device = self.chains.step_size.device
+            saved = checkpoint.tensors("buffer")
+            self.chains = recipe.chains.around(ReplayBuffer(saved["images"].to(device)), saved["step_size"].to(device))
+        progress = checkpoint.progress
+        self.step = progress["step"]
+        self.rollbacks = progress["rollbacks"]
+        self.best_accuracy = progress["best_accuracy"]
+        self.best_step = progress["best_step"]
