@@ -1,9 +1,9 @@
 """gmmcli: Generative Max-Mahalanobis Classifiers, trained, sampled and measured honestly.
 
-    from gmmcli import open_run
-    run = open_run("runs/...")
-    model = run.model()            # model(images) are the logits, model.features(images) the features
-    buffer = run.buffer()
+from gmmcli import open_run
+run = open_run("runs/...")
+model = run.model()            # model(images) are the logits, model.features(images) the features
+buffer = run.buffer()
 """
 
 from importlib import import_module

@@ -42,7 +42,7 @@ class CheckpointError(GmmcError):
     exit_code = 6
 
 
-class Interrupted(GmmcError):
+class StoppedError(GmmcError):
     """The user asked to stop; everything is saved."""
 
     exit_code = 130

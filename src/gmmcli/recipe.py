@@ -209,10 +209,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
         value = text.strip()  # a bare word is a string: a shell eats the quotes
     table: Any = document
     for key in keys[:-1]:
-        if isinstance(table, list):
-            table = _item(table, key, dotted)
-        else:
-            table = table.setdefault(key, {})
+        table = _item(table, key, dotted) if isinstance(table, list) else table.setdefault(key, {})
         if not isinstance(table, (dict, list)):
             raise RecipeError(f"--set {dotted}: {key} is a value, not a table")
     if isinstance(table, list):

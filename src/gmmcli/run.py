@@ -253,6 +253,7 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
 
 def _git_revision() -> str | None:
     """The revision of the checkout this package lies in, with + where it was changed; None for an installed package."""
+
     def git(*words: str) -> str:
         here = Path(__file__).parent
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

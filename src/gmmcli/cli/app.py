@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from gmmcli.cli import data, recipes, runs, sample, train
-from gmmcli.errors import GmmcError, Interrupted
+from gmmcli.errors import GmmcError, StoppedError
 
 
 class Boundary(TyperGroup):
@@ -19,14 +19,14 @@ class Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except GmmcError as error:
-            kind = "stopped" if isinstance(error, Interrupted) else "error"
+            kind = "stopped" if isinstance(error, StoppedError) else "error"
             print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
             if error.hint:
                 print(f"gmmc: {error.hint}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("gmmc: stopped", file=sys.stderr)
-            raise typer.Exit(Interrupted.exit_code) from None
+            raise typer.Exit(StoppedError.exit_code) from None
         except BrokenPipeError:  # `gmmc recipes ls | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None

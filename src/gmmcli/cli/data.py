@@ -23,10 +23,14 @@ def ls(json: Json = False) -> None:
         print(f"{name:12}  {line}")
 
 
-@app.command("check", epilog="Examples: gmmc data check digits | gmmc data check folder:my/images | gmmc data check recipes/folder_gen.toml")
+@app.command(
+    "check", epilog="Examples: gmmc data check digits | gmmc data check folder:my/images | gmmc data check recipes/folder_gen.toml"
+)
 def check(
     what: Annotated[str, typer.Argument(help="NAME, folder:PATH, npz:PATH, or a recipe.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With a recipe: override a key. Repeatable.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With a recipe: override a key. Repeatable.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Load a dataset as training would and say what is in it; what is missing or broken is an error (exit 3)."""

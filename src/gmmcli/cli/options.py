@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
-RunsDir = Annotated[Path | None, typer.Option("--runs-dir", help="Where runs are.  [default: $GMMC_RUNS_DIR or ./runs]", show_default=False)]
+RunsDir = Annotated[
+    Path | None, typer.Option("--runs-dir", help="Where runs are.  [default: $GMMC_RUNS_DIR or ./runs]", show_default=False)
+]
 RunName = Annotated[
     str | None,
-    typer.Option("--run", help="Run by path, id or unique prefix.  [default: $GMMC_RUN, else the newest with a checkpoint]", show_default=False),
+    typer.Option(
+        "--run", help="Run by path, id or unique prefix.  [default: $GMMC_RUN, else the newest with a checkpoint]", show_default=False
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one.")]
 
 
 def answer(document: Any) -> None:
@@ -33,12 +37,10 @@ def note(line: str, quiet: bool = False) -> None:
         print(f"gmmc: {line}", file=sys.stderr)
 
 
-def select_device(name: str) -> "torch.device":
+def select_device(name: Literal["auto", "cpu", "cuda"]) -> "torch.device":
     """The device that ``--device`` means; RecipeError where there is none such."""
     from gmmcli.core.compute import Compute
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise RecipeError(f"--device {name!r} is not a device", "give auto, cpu or cuda")
     try:
         return Compute(device=name).select()
     except ValueError as error:

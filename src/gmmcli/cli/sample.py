@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gmmcli.run import ModelCard, Run
     from gmmcli.types import Images
 
-EPILOG = "Examples: gmmc sample --class 3 --n 64 | gmmc sample --class all --n 10 | gmmc sample --class cat --from buffer --format npz --out cats.npz"
+EPILOG = "Examples: gmmc sample --class 3 --n 64 | gmmc sample --class all --n 10 --from buffer | gmmc sample --class cat --format npz"
 CHUNK = 256  # chains at a time; each is independent of its company
 ROW = 16  # images in a row when several classes share a grid
 
@@ -38,7 +38,9 @@ class Format(StrEnum):
 def sample_command(
     label: Annotated[str, typer.Option("--class", metavar="CLASS", help="A class by name or index, or all.")] = "all",
     n: Annotated[int, typer.Option("--n", min=1, help="Images per class.")] = 64,
-    origin: Annotated[Origin, typer.Option("--from", help="Fresh chains from noise, or the replay buffer as training left it.")] = Origin.noise,
+    origin: Annotated[
+        Origin, typer.Option("--from", help="Fresh chains from noise, or the replay buffer as training left it.")
+    ] = Origin.noise,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain.  [default: a training chain's mean lifetime]")
     ] = None,
@@ -85,7 +87,7 @@ def sample_command(
         n_steps = steps or chosen.recipe.chains.lifetime
         parts = []
         with Voice("chains", len(labels), quiet) as voice:
-            for i, part in enumerate(labels.split(CHUNK)):
+            for i, part in enumerate(torch.split(labels, CHUNK)):
                 generator = stream(where, seed, "sample", i)
                 drawn = fresh_samples(
                     model, card.recipe.chains, part.to(where), card.image_shape, generator, n_steps, torch.tensor(size, device=where)
@@ -96,7 +98,7 @@ def sample_command(
         protocol = {"from": "noise", "steps": n_steps, "step_size": size, "seed": seed}
         about = f"fresh chains, {n_steps} steps of {size:.3g}, seed {seed}"
     with torch.no_grad():
-        logits = torch.cat([model(part.to(where)).cpu() for part in images.split(CHUNK)])
+        logits = torch.cat([model(part.to(where)).cpu() for part in torch.split(images, CHUNK)])
     caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(chosen, checkpoint.step)}"
     paths = _write(chosen, card, images, classes, n, form, out, caption)
     if not json:
@@ -146,9 +148,12 @@ def _from_buffer(run: "Run", classes: list[int], n: int, seed: int) -> "Images":
     return torch.cat([decode(buffer.images[k, chosen]) for k, chosen in zip(classes, slots, strict=True)])
 
 
-def _write(run: "Run", card: "ModelCard", images: "Images", classes: list[int], n: int, form: Format, out: Path | None, about: str) -> list[Path]:
+def _write(
+    run: "Run", card: "ModelCard", images: "Images", classes: list[int], n: int, form: Format, out: Path | None, about: str
+) -> list[Path]:
     """Write the images, n of each class in turn, and return the paths."""
     import numpy as np
+    import torch
 
     from gmmcli.data.pictures import save_grid, save_image, to_arrays, wrapped
 
@@ -172,6 +177,8 @@ def _write(run: "Run", card: "ModelCard", images: "Images", classes: list[int], 
         case Format.grid:
             path = out or folder / f"class-{name}.png"
             columns = min(n, ROW) if len(classes) > 1 else ceil(sqrt(n))
-            rows = [row for k, part in zip(classes, images.split(n), strict=True) for row in wrapped(part, columns, card.class_names[k])]
+            rows = [
+                row for k, part in zip(classes, torch.split(images, n), strict=True) for row in wrapped(part, columns, card.class_names[k])
+            ]
             save_grid(rows, path, about)
             return [path]

@@ -57,12 +57,12 @@ def train_command(
     note(f"run {chosen.path}", quiet)
     with chosen.locked():
         state = train(setup, chosen, resume=resume, quiet=quiet)
-        about = {"schema": 1, "command": "eval accuracy", "run": chosen.id, "step": state.step}
-        result = about | accuracy_result(state.model, setup.dataset)
+        measured = accuracy_result(state.model, setup.dataset)
+        result = {"schema": 1, "command": "eval accuracy", "run": chosen.id, "step": state.step, **measured}
         chosen.save_result(result)
     if json:
         answer(result | {"command": "train"})
         return
-    low, high = result["values"]["ci95"]
+    accuracy, (low, high) = measured["values"]["accuracy"], measured["values"]["ci95"]
     print(chosen.path)
-    print(f"test accuracy {result['values']['accuracy']:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")
+    print(f"test accuracy {accuracy:.2%} (n = {measured['n']}, 95% interval {low:.2%} to {high:.2%})")

@@ -21,9 +21,7 @@ class ReplayBuffer:
         self.images = images
 
     @classmethod
-    def noise(
-        cls, n_classes: int, slots: int, shape: tuple[int, int, int], dtype: Dtype, generator: torch.Generator
-    ) -> "ReplayBuffer":
+    def noise(cls, n_classes: int, slots: int, shape: tuple[int, int, int], dtype: Dtype, generator: torch.Generator) -> "ReplayBuffer":
         """A buffer on the generator's device whose chains all start from U(-1, 1)."""
         images = torch.empty(n_classes, slots, *shape, dtype=getattr(torch, dtype), device=generator.device)
         for per_class in images:  # class by class: the float32 draw must not double a large buffer's memory

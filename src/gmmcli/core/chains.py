@@ -69,7 +69,9 @@ class Chains:
         """Return the slots per class; raises ValueError when the classes cannot share them evenly."""
         if self.buffer_size % n_classes:
             nearest = max(1, round(self.buffer_size / n_classes)) * n_classes
-            raise ValueError(f"chains.buffer_size {self.buffer_size} does not divide by {n_classes} classes; the nearest that does is {nearest}")
+            raise ValueError(
+                f"chains.buffer_size {self.buffer_size} does not divide by {n_classes} classes; the nearest that does is {nearest}"
+            )
         return self.buffer_size // n_classes
 
     def build(self, n_classes: int, shape: tuple[int, int, int], generator: torch.Generator) -> PersistentChains:

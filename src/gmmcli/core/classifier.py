@@ -65,7 +65,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def predict(model: Classifier, images: RawImages, chunk: int = 500) -> Logits:
     """Return the logits of byte images in evaluation mode, a chunk at a time, on the model's device."""
     with frozen(model):
-        return torch.cat([model(to_model(part)) for part in images.split(chunk)])
+        return torch.cat([model(to_model(part)) for part in torch.split(images, chunk)])
 
 
 @dataclass(frozen=True)

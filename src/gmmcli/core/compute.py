@@ -37,11 +37,13 @@ class Compute:
         """Move the model to the device, in the memory format and precision of this table."""
         model.bf16 = self.precision == "bf16"
         memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
-        return model.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # torch's stub lacks memory_format beside a device
+        model.to(device).to(memory_format=memory_format)
+        return model
 
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is native here, or emulated at a tenth of the speed."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu.get_capabilities().get("avx512_bf16", False) or torch.cpu.get_capabilities().get("bf16", False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"))

@@ -10,7 +10,7 @@ import torch
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy, latent_energy
-from gmmcli.types import EnergyFn, Energies, Images, Labels, Latents, Means, NonNegative
+from gmmcli.types import Energies, EnergyFn, Images, Labels, Latents, Means, NonNegative
 
 
 def _draw(means: Means, std: float, generator: torch.Generator) -> Latents:

@@ -98,9 +98,7 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
     """Divide a split in two, stratified by class and always the same way; the second part has ``share`` of it."""
     positions = np.arange(len(split.labels))
     try:
-        kept, held = train_test_split(
-            positions, test_size=round(share * len(positions)), stratify=split.labels.numpy(), random_state=0
-        )
+        kept, held = train_test_split(positions, test_size=round(share * len(positions)), stratify=split.labels.numpy(), random_state=0)
     except ValueError as error:
         raise DataError(
             f"{name}: cannot hold out a share of {share} of {len(positions)} images, class by class ({error})",

@@ -90,7 +90,9 @@ def _records(path: Path, label_bytes: int) -> Split:
     raw = np.fromfile(path, dtype=np.uint8)
     width = label_bytes + 3072
     if raw.size == 0 or raw.size % width:
-        raise DataError(f"{path} is {raw.size:,} bytes, not a multiple of CIFAR's {width:,}-byte records", "remove it and let gmmc fetch it again")
+        raise DataError(
+            f"{path} is {raw.size:,} bytes, not a multiple of CIFAR's {width:,}-byte records", "remove it and let gmmc fetch it again"
+        )
     rows = raw.reshape(-1, width)
     images = np.ascontiguousarray(rows[:, label_bytes:]).reshape(-1, 3, 32, 32)
     return Split(torch.from_numpy(images), torch.from_numpy(rows[:, label_bytes - 1].astype(np.int64)))

@@ -1,7 +1,6 @@
 """A user's own images: a tree with one folder a class, or a .zip of one."""
 
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +78,7 @@ class Folder:
             raise DataError(f"{root}: class {strangers[0]!r} is not among the training classes", "name the folders alike in every split")
         files: list[File] = []
         for label, name in enumerate(names):
-            found = list(_images(root / name)) if (root / name).is_dir() else []
+            found = _images(root / name) if (root / name).is_dir() else []
             if not found:
                 raise DataError(f"{root / name} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))}), or remove the class")
             files += [(file, label) for file in found]
@@ -94,9 +93,7 @@ class Folder:
                     f"{file} is {image.shape[1]} x {image.shape[0]}, {files[0][0]} is {pixels[0].shape[1]} x {pixels[0].shape[0]}",
                     "set data.source.size to bring all to one size",
                 )
-        return Split(
-            torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files])
-        )
+        return Split(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files]))
 
     def _decode(self, file: Tree) -> np.ndarray:
         try:
@@ -110,10 +107,10 @@ class Folder:
 
 
 def _folders(root: Tree) -> list[Tree]:
-    return sorted((d for d in root.iterdir() if d.is_dir() and not d.name.startswith((".", "__"))), key=lambda d: d.name)
+    found: list[Tree] = [d for d in root.iterdir() if d.is_dir() and not d.name.startswith((".", "__"))]
+    return sorted(found, key=lambda d: d.name)
 
 
-def _images(folder: Tree) -> Iterator[Tree]:
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if Path(file.name).suffix.lower() in SUFFIXES and not file.name.startswith("."):
-            yield file
+def _images(folder: Tree) -> list[Tree]:
+    found: list[Tree] = [f for f in folder.iterdir() if Path(f.name).suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    return sorted(found, key=lambda f: f.name)

@@ -29,7 +29,9 @@ class Npz:
             with np.load(self.path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-            raise DataError(f"{self.path} cannot be read as an .npz of plain arrays ({error})", "save it with numpy.savez, without objects") from error
+            raise DataError(
+                f"{self.path} cannot be read as an .npz of plain arrays ({error})", "save it with numpy.savez, without objects"
+            ) from error
         train = self._split(arrays, "train")
         test = self._split(arrays, "test")
         if "val_images" in arrays:

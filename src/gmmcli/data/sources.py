@@ -3,9 +3,9 @@
 from difflib import get_close_matches
 
 from gmmcli.data.digits import Digits
+from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
 from gmmcli.data.folder import Folder
 from gmmcli.data.npz import Npz
-from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
 from gmmcli.errors import RecipeError
 
 Source = Digits | MNIST | CIFAR10 | CIFAR100 | SVHN | Folder | Npz

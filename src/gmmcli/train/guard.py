@@ -24,7 +24,7 @@ class GuardedStep:
     def __call__(self, loss: Tensor, learning_rate: float) -> None:
         """Take one step on a scalar loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.loss = loss.detach()
         self.grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         self.healthy = self.healthy & self.grad_norm.isfinite() & (self.loss.abs() <= self.max_loss)

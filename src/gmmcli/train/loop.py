@@ -15,7 +15,7 @@ from gmmcli.core.heads import GaussianHead
 from gmmcli.core.samplers import descent_share
 from gmmcli.data.dataset import Split
 from gmmcli.data.pictures import save_grid
-from gmmcli.errors import DivergedError, Interrupted
+from gmmcli.errors import DivergedError, StoppedError
 from gmmcli.run import Run
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.log import Voice
@@ -41,7 +41,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False) 
 
     Raises:
         DivergedError: the loss ran away, and the recipe says stop or its rollbacks are spent; the last good checkpoint stays.
-        Interrupted: SIGINT or SIGTERM arrived; the state is saved.
+        StoppedError: SIGINT or SIGTERM arrived; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
     """
     state = setup.initial_state()
@@ -61,7 +61,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False) 
         except DivergedError:
             status = "diverged"
             raise
-        except Interrupted:
+        except StoppedError:
             status = "interrupted"
             raise
         finally:
@@ -131,7 +131,9 @@ def _advance(job: Job, state: TrainState) -> None:
         if (saving or improved or job.stop.received) and not last:  # the last one waits for its gamma^2
             state.save(job.run, setup.dataset)
         if job.stop.received and not last:
-            raise Interrupted(f"{job.stop.received} after step {step}; everything is saved", f"go on with: gmmc train --resume --run {job.run.path}")
+            raise StoppedError(
+                f"{job.stop.received} after step {step}; everything is saved", f"go on with: gmmc train --resume --run {job.run.path}"
+            )
 
 
 def _due(step: int, every: int, last: bool) -> bool:
@@ -158,7 +160,7 @@ def measure(setup: Setup, state: TrainState, report: StepReport) -> dict[str, An
         "epoch": round(state.step / setup.loader.steps_per_epoch, 3),
         "stage": setup.recipe.stages.index(report.stage),
         "lr": report.learning_rate,
-        "loss": float(report.loss.total),
+        "loss": float(report.loss.total.detach()),
     }
     line |= {name: float(value) for name, value in report.loss.parts.items()}
     if report.negatives is not None and state.chains is not None:

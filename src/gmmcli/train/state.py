@@ -28,9 +28,10 @@ class TrainState:
     def save(self, run: Run, dataset: Dataset) -> Checkpoint:
         """Write a checkpoint of this state, then drop old ones: the newest few and the best stay."""
         card = ModelCard(run.recipe, dataset.class_names, dataset.shape, self.model.gamma2)
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
         moments = {
-            f"{names[parameter]}.{key}": value for parameter, entry in self.optimizer.state.items() for key, value in entry.items()
+            f"{name}.{key}": value
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state[parameter].items()
         }
         parts = {"model": Part(self.model.state_dict(), card.dump()), "optimizer": Part(moments, {})}
         if self.chains is not None:
