@@ -9,7 +9,7 @@ from gmmcli.cli.options import Json, answer
 app = typer.Typer(no_args_is_help=True, help="List the kinds of dataset, and check one.")
 
 
-@app.command("ls", epilog="Example: gmmc data ls")
+@app.command("ls", epilog="Example:\n\ngmmc data ls")
 def ls(json: Json = False) -> None:
     """List the kinds of dataset."""
     from gmmcli.data.sources import AT_PATH, NAMED
@@ -24,7 +24,7 @@ def ls(json: Json = False) -> None:
 
 
 @app.command(
-    "check", epilog="Examples: gmmc data check digits | gmmc data check folder:my/images | gmmc data check recipes/folder_gen.toml"
+    "check", epilog="Examples:\n\ngmmc data check digits\n\ngmmc data check folder:my/images\n\ngmmc data check recipes/folder_gen.toml"
 )
 def check(
     what: Annotated[str, typer.Argument(help="NAME, folder:PATH, npz:PATH, or a recipe.")],

@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
-RunsDir = Annotated[
-    Path | None, typer.Option("--runs-dir", help="Where runs are.  [default: $GMMC_RUNS_DIR or ./runs]", show_default=False)
-]
+RunsDir = Annotated[Path | None, typer.Option("--runs-dir", help="Where runs are. Default: $GMMC_RUNS_DIR or ./runs.", show_default=False)]
 RunName = Annotated[
     str | None,
     typer.Option(
-        "--run", help="Run by path, id or unique prefix.  [default: $GMMC_RUN, else the newest with a checkpoint]", show_default=False
+        "--run", help="Run by path, id or unique prefix. Default: $GMMC_RUN, else the newest with a checkpoint.", show_default=False
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one.")]

@@ -12,7 +12,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 Name = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")]
 
 
-@app.command("ls", epilog="Example: gmmc recipes ls")
+@app.command("ls", epilog="Example:\n\ngmmc recipes ls")
 def ls(json: Json = False) -> None:
     """List the recipes that come with gmmc, each with its first line."""
     from gmmcli.recipe import shipped
@@ -26,7 +26,7 @@ def ls(json: Json = False) -> None:
         print(f"{name:{width}}  {line}")
 
 
-@app.command("show", epilog="Examples: gmmc recipes show digits_gen | gmmc recipes show digits_gen --file > mine.toml")
+@app.command("show", epilog="Examples:\n\ngmmc recipes show digits_gen\n\ngmmc recipes show digits_gen --file > mine.toml")
 def show(
     recipe: Name,
     overrides: Overrides = None,
@@ -43,7 +43,7 @@ def show(
         print(find(recipe).read_text(encoding="utf-8") if file else resolved.dumps(), end="")
 
 
-@app.command("check", epilog="Example: gmmc recipes check recipes/*.toml")
+@app.command("check", epilog="Example:\n\ngmmc recipes check recipes/*.toml")
 def check(recipes: Annotated[list[Path], typer.Argument(help="TOML files, or names of shipped recipes.")], json: Json = False) -> None:
     """Check that recipes load; the first that does not is an error (exit 2)."""
     from gmmcli.recipe import Recipe
@@ -55,7 +55,7 @@ def check(recipes: Annotated[list[Path], typer.Argument(help="TOML files, or nam
         print("\n".join(f"{path}: valid" for path in recipes))
 
 
-@app.command("diff", epilog="Example: gmmc recipes diff cifar10_gen svhn_gen")
+@app.command("diff", epilog="Example:\n\ngmmc recipes diff cifar10_gen svhn_gen")
 def diff(left: Name, right: Name, json: Json = False) -> None:
     """Show the keys in which two recipes differ, with both values."""
     from gmmcli.recipe import Recipe, flatten

@@ -7,7 +7,7 @@ from gmmcli.cli.options import Json, RunName, RunsDir, answer
 app = typer.Typer(no_args_is_help=True, help="List and show runs.")
 
 
-@app.command("ls", epilog="Example: gmmc runs ls")
+@app.command("ls", epilog="Example:\n\ngmmc runs ls")
 def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     """List the runs, oldest first: status, steps saved, test accuracy."""
     from gmmcli.run import default_runs_dir, list_runs
@@ -32,7 +32,7 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
         print(f"{row['run']}  {row['status']:11}  {step:13}  {accuracy}")
 
 
-@app.command("show", epilog="Example: gmmc runs show")
+@app.command("show", epilog="Example:\n\ngmmc runs show")
 def show(run: RunName = None, runs_dir: RunsDir = None, json: Json = False) -> None:
     """Show a run's provenance, checkpoints and last metrics."""
     from gmmcli.run import open_run

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gmmcli.run import ModelCard, Run
     from gmmcli.types import Images
 
-EPILOG = "Examples: gmmc sample --class 3 --n 64 | gmmc sample --class all --n 10 --from buffer | gmmc sample --class cat --format npz"
+EPILOG = "Examples:\n\ngmmc sample --class 3 --n 64\n\ngmmc sample --class all --n 10 --from buffer\n\ngmmc sample --class cat --format npz"
 CHUNK = 256  # chains at a time; each is independent of its company
 ROW = 16  # images in a row when several classes share a grid
 
@@ -42,14 +42,14 @@ def sample_command(
         Origin, typer.Option("--from", help="Fresh chains from noise, or the replay buffer as training left it.")
     ] = Origin.noise,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain.  [default: a training chain's mean lifetime]")
+        int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: a training chain's mean lifetime.")
     ] = None,
-    step_size: Annotated[float | None, typer.Option("--step-size", help="Step size.  [default: where training ended]")] = None,
+    step_size: Annotated[float | None, typer.Option("--step-size", help="Step size. Default: where training ended.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same images.")] = 1,
     form: Annotated[
         Format, typer.Option("--format", help="A labelled grid, single PNGs in a folder, or an .npz (images N x H x W x C uint8, labels).")
     ] = Format.grid,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write.  [default: samples/ in the run]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: samples/ in the run.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The weights of the best validation accuracy instead of the last.")] = False,
     run: RunName = None,
     runs_dir: RunsDir = None,

@@ -8,7 +8,9 @@ import typer
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.errors import RecipeError
 
-EPILOG = "Examples: gmmc train digits_gen | gmmc train recipes/svhn_gen.toml --set optim.learning_rate=3e-4 --dry-run | gmmc train --resume"
+EPILOG = (
+    "Examples:\n\ngmmc train digits_gen\n\ngmmc train recipes/svhn_gen.toml --set optim.learning_rate=3e-4 --dry-run\n\ngmmc train --resume"
+)
 
 
 def train_command(
@@ -17,7 +19,7 @@ def train_command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, say optim.learning_rate=3e-4. Repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, in its own directory and by its own recipe.")] = False,
-    run: Annotated[str | None, typer.Option("--run", help="With --resume: which run.  [default: $GMMC_RUN, else the newest]")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="With --resume: which run. Default: $GMMC_RUN, else the newest.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory and time, and train nothing.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
@@ -25,8 +27,9 @@ def train_command(
 ) -> None:
     """Train a recipe into a new run directory, or go on with an old one.
 
-    Ends with the test accuracy. Ctrl-C saves and stops (exit 130); a loss that runs away stops it too (exit 5), unless the
-    recipe says guard.on_divergence = "rollback".
+    Ends with the test accuracy. Ctrl-C saves and stops (exit 130).
+
+    A loss that runs away stops it too (exit 5), unless the recipe says guard.on_divergence = "rollback".
     """
     if resume and (recipe or overrides or dry_run):
         raise RecipeError("--resume goes on by the run's own recipe", "leave out the recipe, --set and --dry-run; --run says which run")

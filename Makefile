@@ -1,0 +1,41 @@
+# Everything a fresh machine with Python 3.11+ and make needs: `make demo`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-slow test-realdata check format docs clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gmmc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## Train on handwritten digits, then draw 64 threes
+	$(BIN)/gmmc train recipes/digits_gen.toml
+	$(BIN)/gmmc sample --class 3 --n 64
+
+test: $(READY)  ## The test suite: a few minutes on two cores
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## Tests that take minutes: ten kills in a row, ...
+	$(BIN)/python -m pytest -m slow
+
+test-realdata: $(READY)  ## Tests on real images in ../shared/data; skipped where there are none
+	$(BIN)/python -m pytest -m realdata
+
+check: $(READY)  ## Lint, types and import layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: $(READY)  ## Write the command reference anew from --help
+	$(BIN)/python docs/cli.py
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

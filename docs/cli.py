@@ -1,0 +1,53 @@
+"""Write docs/cli.md from the commands' own --help: ``make docs``. A test holds the page to the commands."""
+
+import os
+from pathlib import Path
+
+os.environ |= {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}  # read by rich when it is imported
+
+from typer.testing import CliRunner
+
+from gmmcli.cli.app import app
+
+COMMANDS = (
+    "",
+    "train",
+    "sample",
+    "recipes ls",
+    "recipes show",
+    "recipes check",
+    "recipes diff",
+    "runs ls",
+    "runs show",
+    "data ls",
+    "data check",
+)
+HEAD = """# Command reference
+
+Made by `make docs` from the commands' own help; do not edit.
+
+Every command that answers takes `--json`: one object on stdout, all else on stderr. Exit codes:
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | another error |
+| 2 | usage, option or recipe |
+| 3 | data missing or broken |
+| 4 | an optional part is missing |
+| 5 | training diverged; the last good checkpoint is kept |
+| 6 | damaged checkpoint |
+| 130 | interrupted, after saving |
+"""
+
+
+def section(command: str) -> str:
+    """One command's help, as a terminal shows it."""
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="gmmc")
+    text = "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())
+    return f"## `{f'gmmc {command}'.strip()}`\n\n```text\n{text}\n```\n"
+
+
+if __name__ == "__main__":
+    page = "\n".join([HEAD, *map(section, COMMANDS)])
+    Path(__file__).with_name("cli.md").write_text(page, encoding="utf-8")
