@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -83,8 +84,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a recipe needs at least one [[stages]] table")
-        if not self.name or set(self.name) & set("/\\ "):
-            raise ValueError(f"name {self.name!r} becomes part of a folder's name: no blanks or slashes, and not empty")
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"name {self.name!r} becomes part of a folder's name: letters, digits, and . _ - only")
         if isinstance(self.model.head, Linear):
             self._check_linear()
         if self.data.source.n_classes is not None:
@@ -216,7 +217,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
         _item(table, keys[-1], dotted)
         table[int(keys[-1])] = value
         return
-    if keys[-1] == "kind" and table.get("kind") != value:
+    if keys[-1] == "kind" and table.get("kind", value) != value:
         table.clear()
     table[keys[-1]] = value
 
@@ -253,7 +254,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     if isinstance(hint, types.UnionType):
         return _build(_of_kind(typing.get_args(hint), value, path), value, path)
     if dataclasses.is_dataclass(hint):
-        one = _of_kind((hint,), value, path) if isinstance(value, dict) and "kind" in value else hint
+        one = _of_kind((hint,), value, path) if isinstance(value, dict) and "kind" in value and hasattr(hint, "kind") else hint
         return _build(one, _table(value, path), path)
     item = typing.get_args(hint)[:1]
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(item[0]):
@@ -264,7 +265,13 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         first = error.errors()[0]
-        wanted = first["msg"].replace("Input should be", "must be").replace("a valid integer", "an integer").replace("a valid ", "a ")
+        wanted = (
+            first["msg"]
+            .replace("Input should be", "must be")
+            .replace("a valid integer", "an integer")
+            .replace("a valid array", "a list")
+            .replace("a valid ", "a ")
+        )
         at = "".join(f".{part}" for part in first["loc"])
         raise RecipeError(f"`{path}{at}` {wanted}, got {first['input']!r}") from error
 
@@ -272,7 +279,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
 def _of_kind(choices: typing.Sequence[Any], value: Any, path: str) -> Any:
     kinds = {choice.kind: choice for choice in choices}
     kind = _table(value, path).get("kind")
-    if kind in kinds:
+    if isinstance(kind, str) and kind in kinds:
         return kinds[kind]
     near = get_close_matches(str(kind), kinds, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(kinds)}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,14 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as it was resolved; RunError where it cannot be read."""
         try:
-            self.recipe = Recipe.load(path / "recipe.toml")
+            return Recipe.load(self.path / "recipe.toml")
         except RecipeError as error:
-            raise RunError(f"{path} is not a run: {error.message}", error.hint) from error
+            raise RunError(f"{self.path} is not a readable run: {error.message}", error.hint) from error
 
     @classmethod
     def create(cls, recipe: Recipe, runs_dir: Path, argv: Sequence[str]) -> "Run":
@@ -208,8 +213,8 @@ def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
             card = ModelCard.parse(dict(file.metadata() or {}), str(path))
             model = card.build()
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:  # RuntimeError: tensors that are not the card's model
+        raise CheckpointError(f"{path} cannot be read as a model ({error})") from error
     return card.recipe.compute.place(model, torch.device("cpu")).eval(), card
 
 

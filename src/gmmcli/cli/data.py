@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from gmmcli.cli.options import Json, answer
+from gmmcli.errors import RecipeError
 
 app = typer.Typer(no_args_is_help=True, help="List the kinds of dataset, and check one.")
 
@@ -38,6 +39,8 @@ def check(
     from gmmcli.recipe import Recipe
 
     is_source = what.partition(":")[0] in (NAMED | AT_PATH) or ":" in what
+    if is_source and overrides:
+        raise RecipeError("--set goes with a recipe", "give the recipe, or leave --set out")
     source = parse_source(what) if is_source else Recipe.load(what, overrides or ()).data.source
     dataset = source.load()
     splits: dict[str, Any] = {}

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli.options import Json, answer
+from gmmcli.errors import RecipeError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and compare recipes.")
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")]
@@ -34,6 +35,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a recipe with every key, or as it was written."""
+    if file and (overrides or json):
+        raise RecipeError("--file shows the recipe as it was written", "leave out --set and --json")
     from gmmcli.recipe import Recipe, find
 
     resolved = Recipe.load(recipe, overrides or ())

@@ -1,5 +1,6 @@
 """``gmmc sample``."""
 
+import re
 from difflib import get_close_matches
 from enum import StrEnum
 from math import ceil, sqrt
@@ -157,7 +158,8 @@ def _write(
 
     from gmmcli.data.pictures import save_grid, save_image, to_arrays, wrapped
 
-    name = "all" if len(classes) > 1 else card.class_names[classes[0]]
+    names = [re.sub(r"[^\w-]+", "_", card.class_names[k]) for k in classes]  # a class name may be anything, a path not
+    name = "all" if len(classes) > 1 else names[0]
     folder = run.path / "samples"
     arrays = to_arrays(images)
     match form:
@@ -169,7 +171,7 @@ def _write(
             return [path]
         case Format.png:
             path = out or folder / f"class-{name}"
-            paths = [path / card.class_names[k] / f"{i:05d}.png" for k in classes for i in range(n)]
+            paths = [path / label / f"{i:05d}.png" for label in names for i in range(n)]
             for array, target in zip(arrays, paths, strict=True):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 save_image(array, target)

@@ -50,8 +50,10 @@ def train_command(
         return
     if resume:
         chosen = open_run(run, runs_dir, unfinished=True)
-        if chosen.provenance.get("status") == "finished":
+        if chosen.provenance.get("status") == "finished" and (done := chosen.result("eval accuracy")):
             note(f"run {chosen.path} is finished: nothing to go on with")
+            if json:
+                answer(done | {"command": "train"})
             return
         setup = Setup.prepare(chosen.recipe)
     else:

@@ -39,8 +39,10 @@ class ReplayBuffer:
         return slots, decode(self.images[labels, slots])
 
     def write(self, labels: Labels, slots: torch.Tensor, images: Images) -> None:
-        """Put images back where their chains came from."""
-        self.images[labels, slots] = _encode(images, self.images.dtype)
+        """Put images back where their chains came from; of two chains in one slot the later stays."""
+        places, order = labels * self.slots + slots, torch.arange(len(labels), device=labels.device)
+        last = torch.where(places[:, None] == places, order, -1).amax(1)  # torch leaves it to its threads which duplicate wins
+        self.images[labels, slots] = _encode(images, self.images.dtype)[last]
 
 
 def uniform(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Images:

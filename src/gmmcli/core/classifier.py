@@ -50,13 +50,14 @@ class Classifier(nn.Module):
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without parameter gradients, as chains need it: they move images, never weights."""
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     wanted = [(p, p.requires_grad) for p in model.parameters()]
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
 

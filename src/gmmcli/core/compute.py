@@ -36,8 +36,10 @@ class Compute:
     def place(self, model: Classifier, device: torch.device) -> Classifier:
         """Move the model to the device, in the memory format and precision of this table."""
         model.bf16 = self.precision == "bf16"
-        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
-        model.to(device).to(memory_format=memory_format)
+        model.to(device)
+        for parameter in model.parameters():
+            if self.channels_last and parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return model
 
 

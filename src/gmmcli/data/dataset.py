@@ -7,7 +7,6 @@ from typing import Annotated, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
-from sklearn.model_selection import train_test_split
 
 from gmmcli.errors import DataError
 from gmmcli.types import Labels, RawImages
@@ -96,6 +95,8 @@ def _size(images: RawImages) -> str:
 
 def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
     """Divide a split in two, stratified by class and always the same way; the second part has ``share`` of it."""
+    from sklearn.model_selection import train_test_split  # two seconds that most commands can do without
+
     positions = np.arange(len(split.labels))
     try:
         kept, held = train_test_split(positions, test_size=round(share * len(positions)), stratify=split.labels.numpy(), random_state=0)
@@ -110,4 +111,6 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
 def missing(name: str, root: Path, files: dict[str, int]) -> DataError:
     """The error of a dataset that is not on disk and could not be fetched: which files, where, how large."""
     wanted = ", ".join(f"{root / file} ({size:,} bytes)" for file, size in files.items())
-    return DataError(f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there, or set data.source.root")
+    return DataError(
+        f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there, or set data.source.root"
+    )

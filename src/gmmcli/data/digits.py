@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from gmmcli.data.dataset import Dataset, Split, hold_out
 
@@ -19,6 +18,8 @@ class Digits:
 
     def load(self) -> Dataset:
         """Read the images that come with scikit-learn; their 17 grey levels are spread over 0..255."""
+        from sklearn.datasets import load_digits
+
         pixels, target = load_digits(return_X_y=True)
         images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         everything = Split(torch.from_numpy(images), torch.from_numpy(target.astype(np.int64)))

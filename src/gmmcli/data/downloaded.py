@@ -12,7 +12,9 @@ import torch
 
 from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out, missing
 from gmmcli.errors import DataError
+from gmmcli.vision import torchvision
 
+UNREADABLE = (OSError, RuntimeError, ValueError, AssertionError, EOFError)  # torchvision's, for what is absent or cut short
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -21,11 +23,11 @@ def _fetched(name: str, root: Path, files: dict[str, int], read: Callable[[bool]
     with contextlib.redirect_stdout(sys.stderr):  # torchvision prints, and stdout is for results
         try:
             return read(False)
-        except (OSError, RuntimeError):
+        except UNREADABLE:
             print(f"gmmc: {name} is not in {root}: downloading", file=sys.stderr)
         try:
             return read(True)
-        except (OSError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise missing(name, root, files) from error
 
 
@@ -45,8 +47,7 @@ class MNIST:
 
     def load(self) -> Dataset:
         """Read or download; DataError where neither is possible."""
-        from torchvision import datasets
-
+        datasets = torchvision("datasets")
         root = Path(self.root)
         files = {
             "MNIST/raw/train-images-idx3-ubyte.gz": 9_912_422,
@@ -73,8 +74,7 @@ class SVHN:
 
     def load(self) -> Dataset:
         """Read or download; DataError where neither is possible."""
-        from torchvision import datasets
-
+        datasets = torchvision("datasets")
         root = Path(self.root)
         files = {"train_32x32.mat": 182_040_794, "test_32x32.mat": 64_275_384}
 
@@ -112,20 +112,19 @@ class _CifarArchive:
     label_bytes: int
 
     def load(self, root: Path, validation: float, names: Callable[[Path], tuple[str, ...]]) -> Dataset:
-        from torchvision.datasets.utils import download_and_extract_archive
-
+        utils = torchvision("datasets.utils")
         folder = root / self.folder
 
-        def read(download: bool) -> tuple[Split, Split]:
+        def read(download: bool) -> tuple[Split, Split, tuple[str, ...]]:
             if download:
-                download_and_extract_archive(self.url, str(root), md5=self.md5)
+                utils.download_and_extract_archive(self.url, str(root), md5=self.md5)
             parts = [_records(folder / file, self.label_bytes) for file in self.train]
             train = Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
-            return train, _records(folder / self.test, self.label_bytes)
+            return train, _records(folder / self.test, self.label_bytes), names(folder)
 
         archive = self.url.rpartition("/")[2]
-        train, test = _fetched(self.name, root, {archive: self.size}, read)
-        return _dataset(self.name, names(folder), train, test, validation)
+        train, test, class_names = _fetched(self.name, root, {archive: self.size}, read)
+        return _dataset(self.name, class_names, train, test, validation)
 
 
 @dataclass(frozen=True)

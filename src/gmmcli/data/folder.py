@@ -1,6 +1,7 @@
 """A user's own images: a tree with one folder a class, or a .zip of one."""
 
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Folder:
     def load(self) -> Dataset:
         """Read the tree; DataError names the first file or folder that will not do."""
         root = self._root()
-        parts = {d.name.lower(): d for d in root.iterdir() if d.is_dir()}
+        parts = {d.name.lower(): d for d in _folders(root) if _folders(d)}  # a folder of images is a class, whatever its name
 
         def find(names: tuple[str, ...]) -> Tree | None:
             return next((parts[name] for name in names if name in parts), None)
@@ -99,7 +100,7 @@ class Folder:
         try:
             with file.open("rb") as stream, Image.open(stream) as opened:
                 image = ImageOps.exif_transpose(opened).convert("L" if self.channels == 1 else "RGB")
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile) as error:  # what Pillow raises on broken files
+        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:  # what Pillow raises on broken files
             raise DataError(f"{file} is not a readable image ({error})", "repair or remove it") from error
         if self.size and image.size != (self.size, self.size):
             image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)

@@ -1,6 +1,7 @@
 """NumPy archives in MedMNIST's layout: {train,val,test}_{images,labels}, and optionally class_names."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -26,9 +27,9 @@ class Npz:
         if not Path(self.path).exists():
             raise DataError(f"no file at {self.path}", "set data.source.path to your .npz")
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
+            with Path(self.path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, TypeError) as error:
             raise DataError(
                 f"{self.path} cannot be read as an .npz of plain arrays ({error})", "save it with numpy.savez, without objects"
             ) from error
@@ -39,7 +40,7 @@ class Npz:
         else:
             train, validation = hold_out(train, self.validation, self.path)
         if "class_names" in arrays:
-            names = tuple(str(name) for name in arrays["class_names"])
+            names = tuple(str(name) for name in arrays["class_names"].reshape(-1))
         else:
             names = tuple(str(k) for k in range(int(train.labels.max()) + 1 if len(train.labels) else 0))
         return Dataset(self.path, names, train, validation, test)
@@ -54,8 +55,11 @@ class Npz:
                 f"{self.path}: {name}_images is {images.dtype} of shape {images.shape}",
                 "give uint8 of shape (image, height, width) or (image, height, width, channel)",
             )
-        if labels.dtype.kind not in "iu" or labels.size != len(labels):
-            raise DataError(f"{self.path}: {name}_labels is {labels.dtype} of shape {labels.shape}", "give one integer an image")
+        if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
+            raise DataError(
+                f"{self.path}: {name}_labels is {labels.dtype} of shape {labels.shape} for {len(images)} images",
+                "give one integer an image",
+            )
         images = images[..., None] if images.ndim == 3 else images
         return Split(
             torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels.reshape(-1).astype(np.int64))

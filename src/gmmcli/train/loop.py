@@ -72,7 +72,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False) 
 
 def _to_the_end(job: Job, state: TrainState) -> TrainState:
     """Advance until all steps are done, through as many divergences as the recipe forgives, then finish."""
-    guard, returned_to = job.run.recipe.guard, -1
+    guard = job.run.recipe.guard
     while state.step < job.setup.n_steps:
         try:
             _advance(job, state)
@@ -80,21 +80,26 @@ def _to_the_end(job: Job, state: TrainState) -> TrainState:
             if guard.on_divergence == "stop" or state.rollbacks >= guard.max_rollbacks:
                 job.run.log({"step": state.step, "event": "diverged", "reason": error.message})
                 raise
-            state = _rolled_back(job, state, returned_to, error.message)
-            returned_to = state.step
+            state = _rolled_back(job, state, error.message)
     _finish(job, state)
     return state
 
 
-def _rolled_back(job: Job, diverged: TrainState, returned_to: int, reason: str) -> TrainState:
-    """Return the last good state, with other randomness and a lower learning rate from there on."""
-    checkpoints = job.run.checkpoints
-    if checkpoints and checkpoints[-1].step == returned_to:
-        checkpoints.pop().remove()  # it has led here before: go further back
+def _rolled_back(job: Job, diverged: TrainState, reason: str) -> TrainState:
+    """Return to the last good state, with other randomness and a lower learning rate from there on.
+
+    A state that has led to a divergence again, before training got past the last one, was not good: then further back.
+    """
+    again = diverged.step <= diverged.diverged_at
+    good = [c for c in job.run.checkpoints if not again or c.step < diverged.returned_to]
     state = job.setup.initial_state()
-    if checkpoints:
-        state.restore(checkpoints[-1], job.run.recipe)
-    state.rollbacks = diverged.rollbacks + 1
+    if good:
+        state.restore(good[-1], job.run.recipe)
+    for checkpoint in job.run.checkpoints:
+        if checkpoint.step > state.step:
+            checkpoint.remove()
+    state.rollbacks, state.diverged_at, state.returned_to = diverged.rollbacks + 1, diverged.step, state.step
+    state.save(job.run, job.setup.dataset)  # a resume must know of it
     event = {
         "step": diverged.step,
         "event": "rollback",

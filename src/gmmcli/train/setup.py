@@ -61,7 +61,7 @@ class Setup:
     def initial_state(self) -> TrainState:
         """The state before the first step, a function of the recipe's seed."""
         recipe, dataset = self.recipe, self.dataset
-        model = recipe.model.build(dataset.n_classes, dataset.shape[0], recipe.seed)
+        model = recipe.model.build(dataset.n_classes, dataset.shape[0], stream("cpu", recipe.seed, "weights").initial_seed())
         model = recipe.compute.place(model, self.device)
         chains = None
         if recipe.needs_chains:

@@ -12,6 +12,8 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.recipe import Recipe
 from gmmcli.run import ModelCard, Run
 
+PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_step")
+
 
 @dataclass
 class TrainState:
@@ -22,6 +24,9 @@ class TrainState:
     chains: PersistentChains | None
     step: int = 0
     rollbacks: int = 0
+    diverged_at: int = -1
+    """Where the last divergence was, and below where it went back to: -1 without one."""
+    returned_to: int = -1
     best_accuracy: float = -1.0
     best_step: int = 0
 
@@ -36,12 +41,7 @@ class TrainState:
         parts = {"model": Part(self.model.state_dict(), card.dump()), "optimizer": Part(moments, {})}
         if self.chains is not None:
             parts["buffer"] = Part({"images": self.chains.buffer.images, "step_size": self.chains.step_size}, {})
-        progress = {
-            "step": self.step,
-            "rollbacks": self.rollbacks,
-            "best_accuracy": self.best_accuracy,
-            "best_step": self.best_step,
-        }
+        progress = {name: getattr(self, name) for name in PROGRESS}
         saved = Checkpoint.save(run.path / "checkpoints", self.step, parts, progress)
         for old in run.checkpoints[: -run.recipe.log.keep]:
             if old.step != self.best_step:
@@ -53,6 +53,8 @@ class TrainState:
         self.model.load_state_dict(checkpoint.tensors("model"))
         moments = checkpoint.tensors("optimizer")
         for name, parameter in self.model.named_parameters():
+            if f"{name}.step" not in moments:
+                continue  # saved before the first step
             self.optimizer.state[parameter] = {
                 "step": moments[f"{name}.step"].clone().to(parameter.device),
                 # moments must lie in memory as their weights do: the fused kernel walks both in one stride
@@ -63,8 +65,5 @@ class TrainState:
             device = self.chains.step_size.device
             saved = checkpoint.tensors("buffer")
             self.chains = recipe.chains.around(ReplayBuffer(saved["images"].to(device)), saved["step_size"].to(device))
-        progress = checkpoint.progress
-        self.step = progress["step"]
-        self.rollbacks = progress["rollbacks"]
-        self.best_accuracy = progress["best_accuracy"]
-        self.best_step = progress["best_step"]
+        for name in PROGRESS:
+            setattr(self, name, checkpoint.progress[name])

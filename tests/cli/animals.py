@@ -1,0 +1,60 @@
+"""What the tests of the command line share: the command, its verbs, and a recipe of three kinds of animals."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from typer.testing import CliRunner, Result
+
+from gmmcli.cli.app import app
+
+RECIPE = """# Animals, in a second.
+name = "animals"
+[data]
+source = {{ kind = "npz", path = {path!r} }}
+batch_size = 16
+[model]
+backbone = {{ kind = "wide-resnet", depth = 10, width = 1, init = "kaiming", stem_stride = 2 }}
+[chains]
+buffer_size = 12
+sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
+[[stages]]
+epochs = 2
+objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
+[log]
+every = 2
+preview_every = 0
+"""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where the run lies, what it was trained by, and what `train --json` answered."""
+
+    runs_dir: Path
+    recipe: Path
+    answer: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        path: Path = self.runs_dir / self.answer["run"]
+        return path
+
+
+Gmmc = Callable[..., Result]
+
+
+def invoke(*words: object) -> Result:
+    """Run ``gmmc`` with these words; what is not a GmmcError comes up as it is."""
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+def leaves(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its words."""
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    for word, below in command.commands.items():
+        yield from leaves(below, f"{name} {word}".strip())

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+from animals import Gmmc, Trained
+
+from gmmcli.data.digits import Digits
+from gmmcli.data.sources import AT_PATH, NAMED
+
+
+def test_ls_names_every_kind_as_it_is_written(gmmc: Gmmc) -> None:
+    lines = gmmc("data", "ls").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [*NAMED, *(f"{name}:PATH" for name in AT_PATH)]
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_check_counts_what_is_there(gmmc: Gmmc) -> None:
+    lines = gmmc("data", "check", "digits").stdout.splitlines()
+    assert lines[0] == "digits: 10 classes, 8 x 8 x 1"
+    for line, (name, n) in zip(lines[1:], {"train": "1,257", "validation": "180", "test": "360"}.items(), strict=True):
+        counts = Digits().load().split(name).labels.bincount()  # type: ignore[arg-type]
+        assert " ".join(line.split()) == f"{name} {n} images, {counts.min()} to {counts.max()} a class"
+
+
+def test_check_takes_a_recipe_or_a_source_with_its_path(gmmc: Gmmc, trained: Trained) -> None:
+    by_recipe = json.loads(gmmc("data", "check", trained.recipe, "--json").stdout)
+    by_path = json.loads(gmmc("data", "check", f"npz:{by_recipe['dataset']}", "--json").stdout)
+    assert by_path == by_recipe
+    values = by_recipe["values"]
+    assert (values["shape"], values["classes"]) == ([1, 8, 8], ["cat", "dog", "fox"])
+    assert values["splits"]["test"] == {"n": 30, "per_class": {"cat": 10, "dog": 10, "fox": 10}}
+
+
+def test_check_heeds_overrides_of_a_recipe(gmmc: Gmmc, trained: Trained) -> None:
+    document = json.loads(gmmc("data", "check", trained.recipe, "--set", "data.source.validation=0.5", "--json").stdout)
+    assert document["values"]["splits"]["validation"]["n"] == 30
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        ("npz:gone.npz", 3, "no file at gone.npz"),
+        ("folder:gone", 3, "no folder or .zip at gone"),
+        ("fodler:gone", 2, "did you mean folder?"),
+        ("npz", 2, "no dataset 'npz'"),
+        ("digit_gen", 2, "did you mean digits_gen?"),
+    ],
+)
+def test_what_is_missing_or_unknown(
+    what: str, code: int, message: str, gmmc: Gmmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = gmmc("data", "check", what)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr

@@ -1,0 +1,52 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from animals import Gmmc, Trained
+
+from gmmcli.recipe import Recipe
+from gmmcli.run import Run
+
+
+def test_ls_shows_status_step_and_accuracy(gmmc: Gmmc, trained: Trained) -> None:
+    (line,) = gmmc("runs", "ls", "--runs-dir", trained.runs_dir).stdout.splitlines()
+    accuracy = trained.answer["values"]["accuracy"]
+    assert re.split(" {2,}", line) == [trained.answer["run"], "finished", "step 6", f"test accuracy {accuracy:.2%}"]
+
+
+def test_ls_shows_runs_that_have_saved_nothing_yet(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run.create(Recipe.load(trained.recipe), tmp_path, [])
+    (row,) = json.loads(gmmc("runs", "ls", "--runs-dir", tmp_path, "--json").stdout)["values"]
+    assert row == {"run": run.id, "status": "created", "step": None, "accuracy": None}
+    assert "no checkpoint" in gmmc("runs", "ls", "--runs-dir", tmp_path).stdout
+
+
+def test_ls_of_no_runs_is_empty(gmmc: Gmmc, tmp_path: Path) -> None:
+    assert gmmc("runs", "ls", "--runs-dir", tmp_path / "none").stdout == ""
+
+
+def test_ls_looks_where_the_environment_says(gmmc: Gmmc, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMMC_RUNS_DIR", str(trained.runs_dir))
+    assert trained.answer["run"] in gmmc("runs", "ls").stdout
+
+
+def test_show_has_provenance_checkpoints_and_last_metrics(gmmc: Gmmc, trained: Trained) -> None:
+    values = json.loads(gmmc("runs", "show", "--run", trained.path, "--json").stdout)["values"]
+    run = Run(trained.path)
+    assert values["path"] == str(trained.path)
+    assert values["provenance"] == run.provenance
+    assert values["checkpoints"] == [checkpoint.step for checkpoint in run.checkpoints]
+    assert values["last_metrics"]["step"] == 6
+
+
+def test_show_in_words(gmmc: Gmmc, trained: Trained) -> None:
+    lines = gmmc("runs", "show", "--runs-dir", trained.runs_dir).stdout.splitlines()
+    assert lines[:2] == [f"path: {trained.path}", "provenance:"]
+    assert "  status: finished" in lines
+
+
+def test_show_of_an_unknown_run_exits_1(gmmc: Gmmc, trained: Trained) -> None:
+    result = gmmc("runs", "show", "--run", "1999", "--runs-dir", trained.runs_dir)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no run 1999" in result.stderr

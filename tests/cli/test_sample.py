@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from animals import Gmmc, Trained
+from PIL import Image
+
+from gmmcli.core.buffer import decode
+from gmmcli.data.pictures import to_arrays
+from gmmcli.run import Run
+
+
+@pytest.fixture
+def sample(gmmc: Gmmc, trained: Trained) -> Gmmc:
+    return lambda *words: gmmc("sample", "--runs-dir", trained.runs_dir, "--quiet", *words)
+
+
+def npz(sample: Gmmc, path: Path, *words: object) -> dict[str, Any]:
+    result = sample("--format", "npz", "--out", path, *words)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{path}\n", "")
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def test_npz_has_bytes_labels_and_names(sample: Gmmc, tmp_path: Path) -> None:
+    arrays = npz(sample, tmp_path / "new" / "x.npz", "--n", 5, "--steps", 1)
+    assert (arrays["images"].shape, arrays["images"].dtype) == ((15, 8, 8, 1), np.uint8)
+    assert arrays["labels"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert arrays["class_names"].tolist() == ["cat", "dog", "fox"]
+
+
+@pytest.mark.parametrize("name", ["fox", "2"])
+def test_a_class_by_name_or_index(name: str, sample: Gmmc, tmp_path: Path) -> None:
+    assert npz(sample, tmp_path / "x.npz", "--class", name, "--n", 3, "--steps", 1)["labels"].tolist() == [2, 2, 2]
+
+
+def test_the_same_seed_gives_the_same_images_and_another_gives_others(sample: Gmmc, tmp_path: Path) -> None:
+    first, again, other = (
+        npz(sample, tmp_path / f"{i}.npz", "--class", "dog", "--n", 3, "--steps", 3, "--seed", seed)["images"]
+        for i, seed in enumerate((5, 5, 6))
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_steps_move_the_images(sample: Gmmc, tmp_path: Path) -> None:
+    short, long = (npz(sample, tmp_path / f"{steps}.npz", "--n", 1, "--steps", steps)["images"] for steps in (1, 10))
+    assert not np.array_equal(short, long)
+
+
+def test_the_step_size_and_number_of_steps_are_those_of_training_unless_said(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    grid = ("--n", 1, "--json", "--out", tmp_path / "x.png")
+    run = Run(trained.path)
+    protocol = json.loads(sample(*grid).stdout)["protocol"]
+    assert protocol == {"from": "noise", "steps": 80, "step_size": float(run.step_size()), "seed": 1}  # type: ignore[arg-type]
+    assert json.loads(sample(*grid, "--steps", 3, "--step-size", 0.5).stdout)["protocol"]["step_size"] == 0.5
+
+
+def test_png_writes_every_image_into_its_class_folder(sample: Gmmc, tmp_path: Path) -> None:
+    arrays = npz(sample, tmp_path / "x.npz", "--n", 2, "--steps", 1)
+    result = sample("--format", "png", "--n", 2, "--steps", 1, "--out", tmp_path / "pngs")
+    paths = [Path(line) for line in result.stdout.splitlines()]
+    assert [str(path.relative_to(tmp_path / "pngs")) for path in paths] == [
+        f"{name}/0000{i}.png" for name in ("cat", "dog", "fox") for i in (0, 1)
+    ]
+    for path, array in zip(paths, arrays["images"], strict=True):
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture), array[..., 0])
+
+
+@pytest.mark.parametrize(("words", "name"), [((), "class-all.png"), (("--class", "cat"), "class-cat.png")])
+def test_a_grid_goes_into_the_run_and_its_path_to_stdout(words: tuple[str, ...], name: str, sample: Gmmc, trained: Trained) -> None:
+    result = sample(*words, "--n", 4, "--steps", 1)
+    path = Path(result.stdout.strip())
+    assert path == trained.path / "samples" / name
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+
+
+def test_from_the_buffer_come_its_own_images_none_twice(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    arrays = npz(sample, tmp_path / "x.npz", "--from", "buffer", "--class", "dog", "--n", 4)
+    slots = to_arrays(decode(Run(trained.path).buffer().images[1]))
+    assert sorted(image.tobytes() for image in arrays["images"]) == sorted(slot.tobytes() for slot in slots)
+
+
+def test_the_best_checkpoint_may_be_asked_for(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    answer = json.loads(sample("--best", "--n", 1, "--steps", 1, "--json", "--out", tmp_path / "x.png").stdout)
+    assert answer["step"] == Run(trained.path).checkpoint(best=True).step
+
+
+def test_which_run_is_said_on_stderr(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    result = gmmc("sample", "--run", trained.path, "--n", 1, "--steps", 1, "--out", tmp_path / "x.png")
+    assert f"gmmc: run {trained.path}, step 6" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--class", "fix"), "did you mean fox?"),
+        (("--class", "elephant"), "give an index from 0 to 2, all, or one of: cat, dog, fox"),
+        (("--class", "3"), "no class '3' among the 3 of this run"),
+        (("--class", "-1"), "no class '-1' among the 3 of this run"),
+        (("--from", "buffer", "--n", 5), "--n 5 is more than the buffer's 4 images a class"),
+        (("--from", "buffer", "--steps", 5), "--steps and --step-size shape fresh chains"),
+        (("--from", "buffer", "--step-size", 0.1), "--steps and --step-size shape fresh chains"),
+        (("--step-size", 0), "--step-size 0.0 must be positive"),
+    ],
+)
+def test_what_cannot_be_meant_exits_2(words: tuple[object, ...], message: str, sample: Gmmc) -> None:
+    result = sample(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_without_a_run_there_is_nothing_to_sample(gmmc: Gmmc, tmp_path: Path) -> None:
+    result = gmmc("sample", "--runs-dir", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "train one first" in result.stderr

@@ -1,0 +1,126 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from animals import Gmmc, Trained
+
+from gmmcli.recipe import Recipe
+from gmmcli.run import Run
+
+
+def test_training_answers_with_the_test_accuracy_and_its_interval(trained: Trained) -> None:
+    answer = trained.answer
+    assert (answer["command"], answer["split"], answer["n"], answer["step"]) == ("train", "test", 30, 6)  # 54 // 16 steps an epoch
+    low, high = answer["values"]["ci95"]
+    assert 0 <= low <= answer["values"]["accuracy"] <= high <= 1
+
+
+def test_a_run_directory_has_all_it_should(trained: Trained) -> None:
+    run = Run(trained.path)
+    assert run.recipe == Recipe.load(trained.recipe)
+    assert run.provenance["status"] == "finished"
+    assert run.checkpoint().step == 6
+    assert [line["step"] for line in run.metrics() if "loss" in line] == [2, 4, 6]
+    assert run.result("eval accuracy") == trained.answer | {"command": "eval accuracy"}
+
+
+def test_a_training_prints_its_path_and_accuracy(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    result = gmmc("train", trained.recipe, "--set", "stages.0.epochs=1", "--runs-dir", tmp_path, "--quiet")
+    path, accuracy = result.stdout.splitlines()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert Run(Path(path)).recipe.stages[0].epochs == 1
+    assert accuracy.startswith("test accuracy ")
+
+
+def test_a_training_that_was_cut_off_goes_on_where_it_stood(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run.create(Recipe.load(trained.recipe), tmp_path, [])
+    result = gmmc("train", "--resume", "--runs-dir", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["values"] == trained.answer["values"]  # same seed, same training
+    assert Run(run.path).provenance["status"] == "finished"
+
+
+def test_resuming_a_finished_run_changes_nothing_and_says_so(gmmc: Gmmc, trained: Trained) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.path.rglob("*")}
+    result = gmmc("train", "--resume", "--run", trained.answer["run"], "--runs-dir", trained.runs_dir)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "is finished: nothing to go on with" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in trained.path.rglob("*")} == before
+
+
+def test_a_dry_run_writes_nothing(gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = gmmc("train", trained.recipe, "--dry-run", "--set", "seed=7", "--runs-dir", tmp_path / "runs")
+    assert result.exit_code == 0, result.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert "seed = 7" in result.stdout
+    assert "whole run         6 steps" in result.stdout
+
+
+def test_a_dry_run_as_json(gmmc: Gmmc, trained: Trained) -> None:
+    document = json.loads(gmmc("train", trained.recipe, "--dry-run", "--json").stdout)
+    assert document["command"] == "train --dry-run"
+    assert document["recipe"]["name"] == "animals"
+    assert document["values"]["n_steps"] == 6
+    assert document["values"]["buffer_bytes"] == 12 * 64 * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "gmmc train needs a recipe"),
+        (["digit_gen"], "did you mean digits_gen?"),
+        (["{recipe}", "--set", "sead=3"], "did you mean `seed`?"),
+        (["{recipe}", "--set", "seed"], "is not of the form key=value"),
+        (["{recipe}", "--set", "chains.buffer_size=13"], "does not divide by 3 classes; the nearest that does is 12 (animals on"),
+        (["{recipe}", "--set", "data.batch_size=55"], "data.batch_size 55 is larger than the 54 training images"),
+        (["{recipe}", "--set", "data.crop_padding=8"], "data.crop_padding 8 does not fit images of 8 pixels"),
+        (["{recipe}", "--resume"], "--resume goes on by the run's own recipe"),
+        (["--resume", "--set", "seed=3"], "--resume goes on by the run's own recipe"),
+        (["--resume", "--dry-run"], "--resume goes on by the run's own recipe"),
+        (["{recipe}", "--run", "x"], "--run goes with --resume"),
+    ],
+)
+def test_a_recipe_error_exits_2_and_leaves_no_run(words: list[str], message: str, gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    result = gmmc("train", *[word.format(recipe=trained.recipe) for word in words], "--runs-dir", tmp_path / "runs")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_exits_3_and_leaves_no_run(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.npz"
+    result = gmmc("train", trained.recipe, "--set", f"data.source.path={gone}", "--runs-dir", tmp_path / "runs")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert f"no file at {gone}" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverged_training_exits_5_and_is_on_record(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    result = gmmc("train", trained.recipe, "--set", "guard.max_loss=1e-9", "--runs-dir", tmp_path)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "training diverged at step 1" in result.stderr
+    (run,) = tmp_path.iterdir()
+    assert Run(run).provenance["status"] == "diverged"
+
+
+def test_a_damaged_checkpoint_exits_6_and_names_the_file(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(trained.path, tmp_path / "copy")))
+    run.describe(status="interrupted")
+    file = run.checkpoint().path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    result = gmmc("train", "--resume", "--run", run.path)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert f"{file} is damaged" in result.stderr
+
+
+def test_a_run_in_other_hands_is_not_touched(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run.create(Recipe.load(trained.recipe), tmp_path, [])
+    with run.locked():
+        result = gmmc("train", "--resume", "--run", run.path)
+    assert result.exit_code == 1
+    assert "is being trained by another process" in result.stderr
+    assert run.provenance["status"] == "created"

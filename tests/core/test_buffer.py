@@ -1,0 +1,104 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare, kstest
+
+from gmmcli.core.buffer import Dtype, ReplayBuffer, decode, uniform
+
+SHAPE = (3, 4, 4)
+DTYPES = ["float32", "float16", "uint8"]
+ERROR = {"float32": 0.0, "float16": 1e-3, "uint8": 1 / 255 + 1e-6}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_noise_fills_the_model_range_evenly(dtype: Dtype, generator: torch.Generator) -> None:
+    buffer = ReplayBuffer.noise(5, 8, SHAPE, dtype, generator)
+    assert buffer.images.shape == (5, 8, *SHAPE) and buffer.slots == 8
+    assert buffer.images.dtype == getattr(torch, dtype)
+    values = decode(buffer.images).flatten()
+    if dtype == "uint8":  # the grid back into a continuum
+        values = values + (torch.rand(len(values), generator=generator) - 0.5) * 2 / 255
+    assert kstest(values, "uniform", (-1, 2)).pvalue > 0.01
+    assert all(not torch.equal(buffer.images[0], other) for other in buffer.images[1:])
+
+
+def test_uniform_fills_the_model_range_evenly(generator: torch.Generator) -> None:
+    images = uniform(50, SHAPE, generator)
+    assert images.shape == (50, *SHAPE)
+    assert kstest(images.flatten(), "uniform", (-1, 2)).pvalue > 0.01
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(seed=st.integers(0, 2**31), n_classes=st.integers(1, 5), slots=st.integers(1, 9))
+@settings(deadline=None, derandomize=True, max_examples=15)
+def test_what_is_written_is_read_back_as_float32(dtype: Dtype, seed: int, n_classes: int, slots: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    buffer = ReplayBuffer.noise(n_classes, slots, SHAPE, dtype, rng)
+    labels = torch.arange(n_classes)
+    images = uniform(n_classes, SHAPE, rng)
+    places, _ = buffer.draw(labels, rng)
+    buffer.write(labels, places, images)
+    found = decode(buffer.images[labels, places])
+    assert found.dtype == torch.float32
+    assert (found - images).abs().max() <= ERROR[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_write_changes_the_drawn_slots_and_no_others(dtype: Dtype, generator: torch.Generator) -> None:
+    buffer = ReplayBuffer.noise(4, 6, SHAPE, dtype, generator)
+    before, labels = buffer.images.clone(), torch.tensor([3, 0, 3, 1])
+    places, _ = buffer.draw(labels, generator)
+    buffer.write(labels, places, torch.zeros(4, *SHAPE))
+    changed = (buffer.images != before).flatten(2).any(2)
+    expected = torch.zeros(4, 6, dtype=torch.bool)
+    for label, place in zip(labels.tolist(), places.tolist(), strict=True):
+        expected[label, place] = True
+    assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_class_is_the_position(dtype: Dtype, generator: torch.Generator) -> None:
+    buffer = ReplayBuffer.noise(3, 50, SHAPE, dtype, generator)
+    values = torch.tensor([-1.0, 1.0, 0.5])
+    buffer.images.copy_((values if dtype != "uint8" else torch.tensor([0, 255, 191]))[:, None, None, None, None])
+    labels = torch.randint(3, (40,), generator=generator)
+    _, images = buffer.draw(labels, generator)
+    torch.testing.assert_close(images, values[labels][:, None, None, None].expand(-1, *SHAPE), atol=5e-3, rtol=0)
+
+
+def test_drawn_images_are_copies(generator: torch.Generator) -> None:
+    buffer = ReplayBuffer.noise(2, 3, SHAPE, "float32", generator)
+    before = buffer.images.clone()
+    _, images = buffer.draw(torch.tensor([0, 1]), generator)
+    images.zero_()
+    assert torch.equal(buffer.images, before)
+
+
+def test_every_slot_is_drawn_equally_often(generator: torch.Generator) -> None:
+    buffer = ReplayBuffer.noise(2, 7, (1, 1, 1), "float32", generator)
+    places, images = buffer.draw(torch.ones(7000, dtype=torch.long), generator)
+    assert chisquare(places.bincount(minlength=7)).pvalue > 0.01
+    assert torch.equal(images, buffer.images[1, places])
+
+
+@pytest.fixture
+def several_threads() -> Iterator[None]:
+    """Indexed writes with duplicates race in torch as soon as there are two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("several_threads")
+def test_of_two_chains_in_one_slot_the_later_stays(generator: torch.Generator) -> None:
+    buffer = ReplayBuffer.noise(2, 3, (3, 32, 32), "float32", generator)
+    images = uniform(66, (3, 32, 32), generator)
+    labels, places = torch.arange(66) % 2, torch.arange(66) % 3
+    for _ in range(8):  # a race is not lost every time
+        buffer.images.zero_()
+        buffer.write(labels, places, images)
+        assert torch.equal(buffer.images[labels[60:], places[60:]], images[60:])

@@ -1,0 +1,182 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from scipy.stats import binomtest, kstest
+
+from gmmcli.core.backbones import WideResNet
+from gmmcli.core.buffer import Dtype, ReplayBuffer, decode
+from gmmcli.core.chains import Chains, PersistentChains, fresh_samples, visit
+from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.samplers import SGLD
+from gmmcli.core.targets import Conditional, InjectedLatent, StagedLatent
+
+SHAPE = (1, 2, 2)
+STILL = SGLD(n_steps=1, step_size=1e-12)
+"""Leaves images where they are, to the last float32 bit of all but the tiniest pixels."""
+
+
+def batches(n_classes: int, size: int, n: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    for _ in range(n):
+        yield torch.randint(n_classes, (size,), generator=generator)
+
+
+def test_chains_write_back_what_they_return(linear_model: Classifier, generator: torch.Generator) -> None:
+    chains = Chains(buffer_size=300, reinit_prob=0.3, sampler=SGLD(n_steps=4)).build(3, SHAPE, generator)
+    before, labels = chains.buffer.images.clone(), torch.tensor([0, 1, 2, 1])
+    negatives = chains(linear_model, labels, generator)
+    assert torch.equal(negatives.labels, labels) and negatives.trace.shape == (4, 4)
+    changed = (chains.buffer.images != before).flatten(2).any(2).nonzero()
+    assert sorted(changed[:, 0].tolist()) == [0, 1, 1, 2]
+    for label, slot in changed.tolist():
+        assert any(torch.equal(chains.buffer.images[label, slot], image) for image in negatives.images[labels == label])
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float16", 1e-3), ("uint8", 1 / 255 + 1e-6)])
+def test_smaller_buffers_keep_what_they_can(dtype: Dtype, atol: float, linear_model: Classifier, generator: torch.Generator) -> None:
+    chains = Chains(buffer_size=3, dtype=dtype).build(3, SHAPE, generator)  # one slot each
+    negatives = chains(linear_model, torch.arange(3), generator)
+    assert negatives.images.dtype == torch.float32
+    torch.testing.assert_close(decode(chains.buffer.images[:, 0]), negatives.images, atol=atol, rtol=0)
+
+
+def test_chains_walk_on_from_where_they_waited(linear_model: Classifier, generator: torch.Generator) -> None:
+    sampler, labels = SGLD(n_steps=3, step_size=0.05), torch.arange(3)
+    chains = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=sampler).build(3, SHAPE, generator)
+    starts = chains.buffer.images[:, 0].clone()
+    for _ in range(2):
+        chains(linear_model, labels, generator)
+    six_steps, _ = SGLD(n_steps=6, step_size=0.05)(Conditional()(linear_model, labels, generator), starts, generator)
+    torch.testing.assert_close(chains.buffer.images[:, 0], six_steps)
+
+
+@pytest.mark.parametrize("reinit_prob", [0.0, 0.025, 0.3, 1.0])
+def test_chains_start_afresh_as_often_as_the_recipe_says(reinit_prob: float, linear_model: Classifier, generator: torch.Generator) -> None:
+    chains = Chains(buffer_size=3, reinit_prob=reinit_prob, target=Conditional(), sampler=STILL).build(3, SHAPE, generator)
+    chains.buffer.images.fill_(0.25)
+    images = chains(linear_model, torch.arange(3).repeat(500), generator).images
+    fresh = images[(images != 0.25).flatten(1).any(1)]
+    if 0 < reinit_prob < 1:
+        assert binomtest(len(fresh), 1500, reinit_prob).pvalue > 0.01
+    else:
+        assert len(fresh) == 1500 * reinit_prob
+    if reinit_prob:
+        assert kstest(fresh.flatten(), "uniform", (-1, 2)).pvalue > 0.01
+
+
+def test_step_size_adapts_once_a_visit_and_is_used(linear_model: Classifier, generator: torch.Generator) -> None:
+    table = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.01, adapt=0.5))
+    chains = table.build(3, SHAPE, generator)
+    twin = PersistentChains(ReplayBuffer(chains.buffer.images.clone()), Conditional(), SGLD(n_steps=2), 0.0, torch.tensor(0.01 * 1.02))
+    chains(linear_model, torch.arange(3), generator)
+    torch.testing.assert_close(chains.step_size, torch.tensor(0.01 * 1.02))  # steps this short always descend
+    twin.buffer.images.copy_(chains.buffer.images)
+    torch.testing.assert_close(
+        chains(linear_model, torch.arange(3), generator).images, twin(linear_model, torch.arange(3), generator).images
+    )
+    torch.testing.assert_close(chains.step_size, torch.tensor(0.01 * 1.02**2))
+
+
+def test_step_size_stays_the_recipes_without_adaption(linear_model: Classifier, generator: torch.Generator) -> None:
+    chains = Chains(buffer_size=3).build(3, SHAPE, generator)
+    chains(linear_model, torch.arange(3), generator)
+    assert chains.step_size == 1 / 64
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_chains_leave_the_model_alone(training: bool, generator: torch.Generator) -> None:
+    """In training mode batch norm would learn from the chains, and tie every chain to its company."""
+    model = Model(WideResNet(depth=10, width=1, norm="batch", init="kaiming")).build(3, 1, seed=0).train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    chains = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.1))
+    persistent = chains.build(3, (1, 8, 8), generator)
+    starts = persistent.buffer.images[:, 0].clone()
+    images = persistent(model, torch.arange(3), generator).images
+    assert all(module.training is training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    evaluated, _ = chains.sampler(Conditional()(model.eval(), torch.arange(3), generator), starts, generator)
+    torch.testing.assert_close(images, evaluated)
+    assert not images.requires_grad
+
+
+def test_same_randomness_gives_the_same_chains(linear_model: Classifier) -> None:
+    def run(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        chains = Chains(buffer_size=30, sampler=SGLD(n_steps=2, noise_std=0.01)).build(3, SHAPE, generator)
+        return torch.cat([chains(linear_model, labels, generator).images for labels in batches(3, 8, 4, generator)])
+
+    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+
+
+@pytest.mark.parametrize(("n_steps", "visits"), [(0, []), (3, [3]), (5, [5]), (10, [5, 5]), (12, [5, 5, 2])])
+def test_fresh_samples_make_exactly_their_steps_in_visits(
+    n_steps: int, visits: list[int], linear_model: Classifier, generator: torch.Generator
+) -> None:
+    made: list[int] = []
+
+    class Counted(Conditional):
+        def __call__(self, model, labels, generator):  # type: ignore[no-untyped-def]
+            made.append(0)
+            energy = super().__call__(model, labels, generator)
+
+            def counting(images: torch.Tensor) -> torch.Tensor:
+                made[-1] += 1
+                return energy(images)
+
+            return counting
+
+    table = Chains(target=Counted(), sampler=SGLD(n_steps=5, step_size=0.1))
+    images = fresh_samples(linear_model, table, torch.tensor([0, 1]), SHAPE, generator, n_steps=n_steps)
+    assert made == visits
+    assert images.shape == (2, *SHAPE) and images.abs().max() <= 1
+
+
+def test_fresh_samples_descend_from_uniform_starts(linear_model: Classifier, generator: torch.Generator) -> None:
+    labels, sampler = torch.arange(3).repeat(20), SGLD(n_steps=4, step_size=0.05)
+    table = Chains(target=Conditional(), sampler=sampler)
+    starts, arrived = (
+        fresh_samples(linear_model, table, labels, SHAPE, torch.Generator().manual_seed(5), n_steps=n_steps) for n_steps in (0, 10)
+    )
+    assert kstest(starts.flatten(), "uniform", (-1, 2)).pvalue > 0.01
+    expected, _ = SGLD(n_steps=10, step_size=0.05)(Conditional()(linear_model, labels, generator), starts, generator)
+    torch.testing.assert_close(arrived, expected)
+
+
+def test_fresh_samples_take_the_adapted_step_size(linear_model: Classifier) -> None:
+    table, labels = Chains(target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.01)), torch.arange(3)
+    slower = Chains(target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.1))
+
+    def samples(chains: Chains, step_size: torch.Tensor | None) -> torch.Tensor:
+        return fresh_samples(linear_model, chains, labels, SHAPE, torch.Generator().manual_seed(0), n_steps=6, step_size=step_size)
+
+    torch.testing.assert_close(samples(table, torch.tensor(0.1)), samples(slower, None))
+    assert not torch.allclose(samples(table, None), samples(slower, None))
+
+
+@pytest.mark.parametrize("target", [StagedLatent(std=0.5), InjectedLatent(std=0.5)])
+def test_each_visit_draws_its_own_target(
+    target: StagedLatent | InjectedLatent, linear_model: Classifier, generator: torch.Generator
+) -> None:
+    arrived = [visit(linear_model, target, SGLD(n_steps=1), torch.arange(3), torch.zeros(3, *SHAPE), generator)[0] for _ in range(2)]
+    assert not torch.equal(*arrived)
+
+
+@pytest.mark.parametrize(("n_steps", "reinit_prob", "lifetime"), [(20, 0.025, 800), (10, 0.05, 200), (5, 1.0, 5), (20, 0.0, 2000)])
+def test_lifetime_is_the_expected_age_of_a_chain(n_steps: int, reinit_prob: float, lifetime: int) -> None:
+    assert Chains(reinit_prob=reinit_prob, sampler=SGLD(n_steps=n_steps)).lifetime == lifetime
+
+
+def test_fresh_samples_run_for_a_lifetime_unless_told(linear_model: Classifier) -> None:
+    table = Chains(reinit_prob=0.5, target=Conditional(), sampler=SGLD(n_steps=2))
+    default, four = (
+        fresh_samples(linear_model, table, torch.arange(3), SHAPE, torch.Generator().manual_seed(0), n_steps) for n_steps in (None, 4)
+    )
+    assert torch.equal(default, four)
+
+
+@pytest.mark.parametrize(("buffer_size", "n_classes", "nearest"), [(100, 7, 98), (13, 10, 10), (17, 10, 20), (3, 10, 10), (1, 2, 2)])
+def test_buffers_that_classes_cannot_share_are_refused(buffer_size: int, n_classes: int, nearest: int) -> None:
+    with pytest.raises(ValueError, match=rf"buffer_size {buffer_size} does not divide by {n_classes} .* {nearest}$"):
+        Chains(buffer_size=buffer_size).slots(n_classes)
+    assert Chains(buffer_size=nearest).slots(n_classes) == nearest // n_classes

@@ -1,0 +1,93 @@
+import copy
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+import torch
+
+from gmmcli.core.backbones import WideResNet
+from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.compute import Compute, has_fast_bf16
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model() -> Classifier:
+    return Model(WideResNet(depth=10, width=1, init="kaiming")).build(4, 3, seed=0).eval()
+
+
+@pytest.fixture
+def restored_backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    precision = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    yield
+    torch.set_float32_matmul_precision(precision)
+
+
+def has_gpu(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpu(monkeypatch, False)
+    assert Compute().select() == CPU
+
+
+def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpu(monkeypatch, False)
+    with pytest.raises(ValueError, match="device cuda was asked for"):
+        Compute(device="cuda").select()
+
+
+@pytest.mark.usefixtures("restored_backends")
+def test_cpu_is_obeyed_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpu(monkeypatch, True)
+    assert Compute(device="cpu").select() == CPU
+    assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.usefixtures("restored_backends")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_is_taken_and_set_up_for_tf32(device: Literal["auto", "cuda"], monkeypatch: pytest.MonkeyPatch) -> None:
+    has_gpu(monkeypatch, True)
+    assert Compute(device=device).select() == torch.device("cuda")
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_placing_sets_precision_and_layout_but_not_the_weights(
+    precision: Literal["fp32", "bf16"], channels_last: bool, model: Classifier
+) -> None:
+    before = copy.deepcopy(model.state_dict())
+    placed = Compute(precision=precision, channels_last=channels_last).place(model, CPU)
+    assert placed is model and model.bf16 == (precision == "bf16")
+    weight = model.backbone.get_parameter("blocks.0.conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert all(torch.equal(tensor, before[name]) and tensor.dtype == before[name].dtype for name, tensor in model.state_dict().items())
+
+
+def test_layout_does_not_change_the_logits(model: Classifier, generator: torch.Generator) -> None:
+    images = torch.rand(2, 3, 8, 8, generator=generator)
+    contiguous = Compute(channels_last=False).place(model, CPU)(images)
+    torch.testing.assert_close(Compute(channels_last=True).place(model, CPU)(images), contiguous, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "fast"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True, "avx512_bf16": False}, True),
+        ({"bf16": True}, True),
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_bf16_is_fast_where_the_cpu_has_instructions_for_it(
+    capabilities: dict[str, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert has_fast_bf16(CPU) is fast

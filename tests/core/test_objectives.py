@@ -1,0 +1,157 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gmmcli.core.classifier import Classifier
+from gmmcli.core.heads import MaxMahalanobisHead
+from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, Objective
+from gmmcli.types import Batch, Negatives
+
+REAL, SAMPLED = 6, 4
+
+
+class TwoParameters(nn.Module):
+    """``phi(x) = (a m(x), b s(x))`` with the mean m and the mean square s of the pixels.
+
+    With the means at (1, 0) and (-1, 0), ``E(x, y) = 1/2 (a m - c_y)^2 + 1/2 (b s)^2`` for c_y = 1 or -1, hence
+    ``dE/da = (a m - c_y) m`` and ``dE/db = b s^2``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.tensor(-1.3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.a * images.mean((1, 2, 3)), self.b * images.square().mean((1, 2, 3))], 1)
+
+    def by_hand(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energies (batch), and their gradients to a and b (batch, 2)."""
+        a, b = self.a.item(), self.b.item()
+        m, s = images.double().mean((1, 2, 3)), images.double().square().mean((1, 2, 3))
+        c = 1.0 - 2.0 * labels
+        return ((a * m - c) ** 2 + (b * s) ** 2) / 2, torch.stack([(a * m - c) * m, b * s**2], 1)
+
+
+@pytest.fixture
+def model() -> Classifier:
+    return Classifier(TwoParameters(), MaxMahalanobisHead(2, 2, 1.0))
+
+
+@pytest.fixture
+def batch(generator: torch.Generator) -> Batch:
+    return Batch(torch.rand(REAL, 1, 3, 3, generator=generator).mul(2).sub(1), torch.tensor([0, 1, 1, 0, 1, 0]))
+
+
+@pytest.fixture
+def negatives(generator: torch.Generator) -> Negatives:
+    """Sampled images of label 0, brighter and brighter: their energies fall with the mean, then rise with the square."""
+    images = torch.rand(SAMPLED, 1, 3, 3, generator=generator).mul(0.2) + torch.tensor([-0.9, -0.3, 0.3, 0.7])[:, None, None, None]
+    return Negatives(images, torch.zeros(SAMPLED, dtype=torch.long), torch.zeros(1, SAMPLED))
+
+
+def gradient(model: Classifier, objective: Objective, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> torch.Tensor:
+    model.zero_grad()
+    objective(model, batch, negatives, ramp).total.backward()
+    return torch.stack([p.grad for p in model.parameters() if p.grad is not None]).double()
+
+
+@pytest.mark.parametrize("ramp", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_contrastive_gradient_is_equation_7(model: Classifier, batch: Batch, negatives: Negatives, beta: float, ramp: float) -> None:
+    energies, slopes = model.backbone.by_hand(batch.images, batch.labels)
+    sampled_energies, sampled_slopes = model.backbone.by_hand(negatives.images, negatives.labels)
+    objective = ContrastiveDivergence(beta=beta)
+    expected = energies.mean() - ramp * beta * sampled_energies.mean()
+    torch.testing.assert_close(objective(model, batch, negatives, ramp).total.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        gradient(model, objective, batch, negatives, ramp), slopes.mean(0) - ramp * beta * sampled_slopes.mean(0), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("margin", [0.5, 1.0, 1.5, 100.0])
+def test_bounded_negatives_push_only_from_below_the_bound(model: Classifier, batch: Batch, negatives: Negatives, margin: float) -> None:
+    energies, slopes = model.backbone.by_hand(batch.images, batch.labels)
+    sampled, sampled_slopes = model.backbone.by_hand(negatives.images, negatives.labels)
+    bound = margin * energies.mean()
+    objective = ContrastiveDivergence(beta=0.5, margin=margin)
+    loss = objective(model, batch, negatives)
+    below = sampled < bound
+    assert math.isclose(loss.parts["below_bound"], below.double().mean())
+    torch.testing.assert_close(loss.total.double(), energies.mean() - 0.5 * sampled.clamp(max=bound).mean(), rtol=1e-5, atol=1e-6)
+    pushed = (sampled_slopes * below[:, None]).mean(0)
+    torch.testing.assert_close(gradient(model, objective, batch, negatives), slopes.mean(0) - 0.5 * pushed, rtol=1e-4, atol=1e-6)
+
+
+def test_margins_above_meet_none_some_and_all_of_the_negatives(model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    """The table above would prove little if every negative lay on one side of every bound."""
+    shares = [ContrastiveDivergence(margin=m)(model, batch, negatives).parts["below_bound"].item() for m in (0.5, 1.0, 1.5, 100.0)]
+    assert shares[0] < shares[2] < shares[3] == 1 and shares == sorted(shares)
+
+
+def test_the_bound_itself_is_not_pushed(model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    above = negatives._replace(images=torch.full_like(negatives.images, -1.0))
+    only_real = ContrastiveDivergence(beta=0.0)
+    bounded = ContrastiveDivergence(beta=1.0, margin=0.1)
+    assert bounded(model, batch, above).parts["below_bound"] == 0
+    torch.testing.assert_close(gradient(model, bounded, batch, above), gradient(model, only_real, batch, above))
+
+
+def test_contrastive_step_is_one_forward_over_real_and_sampled(model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    sizes = []
+    model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    ContrastiveDivergence(margin=2.0)(model, batch, negatives)
+    assert sizes == [REAL + SAMPLED]
+
+
+def test_contrastive_divergence_needs_negatives(model: Classifier, batch: Batch) -> None:
+    assert ContrastiveDivergence.needs_negatives and not CrossEntropy.needs_negatives and not CenterRegression.needs_negatives
+    with pytest.raises(ValueError, match="needs the negatives"):
+        ContrastiveDivergence()(model, batch, None)
+
+
+def test_center_regression_is_the_mean_energy(model: Classifier, batch: Batch) -> None:
+    energies, slopes = model.backbone.by_hand(batch.images, batch.labels)
+    loss = CenterRegression()(model, batch, None)
+    torch.testing.assert_close(loss.total.double(), energies.mean(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient(model, CenterRegression(), batch, None), slopes.mean(0), rtol=1e-4, atol=1e-6)
+    assert torch.equal(loss.parts["energy_data"], loss.total.detach())
+
+
+def test_cross_entropy_is_the_mean_surprise(model: Classifier, batch: Batch) -> None:
+    logits = model(batch.images).double()
+    chosen = logits[torch.arange(REAL), batch.labels]
+    expected = (logits.exp().sum(1).log() - chosen).mean()
+    torch.testing.assert_close(CrossEntropy()(model, batch, None).total.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_cross_entropy_gradient_to_logits_is_probability_less_truth(model: Classifier, batch: Batch) -> None:
+    kept: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _args: object, logits: torch.Tensor) -> None:
+        logits.retain_grad()
+        kept.append(logits)
+
+    model.register_forward_hook(keep)
+    CrossEntropy()(model, batch, None).total.backward()
+    expected = (kept[0].detach().softmax(1) - F.one_hot(batch.labels, 2)) / REAL
+    torch.testing.assert_close(kept[0].grad, expected)
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), CenterRegression(), ContrastiveDivergence(), ContrastiveDivergence(margin=2.0)])
+def test_parts_are_detached_and_count_only_real_images(objective: Objective, model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    total, parts = objective(model, batch, negatives)
+    assert total.requires_grad and not any(part.requires_grad for part in parts.values())
+    right = model(batch.images).argmax(1) == batch.labels
+    assert 0 < right.sum() < REAL
+    assert math.isclose(parts["accuracy"], right.float().mean(), rel_tol=1e-6)
+
+
+def test_contrastive_parts_are_both_mean_energies(model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    parts = ContrastiveDivergence(margin=0.01)(model, batch, negatives).parts
+    real, _ = model.backbone.by_hand(batch.images, batch.labels)
+    sampled, _ = model.backbone.by_hand(negatives.images, negatives.labels)  # logged as they are, not as they are bounded
+    assert math.isclose(parts["energy_data"], real.mean(), rel_tol=1e-5)
+    assert math.isclose(parts["energy_model"], sampled.mean(), rel_tol=1e-5)

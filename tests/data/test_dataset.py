@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+
+from gmmcli.data.dataset import Dataset, Split, hold_out
+from gmmcli.errors import DataError
+
+
+def split(n: int = 6, channels: int = 1, height: int = 8, width: int = 8, n_classes: int = 2) -> Split:
+    return Split(torch.zeros(n, channels, height, width, dtype=torch.uint8), torch.arange(n) % n_classes)
+
+
+def with_label(label: int, at: int) -> Split:
+    images, labels = split()
+    labels[at] = label
+    return Split(images, labels)
+
+
+def test_a_sound_dataset_knows_its_shape_and_splits() -> None:
+    train, validation, test = split(6, 3), split(2, 3), split(4, 3)
+    dataset = Dataset("toy", ("cat", "dog"), train, validation, test)
+    assert (dataset.n_classes, dataset.shape) == (2, (3, 8, 8))
+    assert dataset.split("train") is train
+    assert dataset.split("validation") is validation
+    assert dataset.split("test") is test
+
+
+BROKEN = {
+    "label too large": ((with_label(2, at=3), split(), split()), "toy, train: label 2 of image 3 is outside 0..1"),
+    "label negative": ((split(), split(), with_label(-1, at=5)), "toy, test: label -1 of image 5 is outside 0..1"),
+    "class without images": ((split(n_classes=1), split(), split()), "toy: no training image of class 'dog'"),
+    "sizes differ between splits": (
+        (split(), split(height=16, width=16), split()),
+        "toy, validation: images are 16 x 16 x 1, those of train 8 x 8 x 1",
+    ),
+    "channels differ between splits": ((split(), split(), split(channels=3)), "toy, test: images are 8 x 8 x 3, those of train 8 x 8 x 1"),
+    "four channels": ((split(channels=4), split(channels=4), split(channels=4)), "toy, train: images have 4 channels"),
+    "not square": ((split(width=9), split(width=9), split(width=9)), "toy, train: images are 8 x 9 x 1"),
+    "too small": ((split(height=7, width=7),) * 3, "toy, train: images are 7 x 7 x 1"),
+    "empty train": ((split(0), split(), split()), "toy, train: no images"),
+    "empty validation": ((split(), split(0), split()), "toy, validation: no images"),
+    "empty test": ((split(), split(), split(0)), "toy, test: no images"),
+    "labels missing": ((split(), split(), Split(split(6).images, split(5).labels)), "toy, test: 6 images but 5 labels"),
+}
+
+
+@pytest.mark.parametrize(("splits", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_dataset_is_one_sentence_and_a_hint(splits: tuple[Split, Split, Split], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        Dataset("toy", ("cat", "dog"), *splits)
+    assert error.value.message == message
+    assert error.value.hint
+    assert error.value.exit_code == 3
+
+
+def test_one_class_is_not_enough() -> None:
+    with pytest.raises(DataError, match=r"^toy has one class only, and a classifier needs two$"):
+        Dataset("toy", ("face",), *[split(n_classes=1)] * 3)
+
+
+def numbered(n: int, n_classes: int) -> Split:
+    images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 8, 8)
+    return Split(images, torch.arange(n) % n_classes)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_hold_out_takes_its_share_of_every_class_and_loses_nothing(share: float) -> None:
+    kept, held = hold_out(numbered(200, 4), share, "toy")
+    assert len(held.labels) == round(200 * share)
+    assert np.ptp(held.labels.bincount().numpy()) <= 1  # 50 images a class: equal shares, up to rounding
+    ids = torch.cat([kept.images[:, 0, 0, 0], held.images[:, 0, 0, 0]])
+    assert sorted(ids.tolist()) == list(range(200))
+    for part in (kept, held):
+        assert torch.equal(part.images[:, 0, 0, 0] % 4, part.labels.to(torch.uint8))  # labels went along
+
+
+def test_hold_out_is_always_the_same_whatever_the_global_randomness() -> None:
+    np.random.seed(1)
+    first = hold_out(numbered(100, 5), 0.2, "toy")
+    np.random.seed(2)
+    second = hold_out(numbered(100, 5), 0.2, "toy")
+    assert all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in zip(first, second, strict=True))
+
+
+def test_a_share_too_small_for_the_classes_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"^toy: cannot hold out a share of 0\.1 of 20 images, class by class"):
+        hold_out(numbered(20, 10), 0.1, "toy")

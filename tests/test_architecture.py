@@ -1,0 +1,146 @@
+"""Rules about the code itself that no single test would notice being broken."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "gmmcli"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 300
+WITHOUT_A_TEST_FILE: dict[str, str] = {}
+"""Modules whose mirrored test file is missing on purpose, and why."""
+
+pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="needs the checkout")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def pickled(tree: ast.Module) -> Iterator[str]:
+    """Every way in which this code would read or write a pickle."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
+            yield from (name for name in names if name.split(".")[0] in UNPICKLERS)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in {"torch.load", "torch.save", "torch.jit.load"}:
+                yield called
+            for keyword in node.keywords:
+                if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
+                    yield "allow_pickle"
+            if called in {"np.load", "numpy.load"} and "allow_pickle" not in {keyword.arg for keyword in node.keywords}:
+                yield f"{called} without allow_pickle=False"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_is_pickled(path: Path) -> None:
+    assert list(pickled(tree_of(path))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pickle", "from pickle import loads", "torch.load(f)", "torch.save(x, f)", "np.load(f, allow_pickle=True)", "np.load(f)"],
+)
+def test_the_check_for_pickles_would_notice(code: str) -> None:
+    assert list(pickled(ast.parse(code)))
+
+
+def test_no_source_file_is_long() -> None:
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {name: n for name, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_every_module_has_its_test_file_and_every_exception_a_module() -> None:
+    modules = {name_of(path) for path in SOURCES if not path.name.startswith("__")}
+    expected = {name: Path(__file__).parent / Path(name).parent / f"test_{Path(name).name}" for name in modules}
+    missing = {name for name, test in expected.items() if not test.is_file()}
+    assert missing - set(WITHOUT_A_TEST_FILE) == set()
+    assert set(WITHOUT_A_TEST_FILE) <= missing, "an exception that is none any more"
+
+
+def undocumented(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    """Public classes, functions and methods without a docstring; a magic method's, and an override's, is its class's."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from undocumented(node.body, f"{prefix}{node.name}.")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_modules_and_all_that_is_public_have_docstrings(path: Path) -> None:
+    tree = tree_of(path)
+    assert ast.get_docstring(tree)
+    assert list(undocumented(tree.body)) == []
+
+
+def test_training_and_evaluation_do_not_know_each_other() -> None:
+    for one, other in (("train", "evaluate"), ("evaluate", "train")):
+        files = list((PACKAGE / one).rglob("*.py"))
+        assert files
+        for path in files:
+            assert not [name for name in imports_of(path) if name.startswith(f"gmmcli.{other}")], path
+
+
+def test_the_core_imports_torch_and_nothing_else() -> None:
+    allowed = sys.stdlib_module_names | {"torch"}
+    for path in (PACKAGE / "core").rglob("*.py"):
+        foreign = {name for name in imports_of(path) if name.split(".")[0] not in allowed and not name.startswith("gmmcli.")}
+        assert foreign == set(), path
+
+
+@pytest.mark.skipif(find_spec("importlinter") is None, reason="import-linter is not installed")
+def test_imports_go_one_way(tmp_path: Path) -> None:
+    code = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(config_filename='pyproject.toml', no_cache=True))"
+    linted = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    assert "0 broken" in linted.stdout
+
+
+def test_help_imports_no_torch() -> None:
+    code = "import sys, gmmcli.cli.app as a\ntry: a.app(['--help'])\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_the_wheel_carries_recipes_and_types() -> None:
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert targets["wheel"] == {"packages": ["src/gmmcli"], "force-include": {"recipes": "gmmcli/recipes"}}
+    assert list((ROOT / "recipes").glob("*.toml"))
+    assert (PACKAGE / "py.typed").is_file()
+    assert not (PACKAGE / "recipes").exists()  # one copy only, at the top
+
+
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    own = re.compile(rf"(?<![\w.])({re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/|/home/\w+)")
+    files = [*SOURCES, *(ROOT / "recipes").glob("*.toml"), *Path(__file__).parent.rglob("*.py")]
+    assert [str(path) for path in files if own.search(path.read_text(encoding="utf-8"))] == []

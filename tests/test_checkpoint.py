@@ -1,0 +1,167 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gmmcli.checkpoint import Checkpoint, Part, write_atomically
+from gmmcli.errors import CheckpointError
+
+
+def parts(value: float = 1.0) -> dict[str, Part]:
+    return {
+        "model": Part({"weight": torch.full((3, 4), value), "steps": torch.arange(5)}, {"name": "toy", "note": "ü"}),
+        "buffer": Part({"images": torch.full((2, 8), 7, dtype=torch.uint8)}, {}),
+    }
+
+
+def save(folder: Path, step: int = 5, value: float = 1.0) -> Checkpoint:
+    return Checkpoint.save(folder, step, parts(value), {"step": step, "best": 0.5})
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    save(tmp_path)
+    (checkpoint,) = Checkpoint.all(tmp_path)
+    assert checkpoint.step == 5
+    assert checkpoint.progress == {"step": 5, "best": 0.5}
+    for name, part in parts().items():
+        assert checkpoint.has(name)
+        assert checkpoint.metadata(name) == dict(part.metadata)
+        loaded = checkpoint.tensors(name)
+        assert loaded.keys() == part.tensors.keys()
+        for key, tensor in part.tensors.items():
+            assert loaded[key].dtype == tensor.dtype
+            assert torch.equal(loaded[key], tensor)
+
+
+def test_tensors_of_any_layout_and_with_gradients_are_saved_by_value(tmp_path: Path) -> None:
+    weight = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last).requires_grad_()
+    checkpoint = Checkpoint.save(tmp_path, 1, {"model": Part({"w": weight, "t": weight.transpose(1, 3)}, {})}, {})
+    assert torch.equal(checkpoint.tensors("model")["w"], weight)
+    assert torch.equal(checkpoint.tensors("model")["t"], weight.transpose(1, 3))
+
+
+def test_all_is_in_order_of_steps(tmp_path: Path) -> None:
+    for step in (30, 4, 100):
+        save(tmp_path, step)
+    assert [checkpoint.step for checkpoint in Checkpoint.all(tmp_path)] == [4, 30, 100]
+
+
+def test_a_folder_that_is_not_there_has_no_checkpoints(tmp_path: Path) -> None:
+    assert Checkpoint.all(tmp_path / "none") == []
+
+
+def test_tensors_are_mapped_from_the_file_and_writing_to_them_leaves_it_alone(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path)
+    weight = checkpoint.tensors("model")["weight"]
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(checkpoint.path / "model.safetensors") in maps.read_text()
+    weight.fill_(9)
+    assert checkpoint.tensors("model")["weight"].eq(1).all()
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.safetensors", "buffer.safetensors", "progress.json"])
+def test_a_checkpoint_that_lacks_a_file_does_not_count(file: str, tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (save(tmp_path, 2).path / file).unlink()
+    assert [checkpoint.step for checkpoint in Checkpoint.all(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.safetensors", "progress.json"])
+def test_a_checkpoint_with_a_truncated_file_does_not_count(file: str, tmp_path: Path) -> None:
+    path = save(tmp_path).path / file
+    path.write_bytes(path.read_bytes()[:-1])
+    assert Checkpoint.all(tmp_path) == []
+
+
+def test_what_a_crash_left_half_written_does_not_count_and_does_not_disturb(tmp_path: Path) -> None:
+    left = tmp_path / ".step-00000005"
+    left.mkdir()
+    (left / "stale.safetensors").write_bytes(b"half of it")
+    assert Checkpoint.all(tmp_path) == []
+    assert {file.name for file in save(tmp_path).path.iterdir()} == {
+        "model.safetensors",
+        "buffer.safetensors",
+        "progress.json",
+        "manifest.json",
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "progress.json"])
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_flipped_bit_is_found_on_reading_and_the_file_named(file: str, at: int, tmp_path: Path) -> None:
+    path = save(tmp_path).path / file
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    (checkpoint,) = Checkpoint.all(tmp_path)  # its sizes are right
+    with pytest.raises(CheckpointError, match="is damaged: its sha256 differs") as error:
+        checkpoint.progress if file == "progress.json" else checkpoint.tensors("model")
+    assert str(path) in error.value.message
+    assert error.value.exit_code == 6
+    assert str(checkpoint.path) in error.value.hint
+    assert checkpoint.tensors("buffer")["images"].eq(7).all()  # the other files are sound
+
+
+def test_a_part_that_was_never_saved_is_named(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path)
+    assert not checkpoint.has("optimizer")
+    with pytest.raises(CheckpointError, match=r"has no optimizer\.safetensors$"):
+        checkpoint.tensors("optimizer")
+
+
+def test_a_manifest_that_cannot_be_read_is_an_error_where_it_is_asked(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path)
+    (checkpoint.path / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
+        Checkpoint(checkpoint.path).has("model")
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    save(tmp_path, value=1.0)
+    save(tmp_path, value=2.0)
+    (checkpoint,) = Checkpoint.all(tmp_path)
+    assert checkpoint.tensors("model")["weight"].eq(2).all()
+
+
+def test_a_checkpoint_can_be_written_from_its_own_mapped_tensors(tmp_path: Path) -> None:
+    mapped = save(tmp_path).tensors("model")
+    Checkpoint.save(tmp_path, 5, {"model": Part(mapped, {})}, {})
+    (checkpoint,) = Checkpoint.all(tmp_path)
+    assert checkpoint.tensors("model")["weight"].eq(1).all()
+
+
+def test_remove_leaves_the_others(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2).remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_the_manifest_lists_size_and_digest_of_every_other_file(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path)
+    manifest = json.loads((checkpoint.path / "manifest.json").read_text())
+    assert manifest.keys() == {"model.safetensors", "buffer.safetensors", "progress.json"}
+    assert all(len(entry["sha256"]) == 64 for entry in manifest.values())
+
+
+def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_atomically(path, "old")
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_half_way_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    write_atomically(path, "old")
+
+    def full(*args: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"

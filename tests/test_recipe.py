@@ -1,0 +1,314 @@
+import dataclasses
+import json
+import operator
+import re
+import typing
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmmcli.core.backbones import WideResNet
+from gmmcli.core.chains import Chains
+from gmmcli.core.classifier import Model
+from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
+from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, Objective
+from gmmcli.core.targets import Conditional, Target
+from gmmcli.data.npz import Npz
+from gmmcli.errors import RecipeError
+from gmmcli.recipe import Recipe, Stage, find, flatten, shipped
+
+MINIMAL = """
+name = "minimal"
+[[stages]]
+epochs = 2
+objective = { kind = "contrastive-divergence", margin = 2.0 }
+"""
+
+
+def tables(hint: Any, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Plain TOML values of a recipe's type: every key of every table drawn, every kind among those drawn from."""
+    if typing.get_origin(hint) is UnionType:
+        return st.one_of(*map(tables, typing.get_args(hint)))
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint, include_extras=True)
+        return st.fixed_dictionaries(
+            {f.name: special[f.name] if f.name in special else tables(hints[f.name]) for f in dataclasses.fields(hint)}
+        )
+    if typing.get_origin(hint) is tuple:
+        return st.lists(tables(typing.get_args(hint)[0]), max_size=4)
+    if typing.get_origin(hint) is typing.Annotated:
+        kind, *bounds = typing.get_args(hint)
+        drawn = st.integers(0, 2**63 - 1) if kind is int else st.floats(0, 1) | st.floats(0, allow_nan=False, allow_infinity=False)
+        return drawn.filter(lambda value: all(_holds(bound, value) for bound in bounds))
+    return st.from_type(hint)
+
+
+def _holds(bound: Any, value: float) -> bool:
+    compare = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
+    return all(compare[name](value, limit) for name, limit in dataclasses.asdict(bound).items())
+
+
+BACKBONES = tables(WideResNet, depth=st.integers(1, 99).map(lambda n: 6 * n + 4), width=st.integers(2, 99))  # a hundred classes fit
+BUFFER_SIZES = st.integers(1, 10**9).map(lambda n: 100 * n)
+NAMES = st.text(min_size=1).filter(lambda name: not set(name) & set("/\\ "))
+
+
+def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """Complete recipes as plain tables, of parts that go together."""
+    ramps = st.tuples(st.integers(1, 10**6), st.integers(0, 10**6), objective)
+    stage = ramps.map(lambda drawn: {"epochs": drawn[0], "objective": drawn[2], "ramp_epochs": min(drawn[:2])})
+    return tables(
+        Recipe,
+        name=NAMES,
+        stages=st.lists(stage, min_size=1, max_size=3),
+        model=tables(Model, backbone=BACKBONES, head=tables(head)),
+        chains=tables(Chains, buffer_size=BUFFER_SIZES, target=tables(target)),
+    )
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(
+    documents(MaxMahalanobis | LDA, tables(Objective), Target)
+    | documents(Linear, tables(CrossEntropy) | tables(ContrastiveDivergence, margin=st.just(0.0)), Conditional)
+)
+def test_a_recipe_of_any_tables_and_kinds_survives_toml(document: dict[str, Any]) -> None:
+    recipe = Recipe.loads(tomli_w.dumps(document))
+    assert json.loads(json.dumps(recipe.document())) == document  # nothing changed on the way in, tuples apart
+    assert Recipe.loads(recipe.dumps()) == recipe
+
+
+def test_a_minimal_recipe_writes_out_every_default() -> None:
+    text = Recipe.loads(MINIMAL).dumps()
+    for key in ("seed = 1", "buffer_size = 100000", 'kind = "max-mahalanobis"', "max_loss = 10000.0", "[log]", "channels_last = true"):
+        assert key in text
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_loads_and_is_named_like_its_file(name: str) -> None:
+    text = shipped()[name].read_text(encoding="utf-8")
+    assert Recipe.load(name).name == name
+    assert text.startswith("# ")  # `gmmc recipes ls` shows the first line
+    assert Recipe.loads(Recipe.load(name).dumps()) == Recipe.load(name)
+
+
+def test_the_demo_is_shipped() -> None:
+    assert "digits_gen" in shipped()
+
+
+LINEAR = "model.head.kind=linear"
+BAD: dict[str, tuple[list[str], str, str]] = {
+    "unknown top-level key": (["sead=3"], "unknown key `sead`", "did you mean `seed`?"),
+    "unknown key": (["chains.sampler.step_sise=0.1"], "unknown key `chains.sampler.step_sise`", "did you mean `step_size`?"),
+    "unknown key of a kind": (["data.source.kind=npz", "data.source.pth=x"], "unknown key `data.source.pth`", "did you mean `path`?"),
+    "unknown key like no other": (["log.zzz=1"], "unknown key `log.zzz`", "valid here: every, preview_every"),
+    "kind where there are none": (["data.kind=digits"], "unknown key `data.kind`", "valid here: source, batch_size"),
+    "wrong kind": (["data.source.kind=mnits"], "unknown kind 'mnits' for `data.source`", "did you mean 'mnist'?"),
+    "wrong only kind": (["chains.sampler.kind=sgdl"], "unknown kind 'sgdl' for `chains.sampler`", "did you mean 'sgld'?"),
+    "kind like no other": (["model.head.kind=42"], "unknown kind 42 for `model.head`", "one of: max-mahalanobis, lda, linear"),
+    "kind that is a list": (["model.head.kind=[]"], "unknown kind [] for `model.head`", "one of: max-mahalanobis, lda, linear"),
+    "no kind": (["chains.target.std=0.1"], "`chains.target` needs a kind", "one of: staged-latent, injected-latent, conditional"),
+    "string for integer": (["data.batch_size=many"], "`data.batch_size` must be an integer, got 'many'", ""),
+    "float for integer": (["data.batch_size=64.0"], "`data.batch_size` must be an integer, got 64.0", ""),
+    "boolean for integer": (["seed=true"], "`seed` must be an integer, got True", ""),
+    "integer for boolean": (["data.flip=1"], "`data.flip` must be a boolean, got 1", ""),
+    "string for number": (["optim.learning_rate='fast'"], "`optim.learning_rate` must be a number, got 'fast'", ""),
+    "wrong choice": (["compute.precision=fp16"], "`compute.precision` must be 'fp32' or 'bf16', got 'fp16'", ""),
+    "bad list item": (["optim.milestones=[1, 2.5]"], "`optim.milestones.1` must be an integer, got 2.5", ""),
+    "value for table": (["data.source=digits"], "`data.source` must be a table, got 'digits'", ""),
+    "value for list of tables": (["stages=3"], "`stages` must be a list of tables, got 3", "write [[stages]]"),
+    "value for list's table": (["stages.0=3"], "`stages.0` must be a table, got 3", ""),
+    "NaN": (["optim.learning_rate=nan"], "`optim.learning_rate` must be", ""),
+    "infinite": (["guard.max_loss=inf"], "`guard.max_loss` must be", ""),
+    "negative": (["stages.0.epochs=0"], "`stages.0.epochs` must be greater than or equal to 1, got 0", ""),
+    "radius 0": (["model.head={kind='max-mahalanobis', radius=0.0}"], "`model.head.radius` must be greater than 0, got 0.0", ""),
+    "radius < 0": (["model.head={kind='lda', radius=-1.0}"], "`model.head.radius` must be greater than 0, got -1.0", ""),
+    "probability > 1": (["chains.reinit_prob=1.5"], "`chains.reinit_prob` must be less than or equal to 1, got 1.5", ""),
+    "depth": (["model.backbone={kind='wide-resnet', depth=12}"], "`model.backbone`: depth must be 6 n + 4 with n >= 1, got 12", ""),
+    "no stages": (["stages=[]"], "a recipe needs at least one [[stages]] table", ""),
+    "blank name": (["name=my recipe"], "name 'my recipe' becomes part of a folder's name", ""),
+    "empty name": (["name="], "name '' becomes part of a folder's name", ""),
+    "ramp longer than stage": (["stages.0.ramp_epochs=3"], "`stages.0`: ramp_epochs 3 is longer than the stage's 2 epochs", ""),
+    "more classes than a simplex": (
+        ["data.source.kind=cifar100", "model.backbone={kind='wide-resnet', width=1}"],
+        "100 class means need at least 99 features, and a backbone of width 1 has 64; set model.backbone.width to 2 or more",
+        "",
+    ),
+    "buffer not divisible": (
+        ["chains.buffer_size=1234"],
+        "chains.buffer_size 1234 does not divide by 10 classes; the nearest that does is 1230",
+        "",
+    ),
+    "linear head, latent target": (
+        [LINEAR, "stages.0.objective.margin=0.0"],
+        "chains.target staged-latent needs class means, which a linear head does not have; use conditional",
+        "",
+    ),
+    "linear head, margin": ([LINEAR, "chains.target.kind=conditional"], "with a linear head they may be: set margin = 0", ""),
+    "linear head, center regression": (
+        [LINEAR, "stages.0.objective.kind=center-regression"],
+        "objective center-regression needs class means, which a linear head does not have; use cross-entropy",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message", "hint"), BAD.values(), ids=BAD.keys())
+def test_a_bad_recipe_is_told_key_and_remedy(overrides: list[str], message: str, hint: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe.loads(MINIMAL, "my.toml", overrides)
+    assert message in error.value.message
+    assert error.value.message.endswith("(my.toml)")
+    assert error.value.hint.startswith(hint) if hint else not error.value.hint
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("lost", "missing"), [('name = "minimal"', "name"), ("epochs = 2", "stages.0.epochs"), ("[[stages]]", "stages")])
+def test_a_missing_key_is_named(lost: str, missing: str) -> None:
+    text = MINIMAL.replace(lost, "")
+    text = text if missing != "stages" else 'name = "minimal"'
+    with pytest.raises(RecipeError, match=rf"^`{missing}` is missing \(recipe\)$"):
+        Recipe.loads(text)
+
+
+def test_a_toml_syntax_error_says_which_file_and_which_line() -> None:
+    with pytest.raises(RecipeError, match=r"^my\.toml is not valid TOML: .*line 2"):
+        Recipe.loads('name = "x"\nseed = \n', "my.toml")
+
+
+def test_the_simplex_just_fits_at_one_feature_less_than_classes() -> None:
+    recipe = Recipe.loads(MINIMAL, overrides=["model.backbone={kind='wide-resnet', width=1}"])
+    recipe.check(65 if not recipe.needs_chains else 50)
+    discriminative = Recipe.loads(
+        MINIMAL, overrides=["model.backbone={kind='wide-resnet', width=1}", "stages.0.objective.kind=cross-entropy"]
+    )
+    discriminative.check(65)
+    with pytest.raises(ValueError, match="66 class means need at least 65 features"):
+        discriminative.check(66)
+
+
+def test_a_recipe_without_chains_does_not_mind_its_buffer() -> None:
+    overrides = ["chains.buffer_size=1234", "stages.0.objective.kind=center-regression"]
+    assert not Recipe.loads(MINIMAL, overrides=overrides).needs_chains
+
+
+def test_set_takes_typed_values_and_bare_strings() -> None:
+    overrides = [
+        "seed=7",
+        "optim.learning_rate = 3e-4",
+        "data.flip=true",
+        "optim.milestones=[30, 50]",
+        "compute.precision=bf16",
+        "name=other",
+    ]
+    recipe = Recipe.loads(MINIMAL, overrides=overrides)
+    assert (recipe.seed, recipe.optim.learning_rate, recipe.data.flip) == (7, 3e-4, True)
+    assert (recipe.optim.milestones, recipe.compute.precision, recipe.name) == ((30, 50), "bf16", "other")
+
+
+def test_set_creates_nested_tables_and_whole_ones() -> None:
+    recipe = Recipe.loads(MINIMAL, overrides=["chains.sampler.n_steps=3", "data.source={kind='npz', path='x.npz'}"])
+    assert recipe.chains.sampler.n_steps == 3
+    assert recipe.data.source == Npz(path="x.npz")
+
+
+def test_set_reaches_into_lists_by_index() -> None:
+    recipe = Recipe.loads(MINIMAL, overrides=["stages.0.epochs=9", "optim.milestones=[1, 2]", "optim.milestones.1=5"])
+    assert recipe.stages[0].epochs == 9
+    assert recipe.optim.milestones == (1, 5)
+
+
+def test_the_last_set_of_a_key_wins() -> None:
+    assert Recipe.loads(MINIMAL, overrides=["seed=2", "seed=3"]).seed == 3
+
+
+def test_a_changed_kind_clears_its_table_and_the_same_kind_does_not() -> None:
+    assert Recipe.loads(MINIMAL, overrides=["stages.0.objective.kind=cross-entropy"]).stages[0].objective == CrossEntropy()
+    kept = Recipe.loads(MINIMAL, overrides=["stages.0.objective.kind=contrastive-divergence"]).stages[0].objective
+    assert kept == ContrastiveDivergence(margin=2.0)
+
+
+def test_naming_the_kind_that_was_meant_by_default_keeps_the_table() -> None:
+    assert Recipe.loads(MINIMAL, overrides=["optim.learning_rate=0.5", "optim.kind=adam"]).optim.learning_rate == 0.5
+
+
+@pytest.mark.parametrize("override", ["seed", "", "=3", ".seed=3", "optim.=3", "optim..decay=3"])
+def test_a_malformed_set_is_an_error_with_an_example(override: str) -> None:
+    with pytest.raises(RecipeError, match=f"^--set {re.escape(repr(override))} is not of the form key=value$") as error:
+        Recipe.loads(MINIMAL, overrides=[override])
+    assert "optim.learning_rate=3e-4" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.1.epochs=3", "--set stages.1.epochs: '1' is not one of the 1 entries"),
+        ("stages.first.epochs=3", "--set stages.first.epochs: 'first' is not one of the 1 entries"),
+        ("stages.-1=3", "--set stages.-1: '-1' is not one of the 1 entries"),
+        ("name.x=3", "--set name.x: name is a value, not a table"),
+    ],
+)
+def test_a_set_that_leads_nowhere_is_an_error(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=f"^{re.escape(message)}$"):
+        Recipe.loads(MINIMAL, overrides=[override])
+
+
+def test_stage_at_walks_the_stages_and_their_ramps() -> None:
+    first, second = Stage(2, CenterRegression()), Stage(5, ContrastiveDivergence(), ramp_epochs=4)
+    recipe = Recipe("joint", (first, second), chains=Chains(buffer_size=100))
+    assert recipe.epochs == 7
+    expected = {0.0: (first, 1.0), 1.99: (first, 1.0), 2.0: (second, 0.0), 3.0: (second, 0.25), 4.5: (second, 0.625)}
+    expected |= {6.0: (second, 1.0), 6.99: (second, 1.0)}
+    assert {epoch: recipe.stage_at(epoch) for epoch in expected} == expected
+
+
+def test_flatten_dots_tables_and_lists_of_tables_but_not_plain_lists() -> None:
+    document = {"a": 1, "b": {"c": 2, "d": {"e": [3, 4]}}, "s": ({"x": 5}, {"x": 6}), "empty": []}
+    assert flatten(document) == {"a": 1, "b.c": 2, "b.d.e": [3, 4], "s.0.x": 5, "s.1.x": 6, "empty": []}
+
+
+def test_flattened_keys_are_keys_that_set_understands() -> None:
+    recipe = Recipe.loads(MINIMAL)
+    text = recipe.dumps()
+    for key, value in flatten(recipe.document()).items():
+        literal = str(value).lower() if isinstance(value, bool) else list(value) if isinstance(value, tuple) else repr(value)
+        assert Recipe.loads(text, overrides=[f"{key}={literal}"]) == recipe
+
+
+def test_find_knows_shipped_names_also_as_paths_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find("digits_gen") == find("recipes/digits_gen.toml") == shipped()["digits_gen"]
+
+
+def test_find_prefers_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = Path("recipes/digits_gen.toml")
+    mine.parent.mkdir()
+    mine.write_text(MINIMAL)
+    assert find("recipes/digits_gen.toml") == mine
+    assert Recipe.load(mine, ["seed=9"]).seed == 9
+
+
+@pytest.mark.parametrize("name", ["digit_gen", "recipes/digits_gne.toml", "elsewhere/digits_gen.toml", "digits_gen.toml"])
+def test_find_suggests_the_nearest_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=f"^no recipe {re.escape(name)}: ") as error:
+        Recipe.load(name)
+    assert error.value.hint == "did you mean digits_gen?"
+
+
+def test_find_of_a_name_like_no_other_points_to_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"^no recipe zzz: ") as error:
+        find("zzz")
+    assert "gmmc recipes ls" in error.value.hint
+
+
+def test_a_file_that_is_not_text_is_a_recipe_error(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match=r"x\.toml cannot be read"):
+        Recipe.load(tmp_path / "x.toml")

@@ -1,0 +1,250 @@
+import json
+import re
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.core.heads import GaussianHead
+from gmmcli.errors import CheckpointError, RunError
+from gmmcli.recipe import Recipe
+from gmmcli.run import ModelCard, Run, default_runs_dir, list_runs, load_model, open_run
+
+NAMES = tuple("0123456789")
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GMMC_RUN", raising=False)
+    monkeypatch.delenv("GMMC_RUNS_DIR", raising=False)
+
+
+def create(recipe: Recipe, runs_dir: Path) -> Run:
+    return Run.create(recipe, runs_dir, ["gmmc", "train", "tiny"])
+
+
+def save(run: Run, step: int, *, best_step: int = 0, chains: bool = True, seed: int = 1) -> Checkpoint:
+    """A checkpoint as training would leave it, of an untrained model."""
+    card = ModelCard(run.recipe, NAMES, (1, 8, 8), gamma2=1.5)
+    parts = {"model": Part(run.recipe.model.build(10, 1, seed).state_dict(), card.dump())}
+    if chains:
+        parts["buffer"] = Part({"images": torch.full((10, 10, 1, 8, 8), 0.25), "step_size": torch.tensor(0.125)}, {})
+    return Checkpoint.save(run.path / "checkpoints", step, parts, {"step": step, "best_step": best_step})
+
+
+def named(runs_dir: Path, run_id: str, recipe: Recipe, step: int | None = 1) -> Run:
+    path = runs_dir / run_id
+    path.mkdir(parents=True)
+    (path / "recipe.toml").write_text(recipe.dumps())
+    run = Run(path)
+    if step is not None:
+        save(run, step)
+    return run
+
+
+def test_create_names_a_run_by_time_and_recipe_and_says_how_it_came_about(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path / "new" / "runs")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}Z-tiny", run.id)
+    assert run.path == tmp_path / "new" / "runs" / run.id
+    assert run.recipe == tiny_recipe
+    provenance = run.provenance
+    assert provenance["argv"] == ["gmmc", "train", "tiny"]
+    assert provenance["status"] == "created"
+    assert provenance["versions"]["torch"] == version("torch")
+
+
+def test_create_never_overwrites(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noon:
+        @staticmethod
+        def now(zone: object) -> "Noon":
+            return Noon()
+
+        def __format__(self, spec: str) -> str:
+            return "2026-11-23T120000Z"
+
+    monkeypatch.setattr("gmmcli.run.datetime", Noon)
+    runs = [create(tiny_recipe, tmp_path) for _ in range(3)]
+    assert [run.id for run in runs] == ["2026-11-23T120000Z-tiny" + suffix for suffix in ("", "-2", "-3")]
+    assert list_runs(tmp_path)[0].provenance["status"] == "created"
+
+
+def test_describe_adds_facts_and_keeps_the_others(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    run.describe(status="running", device="cpu")
+    assert run.provenance["status"] == "running"
+    assert run.provenance["argv"] == ["gmmc", "train", "tiny"]
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("seed = 1")
+    with pytest.raises(RunError, match=r"is not a run: .*`name` is missing") as error:
+        Run(tmp_path)
+    assert error.value.exit_code == 1
+
+
+def test_open_run_by_path_id_and_unique_prefix(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = named(tmp_path, "2026-01-01-a", tiny_recipe)
+    named(tmp_path, "2026-02-02-b", tiny_recipe)
+    monkeypatch.chdir(tmp_path)
+    for name in (run.path, str(run.path), Path("2026-01-01-a"), "2026-01-01-a", "2026-01"):
+        assert open_run(name, tmp_path).path.resolve() == run.path
+
+
+def test_an_id_that_starts_others_means_itself_and_a_shared_prefix_is_ambiguous(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    first = named(tmp_path, "2026-01-01-a", tiny_recipe)
+    named(tmp_path, "2026-01-01-a-2", tiny_recipe)
+    assert open_run(first.id, tmp_path).path == first.path
+    with pytest.raises(RunError, match=r"^2026 is the start of 2 runs: 2026-01-01-a, 2026-01-01-a-2$"):
+        open_run("2026", tmp_path)
+
+
+def test_the_environment_chooses_where_no_name_is_given(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    named(tmp_path, "2026-01-01-a", tiny_recipe)
+    named(tmp_path, "2026-02-02-b", tiny_recipe)
+    monkeypatch.setenv("GMMC_RUNS_DIR", str(tmp_path))
+    monkeypatch.setenv("GMMC_RUN", "2026-01")
+    assert default_runs_dir() == tmp_path
+    assert open_run().id == "2026-01-01-a"
+    assert open_run("2026-02").id == "2026-02-02-b"
+
+
+def test_else_it_is_the_newest_with_a_complete_checkpoint_or_the_newest_of_all(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    named(tmp_path, "2026-01-01-a", tiny_recipe)
+    named(tmp_path, "2026-02-02-b", tiny_recipe)
+    damaged = named(tmp_path, "2026-03-03-c", tiny_recipe)
+    (damaged.checkpoint().path / "manifest.json").unlink()
+    named(tmp_path, "2026-04-04-d", tiny_recipe, step=None)
+    (tmp_path / "2026-05-05-notes").mkdir()
+    assert open_run(None, tmp_path).id == "2026-02-02-b"
+    assert open_run(None, tmp_path, unfinished=True).id == "2026-04-04-d"
+    assert [run.id for run in list_runs(tmp_path)] == ["2026-01-01-a", "2026-02-02-b", "2026-03-03-c", "2026-04-04-d"]
+
+
+def test_no_such_run_and_no_run_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^no run 2026 in ") as error:
+        open_run("2026", tmp_path)
+    assert "gmmc train digits_gen" in error.value.hint
+    with pytest.raises(RunError, match=r"^no run in .*runs$"):
+        open_run(None, tmp_path / "runs")
+
+
+def test_the_newest_checkpoint_or_the_best_one(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    with pytest.raises(RunError, match=r"has no complete checkpoint yet$"):
+        run.checkpoint()
+    save(run, 10)
+    save(run, 20)
+    save(run, 30, best_step=10)
+    assert (run.checkpoint().step, run.checkpoint(best=True).step) == (30, 10)
+    run.checkpoints[0].remove()
+    assert run.checkpoint(best=True).step == 30  # the best was lost: the newest has to do
+
+
+def test_card_and_model_come_back_from_the_checkpoint(tmp_path: Path, tiny_recipe: Recipe, generator: torch.Generator) -> None:
+    run = create(tiny_recipe, tmp_path)
+    save(run, 10, seed=3)
+    assert run.card() == ModelCard(tiny_recipe, NAMES, (1, 8, 8), gamma2=1.5)
+    model = run.model()
+    assert (model.training, model.gamma2) == (False, 1.5)
+    images = torch.rand(4, 1, 8, 8, generator=generator) * 2 - 1
+    original = tiny_recipe.compute.place(tiny_recipe.model.build(10, 1, seed=3), torch.device("cpu")).eval()
+    assert torch.equal(model(images), original(images))
+
+
+def test_a_lone_model_file_gives_the_same_model(tmp_path: Path, tiny_recipe: Recipe, generator: torch.Generator) -> None:
+    run = create(tiny_recipe, tmp_path / "runs")
+    save(run, 10)
+    alone = Path(shutil.copy(run.checkpoint().path / "model.safetensors", tmp_path / "published.safetensors"))
+    images = torch.rand(4, 1, 8, 8, generator=generator) * 2 - 1
+    with torch.no_grad():
+        logits = run.model()(images)
+        shutil.rmtree(run.path)
+        model, card = load_model(alone)
+        assert torch.equal(model(images), logits)
+    assert card == ModelCard(tiny_recipe, NAMES, (1, 8, 8), gamma2=1.5)
+    assert (model.training, model.gamma2) == (False, 1.5)
+    assert isinstance(model.head, GaussianHead)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "its header lacks a readable 'class_names'"),
+        ({"class_names": "[]", "image_shape": "[1, 8, 8]", "gamma2": "null", "recipe": "seed = 1"}, "its header lacks a readable `name`"),
+        ({"class_names": "[", "image_shape": "[1, 8, 8]", "gamma2": "null", "recipe": ""}, "its header lacks a readable"),
+    ],
+)
+def test_other_peoples_safetensors_are_not_models(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, file, metadata)
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is not a gmmc model") as error:
+        load_model(file)
+    assert message in error.value.message
+    assert error.value.exit_code == 6
+
+
+def test_files_that_are_no_safetensors_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_text("hello")
+    for name in ("x.safetensors", "gone.safetensors"):
+        with pytest.raises(CheckpointError, match=rf"{name} cannot be read as safetensors"):
+            load_model(tmp_path / name)
+
+
+def test_buffer_and_step_size_as_training_left_them(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    save(run, 10)
+    assert run.buffer().images.eq(0.25).all()
+    assert run.step_size() == 0.125
+
+
+def test_a_run_without_chains_has_no_buffer(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    save(run, 10, chains=False)
+    assert run.step_size() is None
+    with pytest.raises(RunError, match="was trained without chains"):
+        run.buffer()
+
+
+def test_metrics_come_back_in_order_without_a_line_cut_short(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    assert run.metrics() == []
+    lines = [{"step": step, "loss": step / 2} for step in (5, 10)]
+    for line in lines:
+        run.log(line)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 15, "lo')
+    assert run.metrics() == lines
+
+
+def test_forget_after_drops_what_will_be_repeated_and_keeps_events(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    rollback = {"step": 18, "event": "rollback", "to_step": 10}
+    for line in ({"step": 5}, {"step": 10}, {"step": 15}, rollback, {"step": 20}):
+        run.log(line)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 25, "lo')
+    run.forget_after(10)
+    assert run.metrics() == [{"step": 5}, {"step": 10}, rollback]
+    run.log({"step": 15})
+    assert run.metrics()[-1] == {"step": 15}  # the cut line is gone, the new one stands by itself
+
+
+def test_results_are_saved_under_their_command(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    assert run.result("eval accuracy") is None
+    result = {"schema": 1, "command": "eval accuracy", "values": {"accuracy": 0.5}}
+    path = run.save_result(result)
+    assert path == run.path / "results" / "eval-accuracy.json"
+    assert json.loads(path.read_text()) == run.result("eval accuracy") == result
+
+
+def test_a_locked_run_refuses_a_second_holder_until_it_is_let_go(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    with run.locked(), pytest.raises(RunError, match=r"is being trained by another process$"), Run(run.path).locked():
+        pass
+    with Run(run.path).locked():
+        pass

@@ -1,0 +1,121 @@
+"""Processes that are killed or told to stop go on as if nothing had happened.
+
+Each is a ``python -m gmmcli`` of its own, forked from a server that has imported torch once for all of them.
+"""
+
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from trainings import Small, contents
+
+from gmmcli.errors import DivergedError
+from gmmcli.run import Run, open_run
+from gmmcli.train.loop import train
+from gmmcli.train.setup import Setup
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(  # the last is what torch.optim imports when the first optimiser is built: seconds
+    ["gmmcli.cli.app", "gmmcli.train.loop", "gmmcli.train.plan", "gmmcli.evaluate.accuracy", "torch._dynamo"]
+)
+PATIENCE = 120.0
+
+Gmmc = Callable[..., BaseProcess]
+
+
+@pytest.fixture
+def gmmc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gmmc:
+    """Start ``python -m gmmcli ARGUMENTS --quiet`` with its runs in ``tmp_path / "runs"``."""
+    monkeypatch.setenv("GMMC_RUNS_DIR", "unused")
+
+    def start(*arguments: str) -> BaseProcess:
+        monkeypatch.setattr(sys, "argv", ["gmmc", *arguments, "--quiet", "--runs-dir", str(tmp_path / "runs")])
+        process = CONTEXT.Process(target=runpy.run_module, args=("gmmcli", None, "__main__"))
+        process.start()
+        return process
+
+    return start
+
+
+def write(recipe_of: Small, path: Path, *overrides: str) -> str:
+    path.write_text(recipe_of(*overrides).dumps())
+    return str(path)
+
+
+def logged(runs_dir: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in runs_dir.glob("*/metrics.jsonl"))
+
+
+def wait_for(process: BaseProcess, runs_dir: Path, lines: int) -> None:
+    """Until this process has brought metrics.jsonl to so many lines."""
+    deadline = time.monotonic() + PATIENCE
+    while logged(runs_dir) < lines:
+        assert process.is_alive(), f"the training ended by itself, exit code {process.exitcode}"
+        assert time.monotonic() < deadline, "the training does not get on"
+        time.sleep(0.002)
+
+
+def exit_code(process: BaseProcess) -> int | None:
+    process.join(PATIENCE)
+    return process.exitcode
+
+
+def assert_as_undisturbed(small: Small, tmp_path: Path, *overrides: str) -> None:
+    run = open_run(None, tmp_path / "runs")
+    straight = Run.create(small(*overrides), tmp_path / "straight", [])
+    setup = Setup.prepare(straight.recipe)
+    train(setup, straight, quiet=True)
+    assert run.provenance["status"] == "finished"
+    assert [line["step"] for line in run.metrics()] == list(range(1, setup.n_steps + 1))
+    assert contents(run.checkpoint()) == contents(straight.checkpoint())
+
+
+def train_through_kills(gmmc: Gmmc, small: Small, tmp_path: Path, epochs: int, kills: int) -> None:
+    dice, runs_dir = random.Random(kills), tmp_path / "runs"
+    process = gmmc("train", write(small, tmp_path / "r.toml", f"stages.0.epochs={epochs}", "log.checkpoint_every=3", "log.keep=2"))
+    for _ in range(kills):
+        wait_for(process, runs_dir, logged(runs_dir) + dice.randint(1, 8))
+        time.sleep(dice.uniform(0, 0.05))  # anywhere in a step, a log line or a checkpoint
+        process.kill()
+        assert exit_code(process) == -signal.SIGKILL
+        process = gmmc("train", "--resume")
+    assert exit_code(process) == 0
+    assert_as_undisturbed(small, tmp_path, f"stages.0.epochs={epochs}")
+
+
+def test_two_kills_and_the_weights_are_those_of_an_undisturbed_run(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:
+    train_through_kills(gmmc, small, tmp_path, epochs=8, kills=2)
+
+
+@pytest.mark.slow
+def test_ten_kills_and_the_weights_are_those_of_an_undisturbed_run(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:
+    train_through_kills(gmmc, small, tmp_path, epochs=40, kills=10)
+
+
+def test_ctrl_c_and_sigterm_save_exit_130_and_resume_to_the_same_weights(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:
+    runs_dir, arguments = tmp_path / "runs", ["train", write(small, tmp_path / "r.toml", "stages.0.epochs=8")]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = gmmc(*arguments)
+        wait_for(process, runs_dir, logged(runs_dir) + 3)
+        os.kill(process.pid or 0, number)
+        assert exit_code(process) == 130
+        run = open_run(None, runs_dir)
+        assert run.provenance["status"] == "interrupted"
+        assert [c.step for c in run.checkpoints][-1] == run.metrics()[-1]["step"] == logged(runs_dir)  # nothing is lost
+        arguments = ["train", "--resume"]
+    assert exit_code(gmmc(*arguments)) == 0
+    assert_as_undisturbed(small, tmp_path, "stages.0.epochs=8")
+
+
+def test_divergence_exits_with_its_own_code(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:
+    path = write(small, tmp_path / "r.toml", "optim.learning_rate=30.0", "stages.0.objective.margin=0.0")
+    assert exit_code(gmmc("train", path)) == DivergedError.exit_code == 5
+    assert open_run(None, tmp_path / "runs", unfinished=True).provenance["status"] == "diverged"

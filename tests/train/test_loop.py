@@ -1,0 +1,310 @@
+"""The loop: what it writes, what it keeps, how it resumes, and what it does when training runs away."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from trainings import Begin, contents, write_digits
+
+from gmmcli.errors import CheckpointError, DivergedError
+from gmmcli.run import Run
+from gmmcli.train.loop import train
+from gmmcli.train.setup import Setup
+from gmmcli.types import to_model
+
+DIS = 'stages=[{epochs=2,objective={kind="center-regression"}}]'
+GEN = 'stages=[{epochs=2,objective={kind="contrastive-divergence",margin=2.0}}]'
+JOINT = """stages=[{epochs=1,objective={kind="center-regression"}},
+                   {epochs=1,ramp_epochs=1,objective={kind="contrastive-divergence",margin=2.0}}]"""
+RUNAWAY = """stages=[{epochs=1,objective={kind="center-regression"}},
+                     {epochs=1,objective={kind="contrastive-divergence",beta=1e6,margin=2.0}}]"""
+"""Five sane steps, then losses of -1e8, whatever the learning rate."""
+PAST_ITS_BEST = (DIS, "optim.learning_rate=0.01", "optim.milestones=[1]", "optim.decay=30.0", "guard.max_loss=1e30", "log.validate_every=1")
+"""Learns for an epoch, then ruins itself: the best validation accuracy lies well before the end."""
+ROLLBACK = 'guard.on_divergence="rollback"'
+
+
+def trained(setup: Setup, run: Run, resume: bool = False) -> Run:
+    train(setup, run, resume=resume, quiet=True)
+    return run
+
+
+def cut_at(run: Run, step: int, folder: Path) -> Run:
+    """A copy of a run as a crash after this step's checkpoint would have left it, its metrics a little ahead."""
+    copy = Run(shutil.copytree(run.path, folder / f"cut-{step}"))
+    for checkpoint in copy.checkpoints:
+        if checkpoint.step > step:
+            checkpoint.remove()
+    return copy
+
+
+def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "images_per_sec"} for line in lines]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (JOINT,),
+        (JOINT, 'model.backbone.norm="batch"', "data.crop_padding=1", "data.flip=true"),
+        (DIS, 'model.backbone.norm="batch"', "optim.schedule=cosine", "optim.warmup_steps=4"),
+        (GEN, "chains.sampler.noise_std=0.01", "chains.dtype=uint8", "chains.target.kind=injected-latent"),
+    ],
+    ids=["joint", "joint, batch norm, augmented", "discriminative, batch norm", "generative, noisy"],
+)
+def test_five_steps_and_a_resume_and_five_steps_are_ten_steps(begin: Begin, tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    straight = trained(*begin(*overrides)).checkpoint()
+    stepwise = trained(*begin(*overrides, "log.checkpoint_every=1", "log.validate_every=3"))
+    assert [c.step for c in stepwise.checkpoints] == list(range(1, 11))
+    assert contents(stepwise.checkpoint()) == contents(straight)  # to save and to validate changes nothing
+    assert contents(stepwise.checkpoint()) != contents(stepwise.checkpoints[-2])
+    for step in (3, 5, 7):  # before, at and after the boundary of joint training's stages
+        cut = cut_at(stepwise, step, tmp_path)
+        trained(Setup.prepare(cut.recipe), cut, resume=True)
+        assert contents(cut.checkpoint()) == contents(straight)
+        assert cut.checkpoint().progress == stepwise.checkpoint().progress
+        assert cut.card() == stepwise.card()
+        assert without_clock(cut.metrics()) == without_clock(stepwise.metrics())
+
+
+def test_to_resume_before_the_first_checkpoint_is_to_start(begin: Begin) -> None:
+    setup, run = begin()
+    run.log({"step": 3, "loss": 1.0})
+    trained(setup, run, resume=True)
+    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5]
+    assert contents(run.checkpoint()) == contents(trained(*begin()).checkpoint())
+
+
+def test_to_resume_a_finished_run_changes_nothing(begin: Begin) -> None:
+    run = trained(*begin())
+    before, card = contents(run.checkpoint()), run.card()
+    trained(Setup.prepare(run.recipe), run, resume=True)
+    assert (contents(run.checkpoint()), run.card()) == (before, card)
+
+
+def test_to_resume_from_a_damaged_checkpoint_is_an_error(begin: Begin) -> None:
+    run = trained(*begin())
+    file = run.checkpoint().path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        trained(Setup.prepare(run.recipe), run, resume=True)
+
+
+EVERY_LINE = {"step", "epoch", "stage", "lr", "loss", "accuracy", "grad_norm", "images_per_sec"}
+CHAINS = {"energy_data", "energy_model", "energy_start", "step_size", "descending"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        ((DIS,), EVERY_LINE | {"energy_data"}),
+        ((GEN,), EVERY_LINE | CHAINS | {"below_bound"}),
+        ((GEN, "stages.0.objective.margin=0.0"), EVERY_LINE | CHAINS),
+        ((GEN, "chains.sampler.n_steps=1"), EVERY_LINE | CHAINS - {"descending"} | {"below_bound"}),
+        (("model.head.kind=linear", "stages.0.objective.kind=cross-entropy"), EVERY_LINE),
+    ],
+)
+def test_every_metrics_line_has_its_keys_and_finite_values(begin: Begin, overrides: tuple[str, ...], keys: set[str]) -> None:
+    lines = trained(*begin(*overrides)).metrics()
+    assert [set(line) for line in lines] == [keys] * len(lines)
+    assert all(torch.isfinite(torch.tensor(list(line.values()))).all() for line in lines)
+    assert all(0 <= line.get(share, 0) <= 1 for line in lines for share in ("accuracy", "below_bound", "descending"))
+
+
+def test_metrics_lines_say_step_epoch_stage_and_rate(begin: Begin) -> None:
+    lines = trained(*begin(JOINT, "log.every=3", "optim.warmup_steps=10")).metrics()
+    assert [line["step"] for line in lines] == [3, 6, 9, 10]  # the last step always
+    assert [line["epoch"] for line in lines] == [0.6, 1.2, 1.8, 2.0]
+    assert [line["stage"] for line in lines] == [0, 1, 1, 1]
+    assert [line["lr"] for line in lines] == pytest.approx([3e-4, 6e-4, 9e-4, 1e-3])
+
+
+def test_the_step_size_follows_the_chains(begin: Begin) -> None:
+    lines = trained(*begin()).metrics()
+    steps = [0.1] + [line["step_size"] for line in lines]
+    ratios = [after / before for before, after in pairwise(steps)]
+    assert ratios == pytest.approx([1.02 if line["descending"] > 0.8 else 0.96 for line in lines], rel=1e-5)
+
+
+def test_previews_are_pictures_of_the_buffer(begin: Begin) -> None:
+    run = trained(*begin("log.preview_every=2"))
+    files = sorted((run.path / "samples").iterdir())
+    assert [file.name for file in files] == ["preview-00000002.png", "preview-00000004.png", "preview-00000005.png"]
+    pictures = [Image.open(file).convert("RGB") for file in files]
+    assert all(picture.size > (10 * 48, 10 * 48) for picture in pictures)
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+
+
+def test_a_training_without_chains_draws_no_previews(begin: Begin) -> None:
+    run = trained(*begin(DIS, "log.preview_every=2"))
+    assert not (run.path / "samples").exists()
+    assert not run.checkpoint().has("buffer")
+
+
+def test_the_newest_and_the_best_checkpoints_stay(begin: Begin) -> None:
+    run = trained(*begin(*PAST_ITS_BEST, "log.checkpoint_every=1", "log.keep=2"))
+    accuracies = {line["step"]: line["validation_accuracy"] for line in run.metrics() if "validation_accuracy" in line}
+    assert list(accuracies) == list(range(1, 11))
+    best = max(accuracies, key=lambda step: (accuracies[step], -step))
+    assert best < 9, "this test needs a best step that would be pruned"
+    assert [c.step for c in run.checkpoints] == [best, 9, 10]
+    progress = run.checkpoint().progress
+    assert (progress["best_step"], progress["best_accuracy"]) == (best, accuracies[best])
+    assert run.checkpoint(best=True).step == best
+    images, labels = Setup.prepare(run.recipe).dataset.validation
+    with torch.no_grad():
+        said = run.model(best=True)(to_model(images)).argmax(1)
+    assert float((said == labels).float().mean()) == accuracies[best]
+
+
+@pytest.mark.parametrize("head", ["max-mahalanobis", "lda"])
+def test_the_last_and_the_best_model_carry_their_own_gamma2(begin: Begin, head: str) -> None:
+    run = trained(*begin(*PAST_ITS_BEST, f"model.head.kind={head}", "log.keep=1"))
+    images, labels = Setup.prepare(run.recipe).dataset.train
+    assert run.checkpoint().step != run.checkpoint(best=True).step
+    found = []
+    for best in (False, True):
+        model = run.model(best)
+        with torch.no_grad():
+            distances = (model.features(to_model(images)) - model.means[labels]).double()
+        assert model.gamma2 == pytest.approx(float(distances.square().sum() / distances.numel()), rel=1e-5)
+        assert run.card(best).gamma2 == model.gamma2
+        found.append(model.gamma2)
+    assert found[0] != found[1]
+
+
+def test_a_linear_head_has_unit_variance(begin: Begin) -> None:
+    assert trained(*begin("model.head.kind=linear", "stages.0.objective.kind=cross-entropy")).card().gamma2 == 1.0
+
+
+def test_validation_and_test_images_never_touch_the_weights(begin: Begin, tmp_path: Path) -> None:
+    spoilt = write_digits(tmp_path / "spoilt.npz", spoil=True)
+    plain = trained(*begin(JOINT, 'model.backbone.norm="batch"'))
+    other = trained(*begin(JOINT, 'model.backbone.norm="batch"', f"data.source.path='{spoilt}'", "log.validate_every=1"))
+    assert contents(other.checkpoint()) == contents(plain.checkpoint())
+    assert other.card().gamma2 == plain.card().gamma2
+
+
+def test_provenance_tells_how_it_ended_and_what_it_took(begin: Begin) -> None:
+    setup, run = begin()
+    assert run.provenance["status"] == "created"
+    run.describe(wall_time_s=1000.0)  # spent before a stop
+    trained(setup, run, resume=True)
+    facts = run.provenance
+    assert facts["status"] == "finished"
+    assert facts["device"] == "cpu"
+    assert 1000 <= facts["wall_time_s"] < 1100
+    assert facts["peak_memory_mb"] > 0
+    assert {"argv", "git", "versions", "created"} <= set(facts)
+
+
+LINEAR = ("model.head.kind=linear", "chains.target.kind=conditional", "stages.0.objective.margin=0.0")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stored"),
+    [
+        (("model.head.kind=lda",), torch.float32),
+        (("model.head.kind=linear", "stages.0.objective.kind=cross-entropy"), None),
+        (LINEAR, torch.float32),
+        (("chains.target.kind=conditional",), torch.float32),
+        (("chains.target.kind=injected-latent", "chains.target.std=0.1"), torch.float32),
+        (("chains.dtype=uint8",), torch.uint8),
+        (("chains.dtype=float16",), torch.float16),
+        (("compute.channels_last=false", "model.backbone.norm=group", "model.backbone.init=torch"), torch.float32),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_kind_of_model_target_and_buffer_trains(begin: Begin, overrides: tuple[str, ...], stored: torch.dtype | None) -> None:
+    setup, run = begin(*overrides)
+    start = {name: parameter.detach().clone() for name, parameter in setup.initial_state().model.named_parameters()}
+    state = train(setup, run, quiet=True)
+    assert state.step == 5
+    assert all(parameter.isfinite().all() for parameter in state.model.parameters())
+    assert all(not torch.equal(parameter, start[name]) for name, parameter in state.model.named_parameters())
+    assert run.checkpoint().has("buffer") == (stored is not None)
+    if stored is not None:
+        assert run.buffer().images.dtype == stored
+        assert run.buffer().images.shape == (10, 10, 1, 8, 8)
+
+
+def test_divergence_stops_with_the_last_good_checkpoint_kept(begin: Begin) -> None:
+    setup, run = begin(RUNAWAY, "log.checkpoint_every=2")
+    with pytest.raises(DivergedError, match="step 6"):
+        train(setup, run, quiet=True)
+    assert run.provenance["status"] == "diverged"
+    last = run.metrics()[-1]
+    assert (last["step"], last["event"]) == (6, "diverged")
+    assert "step 6" in last["reason"]
+    assert [c.step for c in run.checkpoints] == [2, 4]
+    sane = trained(*begin(JOINT, "log.checkpoint_every=2"))
+    reopened = run.model()
+    for key, tensor in sane.checkpoints[1].tensors("model").items():
+        assert torch.equal(reopened.state_dict()[key], tensor)
+    assert torch.isfinite(reopened(torch.zeros(2, 1, 8, 8))).all()
+    assert torch.isfinite(run.buffer().images).all()
+
+
+def test_a_learning_rate_too_high_diverges(begin: Begin) -> None:
+    setup, run = begin(GEN, "optim.learning_rate=30.0", "stages.0.objective.margin=0.0")
+    with pytest.raises(DivergedError, match=r"diverged at step [2-5]"):
+        train(setup, run, quiet=True)
+    assert run.checkpoints == []
+
+
+def test_a_rollback_with_a_lower_rate_reaches_the_end(begin: Begin) -> None:
+    run = trained(*begin("optim.learning_rate=30.0", ROLLBACK, "guard.lr_factor=1e-4"))
+    assert run.provenance["status"] == "finished"
+    events = [line for line in run.metrics() if "event" in line]
+    assert [(e["event"], e["to_step"], e["rollbacks"], e["lr_factor"]) for e in events] == [("rollback", 0, 1, 1e-4)]
+    assert events[0]["step"] > 1
+    after = run.metrics()[run.metrics().index(events[0]) + 1 :]
+    assert [line["step"] for line in after] == [1, 2, 3, 4, 5]
+    assert [line["lr"] for line in after] == pytest.approx([30.0 * 1e-4] * 5)
+    assert run.checkpoint().progress["rollbacks"] == 1
+
+
+def test_rollbacks_go_further_back_and_run_out(begin: Begin) -> None:
+    setup, run = begin(RUNAWAY, ROLLBACK, "guard.max_rollbacks=2", "log.checkpoint_every=1")
+    with pytest.raises(DivergedError):
+        train(setup, run, quiet=True)
+    events = [line for line in run.metrics() if "event" in line]
+    assert [(e["event"], e["step"]) for e in events] == [("rollback", 6), ("rollback", 6), ("diverged", 6)]
+    assert [e["to_step"] for e in events[:-1]] == [5, 4]  # not twice to the state that led here
+    assert [e["lr_factor"] for e in events[:-1]] == [0.5, 0.25]
+    assert run.provenance["status"] == "diverged"
+
+
+def test_a_rollback_without_checkpoints_starts_over_with_other_chains(begin: Begin) -> None:
+    setup, run = begin(RUNAWAY, ROLLBACK, "guard.max_rollbacks=1", "guard.lr_factor=1.0")
+    with pytest.raises(DivergedError):
+        train(setup, run, quiet=True)
+    lines = run.metrics()
+    at = next(i for i, line in enumerate(lines) if "event" in line)
+    assert lines[at]["to_step"] == 0
+    first, second = lines[0], lines[at + 1]
+    assert (first["step"], second["step"]) == (1, 1)
+    assert first["lr"] == second["lr"]
+    assert first["loss"] != second["loss"]  # the same weights on the same images, under other noise
+
+
+def test_a_run_that_rolled_back_resumes_bit_for_bit(begin: Begin, tmp_path: Path) -> None:
+    overrides = ("optim.learning_rate=30.0", ROLLBACK, "guard.lr_factor=1e-4", "log.checkpoint_every=2")
+    run = trained(*begin(*overrides))
+    cut = cut_at(run, 4, tmp_path)
+    trained(Setup.prepare(cut.recipe), cut, resume=True)
+    assert cut.checkpoint().progress["rollbacks"] == 1
+    assert contents(cut.checkpoint()) == contents(run.checkpoint())
+    assert [line for line in cut.metrics() if "event" in line] == [line for line in run.metrics() if "event" in line]
+
+
+def test_another_seed_trains_other_weights_and_the_same_seed_the_same(begin: Begin) -> None:
+    first, again, other = (contents(trained(*begin(seed)).checkpoint()) for seed in ("seed=1", "seed=1", "seed=2"))
+    assert first == again
+    assert first != other

@@ -1,0 +1,82 @@
+"""``--dry-run``: sizes worked out by hand, and nothing left behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+from trainings import Small
+
+from gmmcli.recipe import Recipe
+from gmmcli.train.plan import plan
+
+
+def conv(inputs: int, outputs: int, size: int) -> int:
+    return inputs * outputs * size * size + outputs
+
+
+BLOCKS = [  # WRN-10-1: one block a group; a shortcut of its own where the width changes
+    conv(16, 16, 3) + conv(16, 16, 3),
+    conv(16, 32, 3) + conv(32, 32, 3) + conv(16, 32, 1),
+    conv(32, 64, 3) + conv(64, 64, 3) + conv(32, 64, 1),
+]
+PARAMETERS = conv(1, 16, 3) + sum(BLOCKS)
+N_TENSORS = 2 * (1 + 2 + 3 + 3)
+MEANS = 10 * 64
+PIXELS = 100 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parameters", "tensors", "fixed", "buffer"),
+    [
+        ((), PARAMETERS, N_TENSORS, MEANS, 4 * PIXELS),
+        (("chains.dtype=uint8",), PARAMETERS, N_TENSORS, MEANS, PIXELS),
+        (("chains.dtype=float16",), PARAMETERS, N_TENSORS, MEANS, 2 * PIXELS),
+        (("model.head.kind=lda",), PARAMETERS + MEANS, N_TENSORS + 1, 0, 4 * PIXELS),
+        (("stages.0.objective.kind=center-regression",), PARAMETERS, N_TENSORS, MEANS, 0),
+        (("stages.0.objective.kind=cross-entropy", "model.head.kind=linear"), PARAMETERS + MEANS + 10, N_TENSORS + 2, 0, 0),
+    ],
+)
+def test_sizes_are_those_worked_out_by_hand(
+    small: Small, overrides: tuple[str, ...], parameters: int, tensors: int, fixed: int, buffer: int
+) -> None:
+    planned = plan(small(*overrides))
+    assert planned.parameters == parameters
+    assert planned.model_bytes == 4 * (parameters + fixed)
+    assert planned.optimizer_bytes == 4 * (2 * parameters + tensors)  # two moments a weight, one counter a tensor
+    assert planned.buffer_bytes == buffer
+    assert planned.n_steps == 5
+    assert planned.device == "cpu"
+
+
+def test_nothing_is_written(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GMMC_RUNS_DIR", str(tmp_path / "runs"))
+    plan(small("log.checkpoint_every=1", "log.preview_every=1"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_time_is_measured_for_each_stage_and_added_up(small: Small) -> None:
+    stages = """stages=[{epochs=3,objective={kind="center-regression"}},{epochs=2,objective={kind="contrastive-divergence",margin=2.0}}]"""
+    planned = plan(small(stages))
+    first, second = planned.step_seconds
+    assert first > 0
+    assert second > 0
+    assert planned.n_steps == 25
+    assert planned.total_seconds == pytest.approx(15 * first + 10 * second)
+
+
+def test_the_text_starts_with_the_recipe_and_tells_every_figure(small: Small) -> None:
+    planned = plan(small())
+    recipe, figures = planned.text().split("\n\ndevice  ")
+    assert Recipe.loads(recipe) == small()
+    for words in (f"{PARAMETERS:,}", "0.3 MiB", "0.6 MiB", "5 steps", "(stage 0)"):
+        assert words in figures
+
+
+def test_the_document_is_json(small: Small) -> None:
+    planned = plan(small())
+    document = json.loads(json.dumps(planned.document()))
+    assert document["command"] == "train --dry-run"
+    assert document["values"]["parameters"] == PARAMETERS
+    assert document["recipe"]["model"]["backbone"]["depth"] == 10
+    assert "recipe" not in document["values"]

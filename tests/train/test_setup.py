@@ -1,0 +1,230 @@
+"""One training step: what it may touch, what it may wait for, and what its randomness depends on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from trainings import Begin, Small
+
+from gmmcli.errors import DataError, RecipeError
+from gmmcli.recipe import Recipe
+from gmmcli.train.guard import GuardedStep
+from gmmcli.train.setup import Setup, StepReport, training_step
+from gmmcli.train.state import TrainState
+
+JOINT = """stages=[{epochs=1,objective={kind="center-regression"}},
+                   {epochs=2,ramp_epochs=1,objective={kind="contrastive-divergence",beta=0.5,margin=2.0}}]"""
+KINDS = {
+    "generative": ("chains.sampler.noise_std=0.01", "data.crop_padding=1", "data.flip=true"),
+    "uint8, batch norm": ("chains.dtype=uint8", "model.backbone.norm=batch"),
+    "injected": ("chains.target.kind=injected-latent",),
+    "conditional, lda": ("chains.target.kind=conditional", "model.head.kind=lda"),
+    "discriminative": ("stages.0.objective.kind=center-regression",),
+    "softmax": ("stages.0.objective.kind=cross-entropy", "model.head.kind=linear"),
+}
+
+
+def steps(setup: Setup, state: TrainState, n: int = 1) -> StepReport:
+    update = GuardedStep(state.optimizer, 1e30, setup.device)
+    for _ in range(n):
+        report = training_step(setup, state, update)
+    return report
+
+
+WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2", "unique_dim", "allclose"}
+"""Operations whose result, or its shape, the host must know: on a GPU each one waits for all that was queued."""
+
+
+class NoWaiting(TorchDispatchMode):
+    """Every operation that would make the host wait for the device is a failure."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            leaf.dtype == torch.bool for leaf in tree_leaves(args[1]) if isinstance(leaf, torch.Tensor)
+        )
+        assert name not in WAITING and not by_mask, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+class Sizes(TorchDispatchMode):
+    """Record every operation with the sizes of its results, those that lie in one tensor's memory told apart."""
+
+    def __init__(self, apart: torch.Tensor) -> None:
+        super().__init__()
+        self.apart = apart.untyped_storage().data_ptr()
+        self.seen: list[tuple[str, tuple[int, ...]]] = []
+        self.on_it: list[str] = []
+
+    def _is_apart(self, values: Any) -> bool:
+        tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+        return any(tensor.untyped_storage().data_ptr() == self.apart for tensor in tensors)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if self._is_apart((args, kwargs)):
+            self.on_it.append(name)
+        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor) and not self._is_apart(leaf)]
+        self.seen.append((name, tuple(sizes)))
+        return result
+
+
+@pytest.mark.parametrize("overrides", KINDS.values(), ids=KINDS)
+def test_a_step_never_waits_for_the_device(begin: Begin, overrides: Sequence[str]) -> None:
+    setup, _ = begin(*overrides)
+    state = setup.initial_state()
+    steps(setup, state)
+    with NoWaiting():
+        steps(setup, state, 2)
+
+
+@pytest.mark.parametrize("wait", [lambda t: bool(t.sum() > 0), lambda t: t[t > 0], lambda t: t.sum().item(), lambda t: torch.equal(t, t)])
+def test_the_check_for_waiting_would_notice(wait: Any) -> None:
+    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+        wait(torch.ones(3))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_a_step_costs_the_same_with_a_thousand_and_a_hundred_thousand_slots(begin: Begin, dtype: str) -> None:
+    traces = []
+    for slots in (1000, 100_000):
+        setup, _ = begin(f"chains.buffer_size={slots}", f"chains.dtype={dtype}")
+        state = setup.initial_state()
+        assert state.chains is not None
+        steps(setup, state)
+        before = state.chains.buffer.images.clone()
+        with Sizes(state.chains.buffer.images) as sizes:
+            steps(setup, state)
+        assert sizes.on_it == ["index", "index_put_"]  # batch-many read, batch-many written
+        changed = (state.chains.buffer.images != before).flatten(2).any(2)
+        assert 1 <= int(changed.sum()) <= setup.recipe.data.batch_size
+        traces.append(sizes.seen)
+    assert traces[0] == traces[1]  # the same operations on tensors of the same sizes
+    assert max(size for _, result in traces[1] for size in result) < 100_000 * 64
+
+
+def test_a_discriminative_stage_leaves_the_chains_alone(begin: Begin) -> None:
+    setup, _ = begin(JOINT)
+    state = setup.initial_state()
+    assert state.chains is not None
+    before = state.chains.buffer.images.clone()
+    report = steps(setup, state, 5)
+    assert report.negatives is None
+    assert torch.equal(state.chains.buffer.images, before)
+    report = steps(setup, state)
+    assert report.negatives is not None
+    assert not torch.equal(state.chains.buffer.images, before)
+
+
+def test_beta_rises_from_nothing_to_its_full_value(begin: Begin) -> None:
+    setup, _ = begin(JOINT)
+    state = setup.initial_state()
+    steps(setup, state, 5)
+    for step in range(5, 15):
+        loss = steps(setup, state).loss
+        data, ramp = float(loss.parts["energy_data"]), min(1.0, (step - 5) / 5)
+        # the sampled images' share, from the loss alone: 0 at first, at most beta times the bound later
+        pull = data - float(loss.total.detach())
+        assert pull <= ramp * 0.5 * 2 * data + 1e-3
+        assert (pull > 1e-3) == (ramp > 0)
+        if float(loss.parts["below_bound"]) == 1:
+            assert pull == pytest.approx(ramp * 0.5 * float(loss.parts["energy_model"]), rel=1e-4)
+
+
+def test_the_learning_rate_is_the_recipes_times_a_factor_for_each_rollback(begin: Begin) -> None:
+    setup, _ = begin("optim.warmup_steps=10", "guard.lr_factor=0.1")
+    state = setup.initial_state()
+    assert steps(setup, state).learning_rate == pytest.approx(1e-4)
+    state.rollbacks = 2
+    assert steps(setup, state).learning_rate == pytest.approx(2e-4 * 0.01)
+    assert [group["lr"] for group in state.optimizer.param_groups] == [pytest.approx(2e-6)]
+
+
+def test_a_rollback_changes_the_noise_and_not_the_images_chosen(begin: Begin) -> None:
+    setup, _ = begin()
+    losses, chosen = [], []
+    for rollbacks in (0, 0, 1):
+        state = setup.initial_state()
+        state.rollbacks = rollbacks
+        report = steps(setup, state)
+        assert report.negatives is not None
+        losses.append(float(report.loss.total.detach()))
+        chosen.append(report.negatives.labels)
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(chosen[0], chosen[2])
+
+
+def test_the_initial_state_is_a_function_of_the_seed_alone(begin: Begin) -> None:
+    def start(seed: int) -> dict[str, torch.Tensor]:
+        state = begin(f"seed={seed}")[0].initial_state()
+        assert state.chains is not None
+        assert (state.step, state.rollbacks) == (0, 0)
+        return {**state.model.state_dict(), "buffer": state.chains.buffer.images}
+
+    torch.manual_seed(0)
+    first = start(1)
+    torch.manual_seed(1)
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    again, other = start(1), start(2)
+    assert torch.equal(torch.rand(1), drawn)  # the global generator is as it was
+    assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
+    assert not torch.equal(first["buffer"], other["buffer"])
+    assert not torch.equal(first["backbone.stem.weight"], other["backbone.stem.weight"])
+
+
+def test_steps_count_over_all_stages(begin: Begin) -> None:
+    setup, _ = begin(JOINT)
+    assert setup.loader.steps_per_epoch == 80 // 16
+    assert setup.n_steps == 15
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_a_recipe_error(small: Small) -> None:
+    with pytest.raises(RecipeError, match=r"compute\.device cuda"):
+        Setup.prepare(small("compute.device=cuda"))
+
+
+def test_classes_that_do_not_fit_are_a_recipe_error_naming_recipe_and_data(small: Small, tmp_path: Path) -> None:
+    images, labels = np.zeros((132, 8, 8), np.uint8), np.arange(132) % 66
+    arrays = {f"{name}_{key}": value for name in ("train", "val", "test") for key, value in (("images", images), ("labels", labels))}
+    np.savez(tmp_path / "many.npz", **arrays)
+    path = f"data.source.path='{tmp_path / 'many.npz'}'"
+    with pytest.raises(RecipeError, match=r"66 class means need at least 65 features.*small on .*many\.npz"):
+        Setup.prepare(small(path, "chains.buffer_size=66"))
+    with pytest.raises(RecipeError, match="does not divide by 66 classes"):
+        Setup.prepare(small(path, "model.backbone.width=2"))
+
+
+@pytest.mark.parametrize(
+    ("override", "kind", "says"),
+    [
+        ("data.batch_size=81", RecipeError, "larger than the 80 training images"),
+        ("data.crop_padding=8", RecipeError, "does not fit images of 8 pixels"),
+        ("data.source.path=nowhere.npz", DataError, "nowhere.npz"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_it_starts(small: Small, override: str, kind: type[Exception], says: str) -> None:
+    with pytest.raises(kind, match=says):
+        Setup.prepare(small(override))
+
+
+def test_emulated_bf16_is_warned_of(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast, n_warnings in ((False, 1), (True, 0)):
+        monkeypatch.setattr("gmmcli.train.setup.has_fast_bf16", lambda device, fast=fast: fast)
+        assert len(Setup.prepare(small("compute.precision=bf16")).warnings) == n_warnings
+        assert Setup.prepare(small()).warnings == []
+
+
+def test_training_sees_the_training_split_alone(tiny_recipe: Recipe) -> None:
+    setup = Setup.prepare(tiny_recipe)
+    assert setup.loader.split.images is setup.dataset.train.images
+    assert torch.equal(setup.validation.images, setup.dataset.validation.images)
+    sizes = [len(setup.dataset.split(name).images) for name in ("train", "validation", "test")]  # type: ignore[arg-type]
+    assert sizes == [1257, 180, 360]

@@ -1,0 +1,117 @@
+"""What training changes goes to disk and comes back bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from trainings import Begin
+
+from gmmcli.checkpoint import Checkpoint
+from gmmcli.errors import CheckpointError
+from gmmcli.run import ModelCard
+from gmmcli.train.guard import GuardedStep
+from gmmcli.train.setup import Setup, training_step
+from gmmcli.train.state import TrainState
+
+
+def after(setup: Setup, n_steps: int) -> TrainState:
+    state = setup.initial_state()
+    update = GuardedStep(state.optimizer, 1e30, setup.device)
+    for _ in range(n_steps):
+        training_step(setup, state, update)
+    return state
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("chains.dtype=uint8", "model.backbone.norm=batch"),
+        ("compute.channels_last=false",),
+        ("stages.0.objective.kind=center-regression",),
+    ],
+)
+def test_saved_and_restored_is_the_same_state(begin: Begin, overrides: tuple[str, ...]) -> None:
+    setup, run = begin(*overrides)
+    state = after(setup, 3)
+    state.rollbacks, state.best_accuracy, state.best_step = 2, 0.5, 1
+    saved = state.save(run, setup.dataset)
+    back = setup.initial_state()
+    back.restore(saved, run.recipe)
+    assert (back.step, back.rollbacks, back.best_accuracy, back.best_step) == (3, 2, 0.5, 1)
+    theirs = back.model.state_dict()
+    assert all(same(tensor, theirs[key]) for key, tensor in state.model.state_dict().items())
+    for mine, other in zip(state.model.parameters(), back.model.parameters(), strict=True):
+        moments, restored = state.optimizer.state[mine], back.optimizer.state[other]
+        assert moments.keys() == restored.keys()
+        assert all(same(moments[key], restored[key]) for key in moments)  # strides too: the fused kernel walks them together
+    assert (state.chains is None) == (back.chains is None)
+    if state.chains is not None and back.chains is not None:
+        assert same(state.chains.buffer.images, back.chains.buffer.images)
+        assert same(state.chains.step_size, back.chains.step_size)
+        assert back.chains.reinit_prob == state.chains.reinit_prob
+
+
+def test_training_on_never_writes_into_the_checkpoint_it_came_from(begin: Begin) -> None:
+    setup, run = begin()
+    saved = after(setup, 2).save(run, setup.dataset)
+    before = (saved.path / "buffer.safetensors").read_bytes()
+    state = setup.initial_state()
+    state.restore(saved, run.recipe)
+    assert state.chains is not None
+    state.chains.buffer.images.fill_(0.5)
+    assert (saved.path / "buffer.safetensors").read_bytes() == before
+    saved.remove()  # a pruned checkpoint takes nothing from a buffer that is mapped from it
+    assert bool((state.chains.buffer.images == 0.5).all())
+
+
+def test_a_buffer_outlives_the_checkpoint_it_was_mapped_from(begin: Begin) -> None:
+    setup, run = begin()
+    original = after(setup, 2)
+    saved = original.save(run, setup.dataset)
+    state = setup.initial_state()
+    state.restore(saved, run.recipe)
+    saved.remove()
+    assert original.chains is not None
+    assert state.chains is not None
+    assert torch.equal(state.chains.buffer.images, original.chains.buffer.images)
+
+
+def test_the_model_file_carries_its_card(begin: Begin) -> None:
+    setup, run = begin()
+    state = after(setup, 1)
+    state.model.gamma2 = 0.25
+    saved = state.save(run, setup.dataset)
+    card = ModelCard.parse(saved.metadata("model"), "here")
+    assert card == ModelCard(run.recipe, tuple("0123456789"), (1, 8, 8), 0.25)
+
+
+@pytest.mark.parametrize(("best", "left"), [(0, [4, 5]), (1, [1, 4, 5]), (4, [4, 5])])
+def test_old_checkpoints_go_but_the_best(begin: Begin, best: int, left: list[int]) -> None:
+    setup, run = begin("log.keep=2", "stages.0.objective.kind=center-regression")
+    state = after(setup, 1)
+    for state.step in range(1, 6):
+        state.best_step = min(best, state.step)
+        state.save(run, setup.dataset)
+    assert [c.step for c in run.checkpoints] == left
+    assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == [f"step-{step:08d}" for step in left]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "buffer.safetensors", "progress.json"])
+@pytest.mark.parametrize("harm", ["flip", "lose"])
+def test_a_damaged_file_is_an_error_and_not_a_state(begin: Begin, name: str, harm: str) -> None:
+    setup, run = begin()
+    saved = after(setup, 1).save(run, setup.dataset)
+    file: Path = saved.path / name
+    if harm == "flip":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    with pytest.raises(CheckpointError, match=name):
+        setup.initial_state().restore(Checkpoint(saved.path), run.recipe)

@@ -1,0 +1,61 @@
+"""Trainings of milliseconds a step: 80 digits to train on, five steps an epoch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from gmmcli.checkpoint import Checkpoint
+from gmmcli.recipe import Recipe
+from gmmcli.run import Run
+from gmmcli.train.setup import Setup
+
+SMALL = """
+name = "small"
+[data]
+source = {{ kind = "npz", path = '{path}' }}
+batch_size = 16
+noise_std = 0.03
+[model]
+backbone = {{ kind = "wide-resnet", depth = 10, width = 1, stem_stride = 2, init = "kaiming" }}
+[chains]
+buffer_size = 100
+sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
+[optim]
+learning_rate = 1e-3
+[[stages]]
+epochs = 1
+objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
+[log]
+every = 1
+preview_every = 0
+validate_every = 0
+checkpoint_every = 0
+keep = 100
+"""
+
+Small = Callable[..., Recipe]
+Begin = Callable[..., tuple[Setup, Run]]
+
+
+def write_digits(path: Path, *, spoil: bool = False) -> Path:
+    """80 training, 20 validation and 40 test digits as an archive; spoilt, the last two are noise of other labels."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.rint(pixels[:140] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    labels = labels[:140].copy()
+    if spoil:
+        images[80:] = np.random.default_rng(0).integers(0, 256, images[80:].shape)
+        labels[80:] = (labels[80:] + 1) % 10
+    parts = {"train": slice(80), "val": slice(80, 100), "test": slice(100, 140)}
+    arrays = {f"{name}_images": images[part] for name, part in parts.items()}
+    np.savez(path, **arrays, **{f"{name}_labels": labels[part] for name, part in parts.items()})
+    return path
+
+
+def contents(checkpoint: Checkpoint) -> dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]:
+    """Everything a checkpoint holds, bit for bit."""
+    parts = [part for part in ("model", "optimizer", "buffer") if checkpoint.has(part)]
+    tensors = {f"{part}/{key}": tensor for part in parts for key, tensor in checkpoint.tensors(part).items()}
+    return {key: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for key, tensor in tensors.items()}
