@@ -55,7 +55,7 @@ def _holds(bound: Any, value: float) -> bool:
 
 BACKBONES = tables(WideResNet, depth=st.integers(1, 99).map(lambda n: 6 * n + 4), width=st.integers(2, 99))  # a hundred classes fit
 BUFFER_SIZES = st.integers(1, 10**9).map(lambda n: 100 * n)
-NAMES = st.text(min_size=1).filter(lambda name: not set(name) & set("/\\ "))
+NAMES = st.from_regex(r"[\w.-]+", fullmatch=True)
 
 
 def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.SearchStrategy[dict[str, Any]]:

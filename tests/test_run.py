@@ -81,9 +81,17 @@ def test_describe_adds_facts_and_keeps_the_others(tmp_path: Path, tiny_recipe: R
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("seed = 1")
-    with pytest.raises(RunError, match=r"is not a run: .*`name` is missing") as error:
-        Run(tmp_path)
+    with pytest.raises(RunError, match=r"is not a readable run: .*`name` is missing") as error:
+        _ = Run(tmp_path).recipe
     assert error.value.exit_code == 1
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    save(run := named(tmp_path, "2026-01-01-a", tiny_recipe), 10)
+    (tmp_path / "2026-02-02-b").mkdir()
+    (tmp_path / "2026-02-02-b" / "recipe.toml").write_text("seed = 1")
+    assert open_run(None, tmp_path).id == run.id
+    assert [run.id for run in list_runs(tmp_path)] == ["2026-01-01-a", "2026-02-02-b"]
 
 
 def test_open_run_by_path_id_and_unique_prefix(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +198,7 @@ def test_other_peoples_safetensors_are_not_models(metadata: dict[str, str], mess
 def test_files_that_are_no_safetensors_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_text("hello")
     for name in ("x.safetensors", "gone.safetensors"):
-        with pytest.raises(CheckpointError, match=rf"{name} cannot be read as safetensors"):
+        with pytest.raises(CheckpointError, match=rf"{name} cannot be read as a model"):
             load_model(tmp_path / name)
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from gmmcli.core.backbones import SLOPE, Norm, WideResNet
 
@@ -59,6 +60,39 @@ def test_any_image_becomes_one_feature_vector(size: int, channels: int, norm: No
     assert features.shape == (2, table.dim) == (2, network.dim)
     side = math.ceil(size / (4 * stem_stride))
     assert maps == [(2, 64, side, side)]
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+def test_features_are_the_written_out_network(norm: Norm, generator: torch.Generator) -> None:
+    """Pre-activation blocks around a shortcut, the stride in the second convolution, then norm, LeakyReLU and the mean."""
+    network = WideResNet(depth=16, width=1, norm=norm).build(3).eval()
+    weights = {
+        name: torch.rand(tensor.shape, generator=generator) - 0.4 if "conv" not in name and tensor.ndim == 1 else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    weights |= {name: tensor.abs() + 0.5 for name, tensor in weights.items() if name.endswith("running_var")}
+    network.load_state_dict(weights)
+
+    def normed(x: torch.Tensor, at: str) -> torch.Tensor:
+        if norm == "batch":
+            mean, var, weight, bias = (weights[f"{at}.{w}"] for w in ("running_mean", "running_var", "weight", "bias"))
+            x = F.batch_norm(x, mean, var, weight, bias)
+        if norm == "group":
+            x = F.group_norm(x, 8, weights[f"{at}.weight"], weights[f"{at}.bias"])
+        return torch.where(x > 0, x, 0.2 * x)
+
+    def conv2d(x: torch.Tensor, at: str, stride: int = 1) -> torch.Tensor:
+        weight = weights[f"{at}.weight"]
+        return F.conv2d(x, weight, weights[f"{at}.bias"], stride, padding=weight.shape[-1] // 2)
+
+    images = torch.rand(2, 3, 8, 8, generator=generator)
+    x = conv2d(images, "stem")
+    for i, stride in enumerate((1, 1, 2, 1, 2, 1)):
+        at = f"blocks.{i}"
+        h = conv2d(normed(x, f"{at}.norm1"), f"{at}.conv1")
+        h = conv2d(normed(h, f"{at}.norm2"), f"{at}.conv2", stride)
+        x = h + (conv2d(x, f"{at}.shortcut", stride) if stride == 2 else x)
+    torch.testing.assert_close(network(images), normed(x, "norm").mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_kaiming_keeps_the_scale_of_a_leaky_relu() -> None:

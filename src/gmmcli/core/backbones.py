@@ -66,7 +66,7 @@ class WideResNetFeatures(nn.Module):
         return F.leaky_relu(self.norm(self.blocks(self.stem(images))), SLOPE).mean((2, 3))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WideResNet:
     """Backbone table: WRN-depth-width (Zagoruyko and Komodakis 2016) as JEM and GMMC use it.
 

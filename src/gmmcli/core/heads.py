@@ -40,7 +40,7 @@ class LinearHead(nn.Linear):
     """The usual last layer: logits are free scores, not distances (softmax, JEM, IGEBM)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaxMahalanobis:
     """Head table: class means fixed at maximal mutual distance."""
 
@@ -53,7 +53,7 @@ class MaxMahalanobis:
         return MaxMahalanobisHead(n_classes, dim, self.radius)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LDA:
     """Head table: class means learnt with the network."""
 
@@ -66,7 +66,7 @@ class LDA:
         return LDAHead(n_classes, dim, self.radius)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Linear:
     """Head table: a linear layer."""
 

@@ -15,7 +15,7 @@ def _accuracy(logits: Logits, labels: Labels) -> Scalar:
     return (logits.detach().argmax(1) == labels).float().mean()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
     """The softmax baseline: ``-log softmax(logits)[y]``."""
 
@@ -29,7 +29,7 @@ class CrossEntropy:
         return Loss(loss, {"accuracy": _accuracy(logits, batch.labels)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CenterRegression:
     """Discriminative GMMC: the batch mean of ``1/2 ||phi(x) - mu_y||^2`` (Eq. 5, Z taken as a constant)."""
 
@@ -43,7 +43,7 @@ class CenterRegression:
         return Loss(energy, {"energy_data": energy.detach(), "accuracy": _accuracy(logits, batch.labels)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ContrastiveDivergence:
     """Generative GMMC: ``mean E(x, y) - beta mean E(x', y')`` over real and sampled images (Eqs. 6 and 7).
 

@@ -11,7 +11,7 @@ import torch
 from gmmcli.types import Natural, Positive, Share
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Adam:
     """The ``[optim]`` table: Adam (Kingma and Ba 2015), a linear warm-up, then steps down or a cosine (Appendix B)."""
 

@@ -15,7 +15,7 @@ def descent_share(trace: Trace) -> Scalar:
     return (trace[1:] < trace[:-1]).float().mean()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SGLD:
     """Stochastic gradient Langevin dynamics, ``x <- clamp(x - step_size dE/dx + noise_std n, -1, 1)``.
 

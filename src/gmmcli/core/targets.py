@@ -17,7 +17,7 @@ def _draw(means: Means, std: float, generator: torch.Generator) -> Latents:
     return means + std * torch.randn(means.shape, generator=generator, device=means.device)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StagedLatent:
     """Draw ``z ~ N(mu_y, std^2 I)`` once, then descend ``1/2 ||phi(x) - z||^2`` (Eq. 8)."""
 
@@ -35,7 +35,7 @@ class StagedLatent:
         return energy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InjectedLatent:
     """Draw a new ``z_t = mu_y + std delta_t`` at every step (Eqs. 9 and 10).
 
@@ -56,7 +56,7 @@ class InjectedLatent:
         return energy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conditional:
     """Descend ``E(x, y) = -logits[y]`` itself, for any head (IGEBM; Eq. 4 with a Gaussian head)."""
 

@@ -111,6 +111,4 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
 def missing(name: str, root: Path, files: dict[str, int]) -> DataError:
     """The error of a dataset that is not on disk and could not be fetched: which files, where, how large."""
     wanted = ", ".join(f"{root / file} ({size:,} bytes)" for file, size in files.items())
-    return DataError(
-        f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there, or set data.source.root"
-    )
+    return DataError(f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there, or set data.source.root")

@@ -9,7 +9,7 @@ import torch
 from gmmcli.data.dataset import Dataset, Split, hold_out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Digits:
     """Source table: 1,257 training, 180 validation and 360 test images, always the same, stratified by class."""
 

@@ -36,7 +36,7 @@ def _dataset(name: str, class_names: tuple[str, ...], train: Split, test: Split,
     return Dataset(name, class_names, kept, held, test)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MNIST:
     """Source table: 60,000 training and 10,000 test digits, grey, 28 x 28."""
 
@@ -63,7 +63,7 @@ class MNIST:
         return _dataset("mnist", tuple("0123456789"), read(True), read(False), self.validation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SVHN:
     """Source table: 73,257 training and 26,032 test house-number digits, 32 x 32."""
 
@@ -127,7 +127,7 @@ class _CifarArchive:
         return _dataset(self.name, class_names, train, test, validation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CIFAR10:
     """Source table: 50,000 training and 10,000 test images of ten things, 32 x 32."""
 
@@ -152,7 +152,7 @@ class CIFAR10:
         return archive.load(Path(self.root), self.validation, lambda folder: CIFAR10_NAMES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CIFAR100:
     """Source table: 50,000 training and 10,000 test images of a hundred things, 32 x 32."""
 

@@ -21,7 +21,7 @@ File = tuple[Tree, int]
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Folder:
     """Source table: ``path/train/<class>/*.png`` with ``test/`` and ``val/`` beside it, or just ``path/<class>/*.png``.
 

@@ -13,7 +13,7 @@ from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
 from gmmcli.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Npz:
     """Source table: byte images (image, height, width[, channel]); without val_images a share of train is held out."""
 

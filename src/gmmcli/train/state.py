@@ -38,7 +38,9 @@ class TrainState:
             for name, parameter in self.model.named_parameters()
             for key, value in self.optimizer.state[parameter].items()
         }
-        parts = {"model": Part(self.model.state_dict(), card.dump()), "optimizer": Part(moments, {})}
+        parts = {"model": Part(self.model.state_dict(), card.dump())}
+        if moments:  # none before the first step
+            parts["optimizer"] = Part(moments, {})
         if self.chains is not None:
             parts["buffer"] = Part({"images": self.chains.buffer.images, "step_size": self.chains.step_size}, {})
         progress = {name: getattr(self, name) for name in PROGRESS}
@@ -51,10 +53,8 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         """Take over a checkpoint's state; CheckpointError where its files are damaged."""
         self.model.load_state_dict(checkpoint.tensors("model"))
-        moments = checkpoint.tensors("optimizer")
-        for name, parameter in self.model.named_parameters():
-            if f"{name}.step" not in moments:
-                continue  # saved before the first step
+        moments = checkpoint.tensors("optimizer") if checkpoint.has("optimizer") else {}
+        for name, parameter in self.model.named_parameters() if moments else ():
             self.optimizer.state[parameter] = {
                 "step": moments[f"{name}.step"].clone().to(parameter.device),
                 # moments must lie in memory as their weights do: the fused kernel walks both in one stride
