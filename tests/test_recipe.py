@@ -16,7 +16,7 @@ from gmmcli.core.backbones import WideResNet
 from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
 from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
-from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, Objective
+from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy
 from gmmcli.core.targets import Conditional, Target
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
@@ -55,6 +55,8 @@ def _holds(bound: Any, value: float) -> bool:
 
 BACKBONES = tables(WideResNet, depth=st.integers(1, 99).map(lambda n: 6 * n + 4), width=st.integers(2, 99))  # a hundred classes fit
 BUFFER_SIZES = st.integers(1, 10**9).map(lambda n: 100 * n)
+UNBOUNDED = tables(ContrastiveDivergence, margin=st.just(0.0), floor=st.just(0.0))
+BOUNDED = tables(ContrastiveDivergence, margin=st.floats(0.1, 100.0))
 NAMES = st.from_regex(r"[\w.-]+", fullmatch=True)
 
 
@@ -73,8 +75,8 @@ def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.S
 
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
-    documents(MaxMahalanobis | LDA, tables(Objective), Target)
-    | documents(Linear, tables(CrossEntropy) | tables(ContrastiveDivergence, margin=st.just(0.0)), Conditional)
+    documents(MaxMahalanobis | LDA, tables(CrossEntropy | CenterRegression) | BOUNDED | UNBOUNDED, Target)
+    | documents(Linear, tables(CrossEntropy) | UNBOUNDED, Conditional)
 )
 def test_a_recipe_of_any_tables_and_kinds_survives_toml(document: dict[str, Any]) -> None:
     recipe = Recipe.loads(tomli_w.dumps(document))
@@ -148,6 +150,7 @@ BAD: dict[str, tuple[list[str], str, str]] = {
         "chains.target staged-latent needs class means, which a linear head does not have; use conditional",
         "",
     ),
+    "floor without a margin": (["stages.0.objective.margin=0.0", "stages.0.objective.floor=3.0"], "without a margin", ""),
     "linear head, margin": ([LINEAR, "chains.target.kind=conditional"], "with a linear head they may be: set margin = 0", ""),
     "linear head, center regression": (
         [LINEAR, "stages.0.objective.kind=center-regression"],

@@ -71,12 +71,15 @@ def test_contrastive_gradient_is_equation_7(model: Classifier, batch: Batch, neg
     )
 
 
+@pytest.mark.parametrize("floor", [0.0, 1.0])  # a floor in units of the mean energy, so that it lifts the lower margins only
 @pytest.mark.parametrize("margin", [0.5, 1.0, 1.5, 100.0])
-def test_bounded_negatives_push_only_from_below_the_bound(model: Classifier, batch: Batch, negatives: Negatives, margin: float) -> None:
+def test_bounded_negatives_push_only_from_below_the_bound(
+    model: Classifier, batch: Batch, negatives: Negatives, margin: float, floor: float
+) -> None:
     energies, slopes = model.backbone.by_hand(batch.images, batch.labels)
     sampled, sampled_slopes = model.backbone.by_hand(negatives.images, negatives.labels)
-    bound = margin * energies.mean()
-    objective = ContrastiveDivergence(beta=0.5, margin=margin)
+    bound = max(margin, floor) * energies.mean()
+    objective = ContrastiveDivergence(beta=0.5, margin=margin, floor=floor * energies.mean().item())
     loss = objective(model, batch, negatives)
     below = sampled < bound
     assert math.isclose(loss.parts["below_bound"], below.double().mean())
@@ -104,6 +107,11 @@ def test_contrastive_step_is_one_forward_over_real_and_sampled(model: Classifier
     model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
     ContrastiveDivergence(margin=2.0)(model, batch, negatives)
     assert sizes == [REAL + SAMPLED]
+
+
+def test_a_floor_without_a_margin_bounds_nothing() -> None:
+    with pytest.raises(ValueError, match="without a margin"):
+        ContrastiveDivergence(floor=1.0)
 
 
 def test_contrastive_divergence_needs_negatives(model: Classifier, batch: Batch) -> None:

@@ -48,8 +48,9 @@ class ContrastiveDivergence:
     """Generative GMMC: ``mean E(x, y) - beta mean E(x', y')`` over real and sampled images (Eqs. 6 and 7).
 
     ``E >= 0`` but nothing bounds it above, so the plain loss can run to infinity by pushing samples away. A ``margin``
-    m > 0 bounds the negative phase: ``mean min(E(x'), m mean E(x))`` with the bound detached. A sample whose energy is
-    already above the bound gives no gradient.
+    m > 0 bounds the negative phase: ``mean min(E(x'), max(m mean E(x), floor))`` with the bound detached. A sample whose
+    energy is already above the bound gives no gradient; the floor keeps the bound up when the data's energy becomes small,
+    or spurious minima between the two would never be filled.
     """
 
     needs_negatives: ClassVar[bool] = True
@@ -57,6 +58,12 @@ class ContrastiveDivergence:
     beta: NonNegative = 0.5
     margin: NonNegative = 0.0
     """Bound of the negative phase in units of the batch's mean real energy; 0 is the paper's unbounded loss."""
+    floor: NonNegative = 0.0
+    """Energy below which the bound never falls."""
+
+    def __post_init__(self) -> None:
+        if self.floor and not self.margin:
+            raise ValueError("floor is the least bound of a margin; without a margin nothing is bounded")
 
     def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
         """Return the contrastive loss with ``beta`` scaled by ``ramp`` (joint training raises it from 0).
@@ -75,7 +82,7 @@ class ContrastiveDivergence:
             "accuracy": _accuracy(real, batch.labels),
         }
         if self.margin:
-            bound = self.margin * energy_data.detach()
+            bound = (self.margin * energy_data.detach()).clamp(min=self.floor)
             parts["below_bound"] = (energies.detach() < bound).float().mean()
             energies = energies.clamp(max=bound)
         return Loss(energy_data - ramp * self.beta * energies.mean(), parts)
