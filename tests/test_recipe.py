@@ -17,7 +17,7 @@ from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
 from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy
-from gmmcli.core.targets import Conditional, Target
+from gmmcli.core.targets import Conditional, StagedLatent, Target
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe, Stage, find, flatten, shipped
@@ -84,6 +84,11 @@ def test_a_recipe_of_any_tables_and_kinds_survives_toml(document: dict[str, Any]
     assert Recipe.loads(recipe.dumps()) == recipe
 
 
+def test_a_table_that_does_not_say_its_kind_is_of_the_usual_one() -> None:
+    recipe = Recipe.loads(MINIMAL, overrides=["chains.target.std=0.1", "model.head.radius=5"])
+    assert recipe.chains.target == StagedLatent(std=0.1) and recipe.model.head == MaxMahalanobis(radius=5.0)
+
+
 def test_a_minimal_recipe_writes_out_every_default() -> None:
     text = Recipe.loads(MINIMAL).dumps()
     for key in ("seed = 1", "buffer_size = 100000", 'kind = "max-mahalanobis"', "max_loss = 10000.0", "[log]", "channels_last = true"):
@@ -113,7 +118,11 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     "wrong only kind": (["chains.sampler.kind=sgdl"], "unknown kind 'sgdl' for `chains.sampler`", "did you mean 'sgld'?"),
     "kind like no other": (["model.head.kind=42"], "unknown kind 42 for `model.head`", "one of: max-mahalanobis, lda, linear"),
     "kind that is a list": (["model.head.kind=[]"], "unknown kind [] for `model.head`", "one of: max-mahalanobis, lda, linear"),
-    "no kind": (["chains.target.std=0.1"], "`chains.target` needs a kind", "one of: staged-latent, injected-latent, conditional"),
+    "no kind": (
+        ["stages.0.objective={ beta = 0.1 }"],
+        "`stages.0.objective` needs a kind",
+        "one of: cross-entropy, center-regression, contrastive-divergence",
+    ),
     "string for integer": (["data.batch_size=many"], "`data.batch_size` must be an integer, got 'many'", ""),
     "float for integer": (["data.batch_size=64.0"], "`data.batch_size` must be an integer, got 64.0", ""),
     "boolean for integer": (["seed=true"], "`seed` must be an integer, got True", ""),

@@ -240,7 +240,14 @@ def _build(table_type: Any, table: dict[str, Any], path: str) -> Any:
     values = {}
     for name, spec in fields.items():
         if name in table:
-            values[name] = _value(hints[name], table[name], _dotted(path, name))
+            value = table[name]
+            if (
+                isinstance(value, dict)
+                and spec.default_factory is not dataclasses.MISSING
+                and hasattr(usual := spec.default_factory(), "kind")
+            ):
+                value = {"kind": usual.kind} | value  # a table that does not say its kind is of the usual one
+            values[name] = _value(hints[name], value, _dotted(path, name))
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise RecipeError(f"`{_dotted(path, name)}` is missing")
     try:
