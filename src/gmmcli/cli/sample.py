@@ -43,7 +43,7 @@ def sample_command(
         Origin, typer.Option("--from", help="Fresh chains from noise, or the replay buffer as training left it.")
     ] = Origin.noise,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: a training chain's mean lifetime.")
+        int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
     ] = None,
     step_size: Annotated[float | None, typer.Option("--step-size", help="Step size. Default: where training ended.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same images.")] = 1,

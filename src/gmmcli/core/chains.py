@@ -8,7 +8,7 @@ from gmmcli.core.buffer import Dtype, ReplayBuffer, uniform
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.samplers import SGLD, Sampler
 from gmmcli.core.targets import StagedLatent, Target
-from gmmcli.types import Count, Images, Labels, Negatives, Scalar, Share, Trace
+from gmmcli.types import Count, Images, Labels, Natural, Negatives, Scalar, Share, Trace
 
 
 @dataclass
@@ -57,12 +57,16 @@ class Chains:
     """Probability that a visit starts its chain afresh from U(-1, 1)."""
     dtype: Dtype = "float32"
     """How the buffer keeps images, in memory and in checkpoints."""
+    fresh_steps: Natural = 0
+    """Updates of a chain that starts afresh when samples are drawn; 0: a training chain's mean lifetime."""
     target: Target = field(default_factory=StagedLatent)
     sampler: Sampler = field(default_factory=SGLD)
 
     @property
     def lifetime(self) -> int:
-        """Expected number of sampler steps between two fresh starts: how long a fresh chain should run to match."""
+        """How long a fresh chain runs: ``fresh_steps``, or the expected number of updates between two fresh starts in training."""
+        if self.fresh_steps:
+            return self.fresh_steps
         return round(self.sampler.n_steps / self.reinit_prob) if self.reinit_prob else 100 * self.sampler.n_steps
 
     def slots(self, n_classes: int) -> int:
