@@ -8,6 +8,7 @@ images recognises as their class, and the recall of the real test images in the 
 import argparse
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,12 +25,13 @@ from gmmcli.types import Images, to_bytes, to_model
 CHUNK = 256
 
 
-def draw(run: Run, per_class: int, n_steps: int | None, seed: int) -> tuple[Images, torch.Tensor]:
+def draw(run: Run, per_class: int, n_steps: int | None, noise: float | None, seed: int) -> tuple[Images, torch.Tensor]:
     """Fresh chains, ``per_class`` of each class, as `gmmc sample --class all` draws them."""
     card, model, step_size = run.card(), run.model(), run.step_size()
     labels = torch.arange(len(card.class_names)).repeat_interleave(per_class)
+    chains = card.recipe.chains if noise is None else replace(card.recipe.chains, fresh_noise_std=noise)
     parts = [
-        fresh_samples(model, card.recipe.chains, part, card.image_shape, stream("cpu", seed, "sample", i), n_steps, step_size)
+        fresh_samples(model, chains, part, card.image_shape, stream("cpu", seed, "sample", i), n_steps, step_size)
         for i, part in enumerate(torch.split(labels, CHUNK))
     ]
     return torch.cat(parts), labels
@@ -54,10 +56,10 @@ def judge(train: Split) -> SVC:
     return SVC(C=10).fit(flat(train.images), train.labels.numpy())
 
 
-def measure(run: Run, dataset: Dataset, svc: SVC, per_class: int, n_steps: int | None, seed: int) -> dict[str, float]:
+def measure(run: Run, dataset: Dataset, svc: SVC, per_class: int, n_steps: int | None, noise: float | None, seed: int) -> dict[str, float]:
     """All figures of one run."""
     started = time.perf_counter()
-    images, labels = draw(run, per_class, n_steps, seed)
+    images, labels = draw(run, per_class, n_steps, noise, seed)
     seconds = time.perf_counter() - started
     pixels = flat(to_bytes(images))
     recognised = int((svc.predict(pixels) == labels.numpy()).sum())
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", help="paths, ids or prefixes; the newest by default")
     parser.add_argument("--per-class", type=int, default=64)
     parser.add_argument("--steps", type=int, help="updates of a chain; a training chain's mean lifetime by default")
+    parser.add_argument("--noise", type=float, help="noise std it sets out with; the recipe's by default")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     runs = [open_run(name) for name in arguments.runs or [None]]
@@ -89,7 +92,8 @@ def main() -> None:
     real = (svc.predict(flat(dataset.test.images)) == dataset.test.labels.numpy()).mean()
     print(f"the judge, SVC(C=10) on {len(dataset.train.images):,} real images, recognises {real:.1%} of the real test images")
     for run in runs:
-        print(json.dumps({"run": run.id} | measure(run, dataset, svc, arguments.per_class, arguments.steps, arguments.seed)), flush=True)
+        figures = measure(run, dataset, svc, arguments.per_class, arguments.steps, arguments.noise, arguments.seed)
+        print(json.dumps({"run": run.id} | figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -180,3 +181,16 @@ def test_buffers_that_classes_cannot_share_are_refused(buffer_size: int, n_class
     with pytest.raises(ValueError, match=rf"buffer_size {buffer_size} does not divide by {n_classes} .* {nearest}$"):
         Chains(buffer_size=buffer_size).slots(n_classes)
     assert Chains(buffer_size=nearest).slots(n_classes) == nearest // n_classes
+
+
+def test_the_noise_of_fresh_samples_falls_to_the_samplers_own(linear_model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    visits = []
+
+    def recorded(model: Classifier, target: Any, sampler: SGLD, labels: Any, images: Any, *rest: Any) -> Any:
+        visits.append((sampler.n_steps, round(sampler.noise_std, 6)))
+        return images, None
+
+    monkeypatch.setattr("gmmcli.core.chains.visit", recorded)
+    table = Chains(sampler=SGLD(n_steps=4, noise_std=0.05), fresh_noise_std=1.0)
+    fresh_samples(linear_model, table, torch.tensor([0, 1]), (1, 8, 8), torch.Generator().manual_seed(0), n_steps=10)
+    assert visits == [(4, 0.6), (4, 0.2), (2, 0.05)]

@@ -1,6 +1,7 @@
 """``gmmc sample``."""
 
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 from enum import StrEnum
 from math import ceil, sqrt
@@ -46,6 +47,9 @@ def sample_command(
         int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
     ] = None,
     step_size: Annotated[float | None, typer.Option("--step-size", help="Step size. Default: where training ended.")] = None,
+    noise: Annotated[
+        float | None, typer.Option("--noise", min=0, help="Noise std a fresh chain sets out with, annealed to none. Default: the recipe's.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same images.")] = 1,
     form: Annotated[
         Format, typer.Option("--format", help="A labelled grid, single PNGs in a folder, or an .npz (images N x H x W x C uint8, labels).")
@@ -61,8 +65,8 @@ def sample_command(
     """Draw images of a class, from fresh chains or from the replay buffer; prints the path of what it wrote."""
     if step_size is not None and step_size <= 0:
         raise RecipeError(f"--step-size {step_size} must be positive")
-    if origin is Origin.buffer and (steps is not None or step_size is not None):
-        raise RecipeError("--steps and --step-size shape fresh chains", "leave them out with --from buffer")
+    if origin is Origin.buffer and any(option is not None for option in (steps, step_size, noise)):
+        raise RecipeError("--steps, --step-size and --noise shape fresh chains", "leave them out with --from buffer")
     import torch
 
     from gmmcli.core.chains import fresh_samples
@@ -85,18 +89,17 @@ def sample_command(
     else:
         reached = chosen.step_size()
         size = step_size if step_size is not None else float(reached) if reached is not None else chosen.recipe.chains.sampler.step_size
-        n_steps = steps or chosen.recipe.chains.lifetime
+        table = card.recipe.chains if noise is None else replace(card.recipe.chains, fresh_noise_std=noise)
+        n_steps = steps or table.lifetime
         parts = []
         with Voice("chains", len(labels), quiet) as voice:
             for i, part in enumerate(torch.split(labels, CHUNK)):
                 generator = stream(where, seed, "sample", i)
-                drawn = fresh_samples(
-                    model, card.recipe.chains, part.to(where), card.image_shape, generator, n_steps, torch.tensor(size, device=where)
-                )
+                drawn = fresh_samples(model, table, part.to(where), card.image_shape, generator, n_steps, torch.tensor(size, device=where))
                 parts.append(drawn.cpu())
                 voice.at(min(len(labels), (i + 1) * CHUNK), f"{n_steps} steps of {size:.3g}")
         images = torch.cat(parts)
-        protocol = {"from": "noise", "steps": n_steps, "step_size": size, "seed": seed}
+        protocol = {"from": "noise", "steps": n_steps, "step_size": size, "noise_std": table.fresh_noise_std, "seed": seed}
         about = f"fresh chains, {n_steps} steps of {size:.3g}, seed {seed}"
     with torch.no_grad():
         logits = torch.cat([model(part.to(where)).cpu() for part in torch.split(images, CHUNK)])

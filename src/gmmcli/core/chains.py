@@ -8,7 +8,7 @@ from gmmcli.core.buffer import Dtype, ReplayBuffer, uniform
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.samplers import SGLD, Sampler
 from gmmcli.core.targets import StagedLatent, Target
-from gmmcli.types import Count, Images, Labels, Natural, Negatives, Scalar, Share, Trace
+from gmmcli.types import Count, Images, Labels, Natural, Negatives, NonNegative, Scalar, Share, Trace
 
 
 @dataclass
@@ -59,6 +59,11 @@ class Chains:
     """How the buffer keeps images, in memory and in checkpoints."""
     fresh_steps: Natural = 0
     """Updates of a chain that starts afresh when samples are drawn; 0: a training chain's mean lifetime."""
+    fresh_noise_std: NonNegative = 0.0
+    """Pixel noise with which such a chain sets out; it falls linearly to the sampler's own by the end.
+
+    Chains without noise end in the first local minimum they meet; annealed noise lets them out of the shallow ones.
+    """
     target: Target = field(default_factory=StagedLatent)
     sampler: Sampler = field(default_factory=SGLD)
 
@@ -100,7 +105,8 @@ def fresh_samples(
 ) -> Images:
     """Draw one image per label from U(-1, 1) with the chains' own rule.
 
-    A chain makes the visits that it would make in training, each with its own target, until ``n_steps`` updates are done.
+    A chain makes the visits that it would make in training, each with its own target, until ``n_steps`` updates are done;
+    ``chains.fresh_noise_std`` is annealed from the first visit to the last, which is without it.
 
     Args:
         model: the classifier, on the generator's device.
@@ -115,9 +121,11 @@ def fresh_samples(
         Images in the model range.
     """
     images = uniform(len(labels), shape, generator)
-    left = chains.lifetime if n_steps is None else n_steps
+    left = total = chains.lifetime if n_steps is None else n_steps
     while left:
-        sampler = replace(chains.sampler, n_steps=min(left, chains.sampler.n_steps))
+        n_visit = min(left, chains.sampler.n_steps)
+        noise_std = max(chains.sampler.noise_std, chains.fresh_noise_std * (left - n_visit) / total)
+        sampler = replace(chains.sampler, n_steps=n_visit, noise_std=noise_std)
         images, _ = visit(model, chains.target, sampler, labels, images, generator, step_size)
         left -= sampler.n_steps
     return images
