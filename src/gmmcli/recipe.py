@@ -131,8 +131,7 @@ class Recipe:
             if epoch < start + stage.epochs:
                 break
             start += stage.epochs
-        ramp = min(1.0, (epoch - start) / stage.ramp_epochs) if stage.ramp_epochs else 1.0
-        return stage, ramp
+        return stage, min(1.0, (epoch - start) / stage.ramp_epochs) if stage.ramp_epochs else 1.0
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain tables, every key present."""
@@ -203,7 +202,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f"--set {override!r} is not of the form key=value", "for example --set optim.learning_rate=3e-4")
+        raise RecipeError(f"--set {override!r} is not of the form key=value", "say, --set optim.learning_rate=3e-4")
     try:
         value = tomli.loads(f"value = {text}")["value"]
     except tomli.TOMLDecodeError:
@@ -240,13 +239,9 @@ def _build(table_type: Any, table: dict[str, Any], path: str) -> Any:
     values = {}
     for name, spec in fields.items():
         if name in table:
-            value = table[name]
-            if (
-                isinstance(value, dict)
-                and spec.default_factory is not dataclasses.MISSING
-                and hasattr(usual := spec.default_factory(), "kind")
-            ):
-                value = {"kind": usual.kind} | value  # a table that does not say its kind is of the usual one
+            value, usual = table[name], spec.default_factory
+            if isinstance(value, dict) and callable(usual) and hasattr(usual(), "kind"):
+                value = {"kind": usual().kind} | value  # a table that does not say its kind is of the usual one
             values[name] = _value(hints[name], value, _dotted(path, name))
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise RecipeError(f"`{_dotted(path, name)}` is missing")
