@@ -10,8 +10,13 @@ install_import_hook("gmmcli.core", "beartype.beartype")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from gmmcli.recipe import Recipe
+
+# a busy machine is no finding
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 TINY = """
 name = "tiny"
