@@ -88,9 +88,10 @@ def _to_the_end(job: Job, state: TrainState) -> TrainState:
 def _rolled_back(job: Job, diverged: TrainState, reason: str) -> TrainState:
     """Return to the last good state, with other randomness and a lower learning rate from there on.
 
-    A state that has led to a divergence again, before training got past the last one, was not good: then further back.
+    A state from which training comes no further than a checkpoint's interval beyond the last divergence, at a lower rate at that,
+    was not good: then further back.
     """
-    again = diverged.step <= diverged.diverged_at
+    again = diverged.rollbacks > 0 and diverged.step <= diverged.diverged_at + job.run.recipe.log.checkpoint_every
     good = [c for c in job.run.checkpoints if not again or c.step < diverged.returned_to]
     state = job.setup.initial_state()
     if good:

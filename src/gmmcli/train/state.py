@@ -24,9 +24,9 @@ class TrainState:
     chains: PersistentChains | None
     step: int = 0
     rollbacks: int = 0
-    diverged_at: int = -1
-    """Where the last divergence was, and below where it went back to: -1 without one."""
-    returned_to: int = -1
+    diverged_at: int = 0
+    """Where the last divergence was, and below the step that training went back to."""
+    returned_to: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
 
