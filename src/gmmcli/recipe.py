@@ -63,7 +63,7 @@ class Guard:
     """A loss of larger magnitude counts as diverged, like one that is not finite (the authors' code waits for 1e8)."""
     lr_factor: Positive = 0.5
     """Every rollback multiplies the learning rate by this."""
-    max_rollbacks: Natural = 5
+    max_rollbacks: Natural = 10
 
 
 @dataclass(frozen=True)
