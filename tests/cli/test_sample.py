@@ -54,7 +54,7 @@ def test_the_step_size_and_number_of_steps_are_those_of_training_unless_said(sam
     grid = ("--n", 1, "--json", "--out", tmp_path / "x.png")
     run = Run(trained.path)
     protocol = json.loads(sample(*grid).stdout)["protocol"]
-    assert protocol == {"from": "noise", "steps": 80, "step_size": float(run.step_size()), "seed": 1}  # type: ignore[arg-type]
+    assert protocol == {"from": "noise", "steps": 80, "step_size": float(run.step_size()), "noise_std": 0.0, "seed": 1}  # type: ignore[arg-type]
     assert json.loads(sample(*grid, "--steps", 3, "--step-size", 0.5).stdout)["protocol"]["step_size"] == 0.5
 
 
@@ -103,8 +103,8 @@ def test_which_run_is_said_on_stderr(gmmc: Gmmc, trained: Trained, tmp_path: Pat
         (("--class", "3"), "no class '3' among the 3 of this run"),
         (("--class", "-1"), "no class '-1' among the 3 of this run"),
         (("--from", "buffer", "--n", 5), "--n 5 is more than the buffer's 4 images a class"),
-        (("--from", "buffer", "--steps", 5), "--steps and --step-size shape fresh chains"),
-        (("--from", "buffer", "--step-size", 0.1), "--steps and --step-size shape fresh chains"),
+        (("--from", "buffer", "--steps", 5), "--steps, --step-size and --noise shape fresh chains"),
+        (("--from", "buffer", "--step-size", 0.1), "--steps, --step-size and --noise shape fresh chains"),
         (("--step-size", 0), "--step-size 0.0 must be positive"),
     ],
 )
