@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
 
@@ -45,10 +46,7 @@ def flat(images: torch.Tensor) -> np.ndarray:
 def recall(real: np.ndarray, fake: np.ndarray, k: int = 5) -> float:
     """Share of real images within the distance of some sample to its k-th nearest other sample."""
     radii = NearestNeighbors(n_neighbors=k + 1).fit(fake).kneighbors(fake)[0][:, -1]
-    distances = np.sqrt(((real[:, None] - fake[None]) ** 2).sum(-1)) if len(real) * len(fake) < 1e6 else None
-    if distances is None:
-        distances = np.concatenate([np.sqrt(((part[:, None] - fake[None]) ** 2).sum(-1)) for part in np.array_split(real, len(real) // 50)])
-    return float((distances <= radii).any(1).mean())
+    return float((pairwise_distances(real, fake) <= radii).any(1).mean())
 
 
 def judge(train: Split) -> SVC:
