@@ -30,6 +30,12 @@ class RunError(GmmcError):
     """A run that cannot be found, opened or used as asked."""
 
 
+class MissingPartError(GmmcError):
+    """An optional part that is not there: Inception weights, say."""
+
+    exit_code = 4
+
+
 class DivergedError(GmmcError):
     """Training ran away: a loss or a gradient left the finite, sane range."""
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 
@@ -172,19 +174,22 @@ class Run:
         kept = [line for line in self.metrics() if line["step"] <= step or "event" in line]
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    def result(self, command: str) -> dict[str, Any] | None:
-        """The saved result of a command, or None."""
-        path = self._result_path(command)
+    def result(self, name: str) -> dict[str, Any] | None:
+        """The saved result of this name, a command's words, or None."""
+        path = self._result_path(name)
         document: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
         return document
 
-    def _result_path(self, command: str) -> Path:
-        return self.path / "results" / f"{command.replace(' ', '-')}.json"
+    def _result_path(self, name: str) -> Path:
+        return self.path / "results" / (re.sub(r"[^\w.-]+", "-", name) + ".json")
 
-    def save_result(self, result: dict[str, Any]) -> Path:
-        """Write a result object to results/<command>.json."""
-        path = self._result_path(result["command"])
+    def save_result(self, result: dict[str, Any], name: str = "", **arrays: np.ndarray) -> Path:
+        """Write a result object to results/, by its command or another name, and beside it the arrays it was computed from."""
+        path = self._result_path(name or result["command"])
         path.parent.mkdir(exist_ok=True)
+        if arrays:
+            with path.with_suffix(".npz").open("wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no keywords but its own
         write_atomically(path, json.dumps(result, indent=1))
         return path
 

@@ -23,6 +23,8 @@ Energies = Float[Tensor, " batch"]
 Means = Float[Tensor, "class feature"]
 Trace = Float[Tensor, "step batch"]
 """Energies that a sampler met on its way, one row before each update."""
+Weights = Float[Tensor, "replicate batch"]
+"""How often each image counts, one row a bootstrap replicate."""
 Scalar = Float[Tensor, ""]
 EnergyFn = Callable[[Images], Energies]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import data, recipes, runs, sample, train
+from gmmcli.cli import attack, data, evaluate, recipes, runs, sample, train, tsne
 from gmmcli.errors import GmmcError, StoppedError
 
 
@@ -43,6 +43,9 @@ app = typer.Typer(
 )
 app.command("train", epilog=train.EPILOG)(train.train_command)
 app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(attack.app, name="attack")
+app.command("tsne", epilog=tsne.EPILOG)(tsne.tsne_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")

@@ -43,6 +43,7 @@ def check(
         raise RecipeError("--set goes with a recipe", "give the recipe, or leave --set out")
     source = parse_source(what) if is_source else Recipe.load(what, overrides or ()).data.source
     dataset = source.load()
+    dataset.check_trainable()
     splits: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
         images, labels = dataset.split(name)

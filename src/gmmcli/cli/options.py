@@ -2,6 +2,7 @@
 
 import json
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from gmmcli.errors import RecipeError
 if TYPE_CHECKING:
     import torch
 
+    from gmmcli.evaluate.subject import Subject
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
 RunsDir = Annotated[Path | None, typer.Option("--runs-dir", help="Where runs are. Default: $GMMC_RUNS_DIR or ./runs.", show_default=False)]
@@ -21,6 +24,18 @@ RunName = Annotated[
         "--run", help="Run by path, id or unique prefix. Default: $GMMC_RUN, else the newest with a checkpoint.", show_default=False
     ),
 ]
+Origin = Annotated[
+    Literal["noise", "buffer"], typer.Option("--from", help="Fresh chains from noise, or the replay buffer as training left it.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="SOURCE", help="Other data: NAME, folder:PATH or npz:PATH. Default: the run's own.", show_default=False),
+]
+SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Which images of the data.")]
+N = Annotated[int | None, typer.Option("--n", min=2, help="At most so many images, drawn by --seed. Default: all.", show_default=False)]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything drawn: same seed, same figures.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write the picture. Default: figures/ in the run.", show_default=False)]
+Best = Annotated[bool, typer.Option("--best", help="The weights of the best validation accuracy instead of the last.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one.")]
 
 
@@ -43,3 +58,25 @@ def select_device(name: Literal["auto", "cpu", "cuda"]) -> "torch.device":
         return Compute(device=name).select()
     except ValueError as error:
         raise RecipeError(str(error), "use --device auto") from error
+
+
+def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto", "cpu", "cuda"], quiet: bool, **asked: Any) -> "Subject":
+    """The subject of an evaluation (``Subject.open``), after saying on stderr which run it is."""
+    from gmmcli.evaluate.subject import Subject
+
+    subject = Subject.open(run, runs_dir, device=select_device(device), **asked)
+    note(f"run {subject.run.path}, step {subject.step}", quiet)
+    return subject
+
+
+def class_indices(label: str, names: "tuple[str, ...]") -> list[int]:
+    """The classes meant by ``--class``: a name, an index or ``all``; RecipeError for another."""
+    if label == "all":
+        return list(range(len(names)))
+    if label in names:
+        return [names.index(label)]
+    if label.isdigit() and int(label) < len(names):
+        return [int(label)]
+    near = get_close_matches(label, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"give an index from 0 to {len(names) - 1}, all, or one of: {', '.join(names[:20])}"
+    raise RecipeError(f"no class {label!r} among the {len(names)} of this run", hint)

@@ -37,8 +37,9 @@ def train_command(
         raise RecipeError("--run goes with --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
         raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` shows those that come with gmmc; try digits_gen")
-    from gmmcli.evaluate.accuracy import accuracy_result
+    from gmmcli.evaluate.subject import Subject
     from gmmcli.recipe import Recipe
+    from gmmcli.report import measure
     from gmmcli.run import Run, default_runs_dir, open_run
     from gmmcli.train.loop import train
     from gmmcli.train.plan import plan
@@ -62,12 +63,11 @@ def train_command(
     note(f"run {chosen.path}", quiet)
     with chosen.locked():
         state = train(setup, chosen, resume=resume, quiet=quiet)
-        measured = accuracy_result(state.model, setup.dataset)
-        result = {"schema": 1, "command": "eval accuracy", "run": chosen.id, "step": state.step, **measured}
-        chosen.save_result(result)
+        subject = Subject(chosen, state.step, chosen.card(), state.model, setup.dataset, "test")
+        result = measure.accuracy(subject).result
     if json:
         answer(result | {"command": "train"})
         return
-    accuracy, (low, high) = measured["values"]["accuracy"], measured["values"]["ci95"]
+    accuracy, (low, high) = result["values"]["accuracy"], result["values"]["ci95"]
     print(chosen.path)
-    print(f"test accuracy {accuracy:.2%} (n = {measured['n']}, 95% interval {low:.2%} to {high:.2%})")
+    print(f"test accuracy {accuracy:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")

@@ -29,10 +29,10 @@ class Classifier(nn.Module):
         self.gamma2: float | None = None
 
     def features(self, images: Images) -> Features:
-        """Return phi(x) in float32, shape (batch, feature)."""
+        """Return phi(x) in float32 (float64 for a model of that kind), shape (batch, feature)."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             features: Features = self.backbone(images)
-        return features.float()
+        return features.float() if self.bf16 else features
 
     def forward(self, images: Images) -> Logits:
         """Return logits ``log p(phi | y) + const`` with unit variance, shape (batch, class)."""

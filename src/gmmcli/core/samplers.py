@@ -29,7 +29,11 @@ class SGLD:
     step_size: Positive = 1 / 64
     noise_std: NonNegative = 0.0
     adapt: ShareBelowOne = 0.0
-    """Share of descending steps to tune the step size towards, once a training step; 0 keeps it fixed."""
+    """Share of descending steps to tune the step size towards, once a training step, above 0.5; 0 keeps it fixed."""
+
+    def __post_init__(self) -> None:
+        if 0 < self.adapt <= 0.5:  # steps of any length descend half the time, so the step size would grow without end
+            raise ValueError(f"adapt = {self.adapt} is met by random steps of any length; set it above 0.5, or to 0 for a fixed step size")
 
     def __call__(
         self, energy: EnergyFn, images: Images, generator: torch.Generator, step_size: Scalar | None = None

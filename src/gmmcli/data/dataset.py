@@ -59,6 +59,9 @@ class Dataset:
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
             self._check(name, self.split(name))
+
+    def check_trainable(self) -> None:
+        """Raise DataError where a classifier cannot learn from this: fewer than two classes, or one without images."""
         if self.n_classes < 2:
             raise DataError(f"{self.name} has one class only, and a classifier needs two", "add the images of a second class")
         counts = torch.bincount(self.train.labels, minlength=self.n_classes)
@@ -111,4 +114,6 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
 def missing(name: str, root: Path, files: dict[str, int]) -> DataError:
     """The error of a dataset that is not on disk and could not be fetched: which files, where, how large."""
     wanted = ", ".join(f"{root / file} ({size:,} bytes)" for file, size in files.items())
-    return DataError(f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there, or set data.source.root")
+    return DataError(
+        f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there; a recipe says where by data.source.root"
+    )

@@ -13,11 +13,10 @@ from PIL import Image, ImageOps
 
 from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
 from gmmcli.errors import DataError
-from gmmcli.types import Natural
+from gmmcli.types import Natural, RawImages
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 Tree = Path | zipfile.Path
-File = tuple[Tree, int]
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
 
 
@@ -61,6 +60,15 @@ class Folder:
             validation = self._read(validation_root, names)
         return Dataset(self.path, names, train, validation, test)
 
+    def pictures(self, last: int = 0) -> RawImages:
+        """Read images without their classes: all below ``test/`` where there is one, else all there are; the ``last`` so many of them."""
+        root = self._root()
+        tests = [d for d in _folders(root) if d.name.lower() in TEST]
+        files = _below(tests[0] if tests else root)[-last:]
+        if not files:
+            raise DataError(f"{self.path} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))})")
+        return self._stacked(root, files)
+
     def _root(self) -> Tree:
         path = Path(self.path)
         if not path.exists():
@@ -77,24 +85,27 @@ class Folder:
     def _read(self, root: Tree, names: tuple[str, ...]) -> Split:
         if strangers := [d.name for d in _folders(root) if d.name not in names]:
             raise DataError(f"{root}: class {strangers[0]!r} is not among the training classes", "name the folders alike in every split")
-        files: list[File] = []
+        files: list[tuple[Tree, int]] = []
         for label, name in enumerate(names):
             found = _images(root / name) if (root / name).is_dir() else []
             if not found:
                 raise DataError(f"{root / name} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))}), or remove the class")
             files += [(file, label) for file in found]
+        return Split(self._stacked(root, [file for file, _ in files]), torch.tensor([label for _, label in files]))
+
+    def _stacked(self, root: Tree, files: list[Tree]) -> RawImages:
         if isinstance(root, zipfile.Path):  # an open zip is one file handle: not for several threads
-            pixels = [self._decode(file) for file, _ in files]
+            pixels = [self._decode(file) for file in files]
         else:
             with ThreadPoolExecutor() as pool:
-                pixels = list(pool.map(self._decode, (file for file, _ in files)))
-        for (file, _), image in zip(files, pixels, strict=True):
+                pixels = list(pool.map(self._decode, files))
+        for file, image in zip(files, pixels, strict=True):
             if image.shape != pixels[0].shape:
                 raise DataError(
-                    f"{file} is {image.shape[1]} x {image.shape[0]}, {files[0][0]} is {pixels[0].shape[1]} x {pixels[0].shape[0]}",
+                    f"{file} is {image.shape[1]} x {image.shape[0]}, {files[0]} is {pixels[0].shape[1]} x {pixels[0].shape[0]}",
                     "set data.source.size to bring all to one size",
                 )
-        return Split(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files]))
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def _decode(self, file: Tree) -> np.ndarray:
         try:
@@ -115,3 +126,7 @@ def _folders(root: Tree) -> list[Tree]:
 def _images(folder: Tree) -> list[Tree]:
     found: list[Tree] = [f for f in folder.iterdir() if Path(f.name).suffix.lower() in SUFFIXES and not f.name.startswith(".")]
     return sorted(found, key=lambda f: f.name)
+
+
+def _below(folder: Tree) -> list[Tree]:
+    return [*_images(folder), *(image for inner in _folders(folder) for image in _below(inner))]

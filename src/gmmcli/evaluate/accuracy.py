@@ -1,31 +1,64 @@
-"""Accuracy with its interval."""
+"""Accuracy, and the proper scores of p(y|x)."""
 
-from math import sqrt
 from typing import Any
 
-from gmmcli.core.classifier import Classifier, predict
-from gmmcli.data.dataset import Dataset, SplitName
+import torch
+from torch import Tensor
 
-Z95 = 1.959963984540054  # of the standard normal
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval of a share (Wilson 1927): honest near 0 and 1, where the normal one is not."""
-    share, z2 = successes / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+from gmmcli.core.energy import class_log_probs
+from gmmcli.evaluate.intervals import BOOTSTRAP, percentiles, resampled, wilson_interval
+from gmmcli.types import Labels, Logits
 
 
-def accuracy_result(model: Classifier, dataset: Dataset, split: SplitName = "test") -> dict[str, Any]:
-    """Measure accuracy on a split; returns the dataset, split, n, protocol and values of a result object."""
-    images, labels = dataset.split(split).to(next(model.parameters()).device)
-    correct = int((predict(model, images).argmax(1) == labels).sum())
-    low, high = wilson_interval(correct, len(labels))
+def negative_log_likelihoods(log_probs: Logits, labels: Labels) -> Tensor:
+    """Return ``-log p(y|x)`` of each image, in nats."""
+    return -log_probs.gather(1, labels[:, None]).squeeze(1)
+
+
+def brier_scores(log_probs: Logits, labels: Labels) -> Tensor:
+    """Return ``sum_k (p(k|x) - [k = y])^2`` of each image (Brier 1950): 0 is certain and right, 2 certain and wrong."""
+    return (log_probs.exp() - torch.nn.functional.one_hot(labels, log_probs.shape[1])).square().sum(1)
+
+
+def means_over_images(log_probs: Logits, labels: Labels) -> dict[str, Any]:
+    """Return ``nll`` and ``brier``, each with its bootstrap interval."""
+    weights, values = resampled(len(labels)), dict[str, Any]()
+    for name, per_image in (("nll", negative_log_likelihoods(log_probs, labels)), ("brier", brier_scores(log_probs, labels))):
+        values[name] = float(per_image.mean())
+        values[f"{name}_ci95"] = percentiles(weights @ per_image / weights.sum(1))
+    return values
+
+
+def share(right: Tensor) -> dict[str, Any]:
+    """Return a share of images as a figure: n, accuracy, Wilson interval; both None for no images."""
+    n, successes = len(right), int(right.sum())
+    return {"n": n, "accuracy": successes / n if n else None, "ci95": list(wilson_interval(successes, n)) if n else None}
+
+
+def accuracy_values(logits: Logits, labels: Labels, gamma2: float, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Measure accuracy, NLL and Brier score of ``p(y|x)`` (Eq. 11), overall and by class.
+
+    Returns:
+        The values of an ``eval accuracy`` result; ``confusion[true][predicted]`` counts images.
+    """
+    predicted, n_classes = logits.argmax(1), len(class_names)
+    log_probs = class_log_probs(logits.double(), gamma2)
+    right = predicted == labels
+    overall = share(right)
     return {
-        "dataset": dataset.name,
-        "split": split,
-        "n": len(labels),
-        "protocol": {"interval": "Wilson 95%", "prediction": "argmax of the logits"},
-        "values": {"accuracy": correct / len(labels), "ci95": [low, high]},
+        "accuracy": overall["accuracy"],
+        "ci95": overall["ci95"],
+        **means_over_images(log_probs, labels),
+        "per_class": {name: share(right[labels == k]) for k, name in enumerate(class_names)},
+        "confusion": torch.bincount(labels * n_classes + predicted, minlength=n_classes**2).view(n_classes, n_classes).tolist(),
+    }
+
+
+def accuracy_protocol(gamma2: float) -> dict[str, Any]:
+    """How the figures of ``accuracy_values`` were made."""
+    return {
+        "prediction": "argmax of the logits",
+        "probabilities": "softmax of logits / gamma^2 in float64 (Eq. 11)",
+        "gamma2": gamma2,
+        "intervals": f"Wilson 95% for shares; else {BOOTSTRAP}",
     }

@@ -39,6 +39,7 @@ class Setup:
         except ValueError as error:
             raise RecipeError(f"compute.{error}", 'set compute.device = "auto"') from error
         dataset = recipe.data.source.load()
+        dataset.check_trainable()
         try:
             recipe.check(dataset.n_classes)
         except ValueError as error:

@@ -1,0 +1,164 @@
+"""``gmmc eval``: accuracy, calibrate, ood, generate, all."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gmmcli.cli import generate
+from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, answer, note, opened
+from gmmcli.errors import MissingPartError, RecipeError
+
+if TYPE_CHECKING:
+    from gmmcli.report.measure import Measured
+
+app = typer.Typer(no_args_is_help=True, help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
+app.command("generate", epilog=generate.EPILOG)(generate.generate_command)
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME",
+        help="Compare with interp, noise (uniform and gaussian), a dataset's name, celeba, folder:PATH or npz:PATH. Repeatable. "
+        "Default: interp, noise and the usual datasets.",
+        show_default=False,
+    ),
+]
+Scores = Annotated[
+    list[str] | None, typer.Option("--score", help="log_px, max_py, mass, distance. Repeatable. Default: all.", show_default=False)
+]
+
+
+@app.command("accuracy", epilog="Examples:\n\ngmmc eval accuracy\n\ngmmc eval accuracy --split validation --json")
+def accuracy_command(
+    data: Data = None,
+    split: SplitOption = "test",
+    n: N = None,
+    seed: Seed = 1,
+    out: Out = None,
+    best: Best = False,
+    run: RunName = None,
+    runs_dir: RunsDir = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure accuracy, NLL and Brier score, overall and by class; draws the confusion matrix."""
+    subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
+    from gmmcli.report import measure
+
+    show(measure.accuracy(subject, out=out, quiet=quiet), json)
+
+
+@app.command("calibrate", epilog="Examples:\n\ngmmc eval calibrate\n\ngmmc eval calibrate --out reliability.png")
+def calibrate_command(
+    data: Data = None,
+    split: SplitOption = "test",
+    n: N = None,
+    seed: Seed = 1,
+    out: Out = None,
+    best: Best = False,
+    run: RunName = None,
+    runs_dir: RunsDir = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure calibration at three scales: unit variance, the estimated gamma^2, and a temperature fitted on the validation split.
+
+    Draws the reliability diagram, and warns where the softmax is saturated.
+    """
+    subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
+    from gmmcli.report import measure
+
+    show(measure.calibrate(subject, out=out, quiet=quiet), json)
+
+
+@app.command("ood", epilog="Examples:\n\ngmmc eval ood\n\ngmmc eval ood --set interp --set npz:svhn.npz --set folder:faces --score log_px")
+def ood_command(
+    sets: Sets = None,
+    scores: Scores = None,
+    n: N = None,
+    seed: Seed = 1,
+    out: Out = None,
+    best: Best = False,
+    run: RunName = None,
+    runs_dir: RunsDir = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how well scores tell the run's test images from others: AUROC, AUPR, FPR at 95% TPR, with intervals and histograms.
+
+    High scores mean in-distribution. Other images are brought to the run's size and channels.
+
+    A set that is not to be had is reported as missing, and the others are measured.
+    """
+    from gmmcli.evaluate.scores import SCORES
+
+    if unknown := [score for score in scores or () if score not in SCORES]:
+        raise RecipeError(f"no score {unknown[0]!r}", f"give one of {', '.join(SCORES)}")
+    subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
+    from gmmcli.report import measure
+
+    show(measure.ood(subject, sets, scores or list(SCORES), out=out, quiet=quiet), json)
+
+
+@app.command("all", epilog="Example:\n\ngmmc eval all --json")
+def all_command(
+    sets: Sets = None,
+    n: N = None,
+    seed: Seed = 1,
+    best: Best = False,
+    run: RunName = None,
+    runs_dir: RunsDir = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure everything in one pass over the test images: accuracy, calibration, out-of-distribution, and the replay buffer's images.
+
+    Generation is measured in Inception's features where their weights are at hand, else in pixels; not at all without a buffer.
+    """
+    subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
+    from gmmcli.report import measure
+    from gmmcli.report.generate import generate as measure_generation
+
+    measure.tested(subject, quiet, mass=True)  # the one pass, which all that follow share
+    parts = [measure.accuracy(subject), measure.calibrate(subject), measure.ood(subject, sets, quiet=quiet)]
+    if subject.run.checkpoint(best).has("buffer"):
+        try:
+            asked = generate.asked(subject)
+        except MissingPartError as error:
+            note(f"{error.message}: generation is measured in pixels", quiet)
+            asked = generate.asked(subject, features="pixels")
+        parts.append(measure_generation(subject, asked, quiet=quiet))
+    results = {part.result["command"].removeprefix("eval "): part.result for part in parts}
+    whole = subject.result(
+        "eval all",
+        {name: result["protocol"] for name, result in results.items()},
+        {name: result["values"] for name, result in results.items()},
+    )
+    subject.run.save_result(whole)
+    if json:
+        for part in parts:
+            for warning in part.warnings:
+                note(f"warning: {warning}")
+        answer(whole)
+        return
+    for part in parts:
+        show(part, json=False)
+
+
+def show(measured: "Measured", json: bool) -> None:
+    """Answer with a result: its object, or its table and the paths of its pictures; warnings go to stderr."""
+    for warning in measured.warnings:
+        note(f"warning: {warning}")
+    if json:
+        answer(measured.result)
+        return
+    from rich.console import Console
+
+    from gmmcli.report.tables import result_table
+
+    Console(highlight=False).print(result_table(measured.result))
+    print("\n".join(map(str, measured.pictures)))

@@ -1,0 +1,128 @@
+"""``gmmc eval generate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, opened
+from gmmcli.errors import RecipeError
+
+if TYPE_CHECKING:
+    from gmmcli.evaluate.subject import Subject
+    from gmmcli.report.generate import Generation
+
+EPILOG = (
+    "Examples:\n\ngmmc eval generate --features pixels\n\ngmmc eval generate --n 10000 --reference train+test "
+    "--weights pt_inception-2015-12-05-6726825d.pth\n\ngmmc eval generate --from noise --n 640 --features digits_dis"
+)
+
+
+def asked(
+    subject: "Subject",
+    features: str = "inception",
+    judge: str | None = None,
+    origin: Literal["noise", "buffer"] = "buffer",
+    weights: Path | None = None,
+    runs_dir: Path | None = None,
+    **more: Any,
+) -> "Generation":
+    """The question as the options put it; what is missing for it is an error here, before anything is drawn."""
+    from gmmcli.evaluate.generation import inception_space, pixel_space, run_space
+    from gmmcli.evaluate.inception import load_inception
+    from gmmcli.evaluate.judge import ModelJudge, PixelJudge
+    from gmmcli.evaluate.samples import Draw
+    from gmmcli.evaluate.subject import Subject
+    from gmmcli.report.generate import Generation
+
+    device = next(subject.model.parameters()).device
+
+    def other(name: str) -> "Subject":
+        found = Subject.open(name, runs_dir, device=device)
+        if found.card.image_shape != subject.card.image_shape or found.card.class_names != subject.card.class_names:
+            raise RecipeError(f"run {found.run.id} knows other images or classes than {subject.run.id}", "take a run on the same data")
+        return found
+
+    if features == "inception":
+        space = inception_space(load_inception(weights).to(device))
+    elif features == "pixels":
+        space = pixel_space()
+    else:
+        space = run_space(other(features).run.id, other(features).model)
+    if judge:
+        chosen = other(judge)
+        ruling: ModelJudge | PixelJudge = ModelJudge(chosen.model, f"run {chosen.run.id}, step {chosen.step}")
+    else:
+        ruling = PixelJudge(subject.dataset.train, subject.seed)
+    return Generation(space, ruling, Draw(origin, seed=subject.seed), **more)
+
+
+def generate_command(
+    features: Annotated[
+        str, typer.Option("--features", metavar="SPACE", help="Where to compare: inception, pixels, or a run whose features to use.")
+    ] = "inception",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", help="pytorch-fid's Inception weights. Default: torch hub's cache. Never downloaded.", show_default=False
+        ),
+    ] = None,
+    origin: Origin = "buffer",
+    n: Annotated[
+        int | None, typer.Option("--n", min=2, help="Samples in all. Default: 10,000 of the buffer, 1,000 fresh ones.", show_default=False)
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", help="Measure these, an .npz of gmmc sample, and draw none.", show_default=False)
+    ] = None,
+    reference: Annotated[
+        Literal["train", "test", "train+test"], typer.Option("--reference", help="The real images to compare with.")
+    ] = "train",
+    stats: Annotated[
+        Path | None,
+        typer.Option("--stats", help="Reference statistics for the Frechet distance: pytorch-fid's .npz.", show_default=False),
+    ] = None,
+    save_stats: Annotated[
+        Path | None, typer.Option("--save-stats", help="Write the reference's statistics here, as pytorch-fid does.", show_default=False)
+    ] = None,
+    top_share: Annotated[
+        float, typer.Option("--top-share", min=0, max=1, help="Keep the most confident share of each predicted class, as the paper did.")
+    ] = 1.0,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge", metavar="RUN", help="A run that names the samples' classes. Default: an SVC on pixels.", show_default=False
+        ),
+    ] = None,
+    seed: Seed = 1,
+    out: Out = None,
+    best: Best = False,
+    run: RunName = None,
+    runs_dir: RunsDir = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure samples against real images: FID, KID, IS; precision, recall, density, coverage; label agreement; copies.
+
+    FID, KID and IS need pytorch-fid's Inception weights as a local file. In pixels or in a run's features no download is needed;
+    there the distances are called feature_fid and feature_kid.
+    """
+    from gmmcli.cli.evaluate import show
+    from gmmcli.report.generate import generate
+
+    subject = opened(run, runs_dir, device, quiet, best=best, seed=seed)
+    question = asked(
+        subject,
+        features,
+        judge,
+        origin,
+        weights,
+        runs_dir,
+        n=n,
+        samples=samples,
+        reference=reference,
+        stats=stats,
+        save_stats=save_stats,
+        top_share=top_share,
+    )
+    show(generate(subject, question, out=out, quiet=quiet), json)

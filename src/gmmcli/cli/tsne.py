@@ -1,0 +1,50 @@
+"""``gmmc tsne``."""
+
+from typing import Annotated
+
+import typer
+
+from gmmcli.cli.options import Best, Data, Device, Json, N, Origin, Out, Quiet, RunsDir, Seed, SplitOption, answer, opened
+from gmmcli.errors import RecipeError
+
+EPILOG = "Examples:\n\ngmmc tsne\n\ngmmc tsne --run digits_dis --run digits_gen --samples 200 --out fig1.png"
+
+
+def tsne_command(
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            help="Run by path, id or unique prefix; several stand side by side. Default: $GMMC_RUN, else the newest with a checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="So many samples of each run as well, drawn as crosses.")] = 0,
+    origin: Origin = "buffer",
+    data: Data = None,
+    split: SplitOption = "test",
+    n: N = 2000,
+    seed: Seed = 1,
+    out: Out = None,
+    best: Best = False,
+    runs_dir: RunsDir = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the features in the plane, by PCA and t-SNE, coloured by class; saves the coordinates and says how far to trust them."""
+    names: list[str | None] = [*runs] if runs else [None]
+    subjects = [opened(name, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed) for name in names]
+    if len({subject.card.class_names for subject in subjects}) > 1:
+        raise RecipeError("these runs know different classes", "draw them one by one")
+    from gmmcli.cli.evaluate import show
+    from gmmcli.evaluate.samples import Draw
+    from gmmcli.report.embed import tsne
+
+    measured = tsne(subjects, samples=Draw(origin, seed=seed), n_samples=samples, seed=seed, out=out, quiet=quiet)
+    if json:
+        first = measured[0].result
+        answer(first if len(measured) == 1 else first | {"runs": [one.result for one in measured]})
+        return
+    for one in measured:
+        show(one, json=False)

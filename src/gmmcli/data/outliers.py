@@ -1,0 +1,126 @@
+"""Sets of images that a model was not trained on, brought to its image size."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gmmcli.data.dataset import Dataset
+from gmmcli.data.folder import Folder
+from gmmcli.data.sources import NAMED, parse_source
+from gmmcli.errors import DataError, RecipeError
+from gmmcli.rng import stream
+from gmmcli.types import RawImages
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
+CELEBA = "celeba"
+MADE = ("interp", "uniform", "gaussian")
+CELEBA_TEST = 19_962  # the last images are its test partition
+COMPANY = 100  # images in a batch of JEM's evaluation
+
+
+class Outliers(NamedTuple):
+    """Byte images of the model's own shape, and how they came to it."""
+
+    images: RawImages
+    about: str
+
+
+def default_sets(dataset: Dataset, source_kind: str) -> list[str]:
+    """The sets to compare with when none is named: made ones, and the usual real ones of as many channels."""
+    real = ["svhn", "cifar10", "cifar100", CELEBA] if dataset.shape[0] == 3 else ["mnist", "digits"]
+    return [*MADE, *(name for name in real if name != source_kind)]
+
+
+def outliers(name: str, dataset: Dataset, seed: int) -> Outliers:
+    """Make or load a set by its name.
+
+    Args:
+        name: ``interp``, ``uniform``, ``gaussian``, a dataset's name, ``celeba``, ``folder:PATH`` or ``npz:PATH``.
+        dataset: the in-distribution data; its test images are what interp interpolates and what sizes are matched to.
+        seed: of what is drawn.
+
+    Raises:
+        DataError: the set is not to be had here.
+        RecipeError: there is no such set.
+    """
+    test = dataset.test.images
+    match name:
+        case "interp":
+            return Outliers(
+                interpolated(test, seed), "JEM's Interp: means of two test images, of neighbouring batches of a shuffled test set"
+            )
+        case "uniform":
+            return Outliers(_uniform(test, seed), "every pixel uniform over 0..255")
+        case "gaussian":
+            return Outliers(_gaussian(test, seed), "every pixel Gaussian, with its channel's mean and std over the test set, clamped")
+    channels, size, _ = dataset.shape
+    if name == CELEBA:
+        return _fitted(_celeba(), channels, size, CELEBA_TEST)
+    try:
+        source = parse_source(name)
+    except RecipeError as error:
+        made = ", ".join((*MADE, CELEBA, *NAMED))
+        raise RecipeError(f"no set of images {name!r}", f"give one of {made}, folder:PATH, npz:PATH") from error
+    if isinstance(source, Folder):
+        return _fitted(source, channels, size)
+    return matched(source.load().test.images, dataset.shape)
+
+
+def interpolated(images: RawImages, seed: int) -> RawImages:
+    """Return JEM's Interp: the images shuffled, in batches of 100, each averaged with its counterpart of the batch before.
+
+    The first batch has none before it: of n images, n - 100 come out (9,900 of CIFAR-10). Sets of less than 200 are halved.
+    """
+    company = min(COMPANY, len(images) // 2)
+    shuffled = images[torch.randperm(len(images), generator=stream("cpu", seed, "interp"))].float()
+    return ((shuffled[company:] + shuffled[:-company]) / 2).round().byte()
+
+
+def _uniform(images: RawImages, seed: int) -> RawImages:
+    return torch.randint(256, images.shape, generator=stream("cpu", seed, "uniform"), dtype=torch.uint8)
+
+
+def _gaussian(images: RawImages, seed: int) -> RawImages:
+    std, mean = torch.std_mean(images.float(), dim=(0, 2, 3), keepdim=True)
+    noise = torch.randn(images.shape, generator=stream("cpu", seed, "gaussian"))
+    return (mean + std * noise).round().clamp(0, 255).byte()
+
+
+def _fitted(folder: Folder, channels: int, size: int, last: int = 0) -> Outliers:
+    fitted = replace(folder, channels=cast(Literal[1, 3], channels), size=size)
+    return Outliers(fitted.pictures(last), f"shorter side resized to {size}, centre crop, {'grey' if channels == 1 else 'RGB'}")
+
+
+def _celeba() -> Folder:
+    for place in ("data/celeba/img_align_celeba", "data/celeba/img_align_celeba.zip"):
+        if Path(place).exists():
+            return Folder(path=place)
+    raise DataError(
+        "celeba is not in data/celeba, and gmmc never downloads it",
+        "put its aligned images (img_align_celeba or img_align_celeba.zip, 1.4 GB) there from the CelebA project's page",
+    )
+
+
+def matched(images: RawImages, shape: tuple[int, int, int]) -> Outliers:
+    """Bring images to a model's channels and size: luma or repeated grey, antialiased bilinear."""
+    channels, height, width = shape
+    about = [f"{images.shape[2]} x {images.shape[3]} x {images.shape[1]} as they are"]
+    if images.shape[1] != channels:
+        about.append("grey by luma" if channels == 1 else "grey repeated to RGB")
+        images = _grey(images) if channels == 1 else images.expand(-1, channels, -1, -1)
+    if images.shape[2:] != (height, width):
+        about.append(f"resized to {height} x {width}")
+        parts = [
+            F.interpolate(part.float(), (height, width), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+            for part in torch.split(images, 1000)
+        ]
+        images = torch.cat(parts)
+    return Outliers(images, ", ".join(about))
+
+
+def _grey(images: RawImages) -> Tensor:
+    return (images.float() * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True).round().byte()

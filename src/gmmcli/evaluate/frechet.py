@@ -1,0 +1,86 @@
+"""Distances between two sets of features, and the Inception score."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmmcli.errors import DataError
+from gmmcli.types import Features
+from gmmcli.vision import torchvision
+
+SUBSETS, SUBSET_SIZE = 100, 1000
+SPLITS = 10
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (feature) and covariance (feature, feature) of a set of features, in float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features: Features) -> "Moments":
+        """Estimate them; ValueError for fewer than two images."""
+        if len(features) < 2:
+            raise ValueError(f"a covariance needs two images or more, not {len(features)}")
+        return cls(features.double().mean(0), features.double().T.cov().view(features.shape[1], features.shape[1]))
+
+    def save(self, path: Path) -> None:
+        """Write them as pytorch-fid does: ``mu`` and ``sigma`` in an .npz."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(file, mu=self.mean.numpy(), sigma=self.covariance.numpy())
+
+    @classmethod
+    def load(cls, path: Path, dim: int) -> "Moments":
+        """Read pytorch-fid's statistics; DataError where they are none, or of another feature space."""
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                mean, covariance = (torch.from_numpy(archive[key]).double() for key in ("mu", "sigma"))
+        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{path} cannot be read as pytorch-fid statistics ({error})", "it should be an .npz with mu and sigma"
+            ) from error
+        if mean.shape != (dim,) or covariance.shape != (dim, dim):
+            raise DataError(f"{path} has statistics of {tuple(mean.shape)} features, this space has {dim}", "make them in the same space")
+        return cls(mean, covariance)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Return ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2)``, FID in Inception's features (Heusel et al. 2017).
+
+    The trace of the root comes from symmetric eigenproblems, ``tr (S_a^1/2 S_b S_a^1/2)^1/2``: real by construction, also
+    for singular covariances, where a general matrix root has failed many users of other tools.
+    """
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root = vectors * values.clamp(min=0).sqrt()
+    inner = torch.linalg.eigvalsh(root.T @ b.covariance @ root)
+    trace = a.covariance.trace() + b.covariance.trace() - 2 * inner.clamp(min=0).sqrt().sum()
+    return max(0.0, float((a.mean - b.mean).square().sum() + trace))
+
+
+def kernel_distance(a: Features, b: Features, seed: int) -> tuple[float, float]:
+    """Return mean and std of the unbiased MMD^2 with a cubic kernel over subsets: KID in Inception's features (Binkowski et al. 2018)."""
+    torchvision("transforms")  # torchmetrics imports it
+    from torchmetrics.image.kid import poly_mmd
+
+    size = min(SUBSET_SIZE, len(a), len(b))
+    rng = torch.Generator().manual_seed(seed)
+    pick = [(torch.randperm(len(a), generator=rng)[:size], torch.randperm(len(b), generator=rng)[:size]) for _ in range(SUBSETS)]
+    values = torch.stack([poly_mmd(a[i].double(), b[j].double()) for i, j in pick])
+    return float(values.mean()), float(values.std(correction=0))
+
+
+def inception_score(probs: Tensor) -> tuple[float, float]:
+    """Return mean and std over ten splits of ``exp E KL(p(y|x) || p(y))`` (Salimans et al. 2016), splits in the given order."""
+    scores = []
+    for part in probs.double().chunk(min(SPLITS, len(probs))):
+        divergence = (part * (part.clamp(min=1e-300).log() - part.mean(0).clamp(min=1e-300).log())).sum(1)
+        scores.append(divergence.mean().exp())
+    values = torch.stack(scores)
+    return float(values.mean()), float(values.std(correction=0))

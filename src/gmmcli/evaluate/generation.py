@@ -1,0 +1,93 @@
+"""How good samples are, against real images."""
+
+from collections.abc import Callable
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmmcli.core.classifier import Classifier
+from gmmcli.evaluate.frechet import SPLITS, SUBSET_SIZE, SUBSETS, Moments, frechet_distance, inception_score, kernel_distance
+from gmmcli.evaluate.inception import Inception
+from gmmcli.evaluate.judge import pixels
+from gmmcli.evaluate.manifold import K, manifold_values
+from gmmcli.evaluate.predict import outputs
+from gmmcli.evaluate.scores import log_odds
+from gmmcli.types import Features, Logits, RawImages
+
+MOST = 10_000  # images of either kind in the figures of nearest neighbours
+FEW = 2_048  # a covariance of Inception's features from fewer images is singular
+
+
+class Space(NamedTuple):
+    """Where images are compared: a map to features, and what it is."""
+
+    name: str
+    about: str
+    embed: Callable[[RawImages], Features]
+    class_probs: Callable[[Features], Tensor] | None = None
+    """Inception's class probabilities, for its score."""
+
+
+def pixel_space() -> Space:
+    """The pixels themselves."""
+    return Space("pixels", "pixels in [-1, 1]", lambda images: torch.from_numpy(pixels(images)))
+
+
+def run_space(name: str, model: Classifier) -> Space:
+    """The features of a run's model."""
+    return Space(f"run:{name}", f"features of run {name}", lambda images: outputs(model, images).features)
+
+
+def inception_space(network: Inception) -> Space:
+    """Inception's pooled features: where FID is FID."""
+    return Space("inception", f"pytorch-fid's Inception, weights sha256 {network.sha256}", network.features, network.class_probs)
+
+
+def most_confident(logits: Logits, top_share: float) -> Tensor:
+    """Return the positions of the most confident share of each predicted class: the filter behind the paper's FID."""
+    predicted, order = logits.argmax(1), log_odds(logits).argsort(descending=True)
+    own = [order[predicted[order] == k] for k in range(logits.shape[1])]
+    return torch.cat([positions[: ceil(top_share * len(positions))] for positions in own]).sort().values
+
+
+def distance_values(space: Space, samples: Features, reference: Features, moments: Moments | None, seed: int) -> dict[str, Any]:
+    """Return Frechet and kernel distance of samples to a reference; called FID and KID in Inception's space only.
+
+    Args:
+        space: where the features are from.
+        samples: features of the samples.
+        reference: features of the reference images.
+        moments: reference statistics to use instead of the reference's own in the Frechet distance.
+        seed: of the kernel distance's subsets.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    frechet = frechet_distance(Moments.of(samples), moments or Moments.of(reference))
+    kernel, kernel_std = kernel_distance(samples, reference, seed)
+    if space.class_probs is None:
+        return {"feature_fid": frechet, "feature_kid": kernel, "feature_kid_std": kernel_std}
+    mean, std = inception_score(space.class_probs(samples))
+    return {"fid": frechet, "kid": kernel, "kid_std": kernel_std, "is_mean": mean, "is_std": std}
+
+
+def neighbour_values(samples: Features, reference: Features, seed: int) -> dict[str, float]:
+    """Return precision, recall, density and coverage, on at most 10,000 of either."""
+    chosen = [few[np.random.default_rng(seed).permutation(len(few))[:MOST]] for few in (reference.numpy(), samples.numpy())]
+    return manifold_values(*chosen)
+
+
+def generation_protocol(space: Space, n_reference: int) -> dict[str, Any]:
+    """How the figures were made."""
+    return {
+        "space": space.name,
+        "features": space.about,
+        "images": "rounded to bytes",
+        "n_reference": n_reference,
+        "kid": f"cubic kernel, unbiased, {SUBSETS} subsets of at most {SUBSET_SIZE} images",
+        "is": f"{SPLITS} splits, samples shuffled" if space.class_probs else None,
+        "neighbours": f"k = {K}, at most {MOST:,} images of either kind",
+    }

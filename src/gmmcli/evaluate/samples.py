@@ -1,0 +1,86 @@
+"""Samples of a run: fresh chains from noise, or the replay buffer as training left it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from gmmcli.core.buffer import decode
+from gmmcli.core.chains import fresh_samples
+from gmmcli.errors import RecipeError
+from gmmcli.rng import stream
+from gmmcli.run import Run
+from gmmcli.types import Images, Labels
+
+CHUNK = 256  # chains at a time; each is independent of its company
+Origin = Literal["noise", "buffer"]
+
+
+class Samples(NamedTuple):
+    """Images in the model range, the classes they were drawn for, and how."""
+
+    images: Images
+    labels: Labels
+    protocol: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How to draw: everything left out is as the recipe says and as training left it."""
+
+    origin: Origin = "noise"
+    steps: int | None = None
+    step_size: float | None = None
+    noise: float | None = None
+    seed: int = 1
+
+    def __call__(
+        self,
+        run: Run,
+        classes: Sequence[int],
+        n: int,
+        best: bool = False,
+        device: torch.device | str = "cpu",
+        at: Callable[[int], None] = lambda _: None,
+    ) -> Samples:
+        """Draw n images of each class, class by class.
+
+        Args:
+            run: whose.
+            classes: their indices.
+            n: images of each.
+            best: the weights of the best validation accuracy instead of the last.
+            device: where the chains run.
+            at: told how many images are done.
+
+        Raises:
+            RecipeError: the buffer holds fewer, or a fresh chain's option was given with it.
+            RunError: there is no buffer.
+        """
+        labels = torch.tensor(classes).repeat_interleave(n)
+        if self.origin == "buffer":
+            if any(option is not None for option in (self.steps, self.step_size, self.noise)):
+                raise RecipeError("--steps, --step-size and --noise shape fresh chains", "leave them out with --from buffer")
+            return Samples(self._from_buffer(run, classes, n), labels, {"from": "buffer", "seed": self.seed})
+        card = run.card(best)
+        chains = card.recipe.chains if self.noise is None else replace(card.recipe.chains, fresh_noise_std=self.noise)
+        reached = run.step_size()
+        size = self.step_size or (float(reached) if reached is not None else chains.sampler.step_size)
+        steps = self.steps or chains.lifetime
+        model, step_size = run.model(best, device), torch.tensor(size, device=device)
+        parts = []
+        for i, part in enumerate(torch.split(labels, CHUNK)):
+            generator = stream(device, self.seed, "sample", i)
+            parts.append(fresh_samples(model, chains, part.to(device), card.image_shape, generator, steps, step_size).cpu())
+            at(min(len(labels), (i + 1) * CHUNK))
+        protocol = {"from": "noise", "steps": steps, "step_size": size, "noise_std": chains.fresh_noise_std, "seed": self.seed}
+        return Samples(torch.cat(parts), labels, protocol)
+
+    def _from_buffer(self, run: Run, classes: Sequence[int], n: int) -> Images:
+        """Random slots of each class, none twice."""
+        buffer = run.buffer()
+        if n > buffer.slots:
+            raise RecipeError(f"--n {n} is more than the buffer's {buffer.slots} images a class", "ask for fewer, or use --from noise")
+        slots = [torch.randperm(buffer.slots, generator=stream("cpu", self.seed, "slots", k))[:n] for k in classes]
+        return torch.cat([decode(buffer.images[k, chosen]) for k, chosen in zip(classes, slots, strict=True)])

@@ -1,0 +1,132 @@
+"""What is evaluated: a checkpoint of a run, and the images it is asked about."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gmmcli.core.classifier import Classifier
+from gmmcli.data.dataset import Dataset, Split, SplitName
+from gmmcli.data.sources import parse_source
+from gmmcli.errors import RecipeError, RunError
+from gmmcli.evaluate.predict import Outputs, outputs
+from gmmcli.rng import stream
+from gmmcli.run import ModelCard, Run, open_run
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and its questions."""
+
+    run: Run
+    step: int
+    card: ModelCard
+    model: Classifier
+    dataset: Dataset
+    split: SplitName
+    n: int | None = None
+    """At most so many images, drawn by ``seed``; all by default."""
+    seed: int = 1
+    foreign: bool = False
+    """The dataset is another than the run's own."""
+    best: bool = False
+    """The checkpoint of the best validation accuracy instead of the last."""
+    _passes: dict[str, Outputs] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        run: str | Path | None = None,
+        runs_dir: Path | None = None,
+        *,
+        best: bool = False,
+        device: torch.device | str = "cpu",
+        data: str | None = None,
+        split: SplitName = "test",
+        n: int | None = None,
+        seed: int = 1,
+    ) -> "Subject":
+        """Open a run as ``open_run`` does, and its own data or, by ``data = NAME|KIND:PATH``, other images of the same kind.
+
+        Raises:
+            RecipeError: other images whose size or number of classes is not the run's.
+            RunError, CheckpointError, DataError: the run or the data is not to be had.
+        """
+        chosen = open_run(run, runs_dir)
+        card, checkpoint = chosen.card(best), chosen.checkpoint(best)
+        dataset = (parse_source(data) if data else chosen.recipe.data.source).load()
+        if dataset.shape != card.image_shape:
+            raise RecipeError(
+                f"{dataset.name} has images of {_size(dataset.shape)}, run {chosen.id} takes {_size(card.image_shape)}", FITTING
+            )
+        if dataset.n_classes != len(card.class_names):
+            raise RecipeError(f"{dataset.name} has {dataset.n_classes} classes, run {chosen.id} knows {len(card.class_names)}", FITTING)
+        return cls(chosen, checkpoint.step, card, chosen.model(best, device), dataset, split, n, seed, bool(data), best)
+
+    @cached_property
+    def images(self) -> Split:
+        """The images asked about, with their labels."""
+        return self._some(self.dataset.split(self.split))
+
+    @cached_property
+    def validation(self) -> Split:
+        """The run's own validation images."""
+        own = self.run.recipe.data.source.load() if self.foreign else self.dataset
+        return own.validation
+
+    def _some(self, split: Split) -> Split:
+        return split.take(chosen(len(split.labels), self.n, self.seed).numpy())
+
+    @property
+    def gamma2(self) -> float:
+        """The model's estimated variance; RunError before the end of training, where it is estimated."""
+        if self.model.gamma2 is None:
+            raise RunError(
+                f"run {self.run.id} has no gamma^2 at step {self.step}: it is estimated when training ends",
+                f"finish it first: gmmc train --resume --run {self.run.path}",
+            )
+        return self.model.gamma2
+
+    def outputs(self, *, mass: bool = False, at: Callable[[int], None] = lambda _: None) -> Outputs:
+        """What the model says of the images, with the gradients of log p(x) where ``mass`` is asked for; taken once and kept."""
+        kept = self._passes.get("mass") or (None if mass else self._passes.get("plain"))
+        if kept is None:
+            kept = outputs(self.model, self.images.images, self.gamma2 if mass else None, at)
+            self._passes["mass" if mass else "plain"] = kept
+        return kept
+
+    def result(self, command: str, protocol: dict[str, Any], values: dict[str, Any], n: int | None = None) -> dict[str, Any]:
+        """A result object of this subject (docs/run-directory.md)."""
+        return {
+            "schema": 1,
+            "command": command,
+            "run": self.run.id,
+            "step": self.step,
+            "dataset": self.dataset.name,
+            "split": self.split,
+            "n": len(self.images.labels) if n is None else n,
+            "protocol": protocol,
+            "values": values,
+        }
+
+    def name(self, command: str) -> str:
+        """What a result is saved as: the command, and where it is not about the run's own test images, what it is about."""
+        about = [Path(self.dataset.name).name] * self.foreign + [self.split] * (self.foreign or self.split != "test")
+        return " ".join([command, *about])
+
+
+FITTING = "evaluate a run trained on images like these; gmmc eval ood compares with images of any kind"
+
+
+def chosen(total: int, n: int | None, seed: int) -> torch.Tensor:
+    """Return the positions of at most n of so many images, drawn by the seed, in their order."""
+    if n is None or n >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=stream("cpu", seed, "subset"))[:n].sort().values
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return f"{shape[1]} x {shape[2]} x {shape[0]}"

@@ -1,0 +1,142 @@
+"""The evaluation of samples, whole: drawn or read, measured, saved and pictured."""
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from gmmcli.data.dataset import Dataset
+from gmmcli.data.pictures import save_grid
+from gmmcli.errors import DataError, RecipeError
+from gmmcli.evaluate.frechet import Moments
+from gmmcli.evaluate.generation import FEW, MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
+from gmmcli.evaluate.judge import Judge, agreement_values, pixels
+from gmmcli.evaluate.manifold import memorisation_values, nearest
+from gmmcli.evaluate.predict import outputs
+from gmmcli.evaluate.samples import Draw, Samples
+from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.report.measure import Measured, progress
+from gmmcli.types import RawImages, to_bytes, to_model
+
+Reference = Literal["train", "test", "train+test"]
+SHOWN, ROWS = 5, 20  # neighbours in a row of the picture, and rows
+DEFAULT_N = {"buffer": 10_000, "noise": 1_000}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is asked about samples."""
+
+    space: Space
+    judge: Judge
+    draw: Draw
+    n: int | None = None
+    """Samples in all, as many of each class; by default 10,000 from the buffer or what it holds, 1,000 fresh ones."""
+    samples: Path | None = None
+    """Judge these, an .npz of ``gmmc sample``, instead of drawing any."""
+    reference: Reference = "train"
+    stats: Path | None = None
+    """Reference statistics for the Frechet distance, pytorch-fid's .npz, instead of the reference images'."""
+    save_stats: Path | None = None
+    """Where to write the reference images' statistics."""
+    top_share: float = 1.0
+    """Keep only so large a share of each predicted class, the most confident, as the paper did."""
+
+
+def generate(subject: Subject, asked: Generation, *, out: Path | None = None, quiet: bool = True) -> Measured:
+    """Samples against real images: distances, manifold, label agreement, and whether they are copies of training images."""
+    space, dataset = asked.space, subject.dataset
+    images, labels, how = _samples(subject, asked, quiet)
+    raw = to_bytes(images)
+    if asked.top_share < 1:
+        kept = most_confident(outputs(subject.model, raw).logits, asked.top_share)
+        raw, labels = raw[kept], labels[kept]
+    if len(raw) < 2:
+        raise RecipeError(f"{len(raw)} sample is too few to measure", "draw two at least; a trustworthy FID wants 10,000")
+    reference = _reference(dataset, asked.reference)
+    with progress("features", 2, quiet) as at:
+        embedded = space.embed(raw)
+        at(1)
+        real = space.embed(reference)
+        at(2)
+    moments = Moments.load(asked.stats, embedded.shape[1]) if asked.stats else None
+    if asked.save_stats:
+        Moments.of(real).save(asked.save_stats)
+    values: dict[str, Any] = distance_values(space, embedded, real, moments, subject.seed)
+    values |= neighbour_values(embedded, real, subject.seed)
+    values |= agreement_values(asked.judge, raw, labels, dataset.test, subject.card.class_names)
+    train = dataset.train.images[chosen(len(dataset.train.images), MOST, subject.seed)]
+    some = chosen(len(raw), MOST, subject.seed)
+    values["memorisation"] = memorisation_values(pixels(raw[some]), pixels(dataset.test.images[:MOST]), pixels(train))
+    protocol = generation_protocol(space, len(reference)) | {
+        "samples": how,
+        "filter": f"the most confident {asked.top_share:.0%} of each predicted class" if asked.top_share < 1 else "none",
+        "reference": asked.stats.name if asked.stats else f"{dataset.name} {asked.reference}",
+        "memorisation": f"pixel distances to {len(train):,} training images",
+    }
+    result = subject.result("eval generate", protocol, values, n=len(raw))
+    subject.run.save_result(result, subject.name("eval generate"), samples=raw.numpy(), labels=labels.numpy())
+    picture = out or subject.run.path / "figures" / "eval-generate-neighbours.png"
+    _neighbours(raw, labels, train, subject, picture)
+    return Measured(result, [picture], _warnings(len(raw), space, asked))
+
+
+def _warnings(n: int, space: Space, asked: Generation) -> list[str]:
+    warnings = []
+    if n < FEW and space.class_probs:
+        warnings.append(f"{n} samples are few: FID grows as n falls, and below {FEW:,} the covariance is singular; compare at equal n only")
+    if asked.top_share < 1:
+        warnings.append(
+            f"only the most confident {asked.top_share:.0%} of the samples were measured, as the paper did; compare with nobody else"
+        )
+    return warnings
+
+
+def _reference(dataset: Dataset, which: Reference) -> RawImages:
+    """The real images to compare with; train and validation together are what others call the training set."""
+    train = torch.cat([dataset.train.images, dataset.validation.images])
+    return {"train": train, "test": dataset.test.images, "train+test": torch.cat([train, dataset.test.images])}[which]
+
+
+def _samples(subject: Subject, asked: Generation, quiet: bool) -> Samples:
+    if asked.samples:
+        return _read(asked.samples, subject)
+    n_classes, origin = len(subject.card.class_names), asked.draw.origin
+    n = asked.n or DEFAULT_N[origin]
+    each = ceil(n / n_classes)
+    if origin == "buffer" and asked.n is None:
+        each = min(each, subject.run.buffer().slots)
+    device = next(subject.model.parameters()).device
+    with progress("chains", each * n_classes, quiet) as at:
+        drawn = asked.draw(subject.run, range(n_classes), each, subject.best, device, at)
+    kept = chosen(len(drawn.labels), asked.n, subject.seed)
+    return Samples(drawn.images[kept], drawn.labels[kept], drawn.protocol)
+
+
+def _read(path: Path, subject: Subject) -> Samples:
+    """Samples that `gmmc sample --format npz` wrote."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            images, labels = torch.from_numpy(archive["images"]), torch.from_numpy(archive["labels"]).long()
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as samples ({error})", "write them with gmmc sample --format npz") from error
+    channels, height, width = subject.card.image_shape
+    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels) or labels.shape != (len(images),):
+        raise DataError(
+            f"{path} has images of shape {tuple(images.shape)} and {len(labels)} labels, "
+            f"run {subject.run.id} makes bytes of (n, {height}, {width}, {channels})",
+            "give samples of this run, or of one on the same data",
+        )
+    return Samples(to_model(images.permute(0, 3, 1, 2)), labels, {"from": str(path)})
+
+
+def _neighbours(samples: RawImages, labels: torch.Tensor, train: RawImages, subject: Subject, path: Path) -> None:
+    """Draw one sample a class, each before its nearest training images."""
+    first = [int((labels == k).nonzero()[0]) for k in range(len(subject.card.class_names)) if bool((labels == k).any())][:ROWS]
+    near = nearest(pixels(samples[first]), pixels(train), SHOWN)[1]
+    names = subject.card.class_names
+    rows = [(names[int(labels[i])], to_model(torch.cat([samples[i : i + 1], train[found]]))) for i, found in zip(first, near, strict=True)]
+    save_grid(rows, path, f"{subject.card.recipe.name}: a sample (first column) and its nearest training images")

@@ -1,0 +1,116 @@
+"""Results as tables on a terminal."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+SHARES = {
+    "accuracy",
+    "ece",
+    "mce",
+    "ace",
+    "saturated",
+    "precision",
+    "recall",
+    "coverage",
+    "label_agreement",
+    "judge_accuracy",
+    "copies",
+    "clean_accuracy",
+    "success_rate",
+}
+SHARES |= {"trustworthiness", "knn_accuracy", "knn_accuracy_features"}
+
+
+def figure(name: str, values: dict[str, Any]) -> str:
+    """Return a figure with its interval in brackets, shares in percent."""
+
+    def number(value: float) -> str:
+        if name in SHARES:
+            return f"{100 * value:.2f}"
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+
+    interval = values.get(f"{name}_ci95") or (values.get("ci95") if name == "accuracy" else None)
+    spread = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
+    return number(values[name]) + ("%" if name in SHARES else "") + spread
+
+
+def result_table(result: dict[str, Any]) -> Group:
+    """Return a result for the terminal: a line that names command, run, step, data and n, then its table."""
+    about = f"{result['command']}: run {result['run']}, step {result['step']:,}, {result['dataset']} {result['split']}, n = {result['n']:,}"
+    return Group(Text(about, style="bold"), *FILLED.get(result["command"], _plain)(result["values"]))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _plain(values: dict[str, Any]) -> list[Table]:
+    table = _table("figure", "value [95% interval]")
+    for name, value in values.items():
+        if isinstance(value, float):
+            table.add_row(name, figure(name, values))
+        elif isinstance(value, dict) and all(isinstance(inner, float) for inner in value.values()):
+            for inner in value:
+                table.add_row(inner, figure(inner, value))
+        elif isinstance(value, str):
+            table.add_row(name, value)
+    return [table]
+
+
+def _accuracy(values: dict[str, Any]) -> list[Table]:
+    (table,) = _plain({key: value for key, value in values.items() if key not in ("per_class", "confusion")})
+    for name, row in values["per_class"].items():
+        table.add_row(f"  class {name}", f"{figure('accuracy', row)}, n = {row['n']:,}" if row["n"] else "no images")
+    return [table]
+
+
+def _calibrate(values: dict[str, Any]) -> list[Table]:
+    table = _table("", *values["variants"])
+    table.add_row("scale", *(f"{variant['scale']:.4g}" for variant in values["variants"].values()))
+    for key in ("ece", "mce", "ace", "nll", "brier", "saturated"):
+        table.add_row(key, *(figure(key, variant) for variant in values["variants"].values()))
+    return [table]
+
+
+def _ood(values: dict[str, Any]) -> list[Table | Text]:
+    table = _table("set", "score", "AUROC", "AUPR in", "AUPR out", "FPR95")
+    for name, scores in values.items():
+        for i, (score, row) in enumerate(scores.items() if "missing" not in scores else ()):
+            interval = f"{row['auroc']:.3f} [{row['auroc_ci95'][0]:.3f}, {row['auroc_ci95'][1]:.3f}]"
+            table.add_row("" if i else name, score, interval, *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95")))
+    return [table, *(Text(f"missing: {scores['missing']}; {scores['hint']}") for scores in values.values() if "missing" in scores)]
+
+
+def _attack(values: dict[str, Any]) -> list[Table | Text]:
+    table = _table("eps", "accuracy [95% interval]", "zero gradients")
+    table.add_row("0", figure("accuracy", {"accuracy": values["clean_accuracy"], "ci95": values["clean_ci95"]}), "")
+    for eps, row in values["eps"].items():
+        zero = row["zero_gradient_share"]
+        table.add_row(f"{eps} = {row['eps']:.4f}", figure("accuracy", row), "" if zero is None else f"{100 * zero:.1f}%")
+    return [table]
+
+
+def _audit(values: dict[str, Any]) -> list[Table | Text]:
+    table = _table("", *values["worst_case"])
+    rows = {"worst case": values["worst_case"]} | values["attacks"]
+    for name, row in rows.items():
+        table.add_row(name, *(f"{100 * row[eps]['accuracy']:.1f}" if eps in row else "" for eps in values["worst_case"]))
+    found = [Text(f"{'FIRED' if verdict['fired'] else 'clear'}  {verdict['name']}: {verdict['why']}") for verdict in values["verdicts"]]
+    return [table, *found, Text(values["sentence"], style="bold")]
+
+
+FILLED: dict[str, Callable[[dict[str, Any]], Sequence[Table | Text]]] = {
+    "eval accuracy": _accuracy,
+    "eval calibrate": _calibrate,
+    "eval ood": _ood,
+    "attack audit": _audit,
+    **{f"attack {kind}": _attack for kind in ("fgsm", "pgd", "apgd", "square")},
+}
