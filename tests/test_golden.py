@@ -38,6 +38,7 @@ MODES = {
     "dis": (f"stages=[{REGRESSION},{REGRESSION}]",),
     "gen": (f"stages=[{PLAIN}]",),
     "joint": (f"stages=[{REGRESSION},{CONTRASTIVE}]",),
+    "jem": ('stages=[{epochs=2,objective={kind="jem"}}]', "model.head.kind=linear", "chains.target.kind=marginal"),
     "injected": (f"stages=[{PLAIN}]", "chains.target.kind=injected-latent", "chains.target.std=0.1"),
 }
 

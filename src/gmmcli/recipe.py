@@ -20,7 +20,7 @@ from gmmcli.core.compute import Compute
 from gmmcli.core.heads import Linear
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, Objective
 from gmmcli.core.optim import Adam
-from gmmcli.core.targets import Conditional
+from gmmcli.core.targets import Conditional, Marginal
 from gmmcli.data.loader import Data
 from gmmcli.errors import RecipeError
 from gmmcli.types import Count, Natural, Positive
@@ -97,9 +97,9 @@ class Recipe:
                 raise ValueError("objective center-regression needs class means, which a linear head does not have; use cross-entropy")
             if isinstance(stage.objective, ContrastiveDivergence) and stage.objective.margin:
                 raise ValueError("margin bounds energies that are never negative; with a linear head they may be: set margin = 0")
-        if self.needs_chains and not isinstance(self.chains.target, Conditional):
+        if self.needs_chains and not isinstance(self.chains.target, Conditional | Marginal):
             raise ValueError(
-                f"chains.target {self.chains.target.kind} needs class means, which a linear head does not have; use conditional"
+                f"chains.target {self.chains.target.kind} needs class means, which a linear head does not have; use conditional or marginal"
             )
 
     @property

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.heads import MaxMahalanobisHead
-from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, Objective
+from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel, Objective
 from gmmcli.types import Batch, Negatives
 
 REAL, SAMPLED = 6, 4
@@ -148,7 +148,9 @@ def test_cross_entropy_gradient_to_logits_is_probability_less_truth(model: Class
     torch.testing.assert_close(kept[0].grad, expected)
 
 
-@pytest.mark.parametrize("objective", [CrossEntropy(), CenterRegression(), ContrastiveDivergence(), ContrastiveDivergence(margin=2.0)])
+@pytest.mark.parametrize(
+    "objective", [CrossEntropy(), CenterRegression(), ContrastiveDivergence(), ContrastiveDivergence(margin=2.0), JointEnergyModel()]
+)
 def test_parts_are_detached_and_count_only_real_images(objective: Objective, model: Classifier, batch: Batch, negatives: Negatives) -> None:
     total, parts = objective(model, batch, negatives)
     assert total.requires_grad and not any(part.requires_grad for part in parts.values())
@@ -163,3 +165,34 @@ def test_contrastive_parts_are_both_mean_energies(model: Classifier, batch: Batc
     sampled, _ = model.backbone.by_hand(negatives.images, negatives.labels)  # logged as they are, not as they are bounded
     assert math.isclose(parts["energy_data"], real.mean(), rel_tol=1e-5)
     assert math.isclose(parts["energy_model"], sampled.mean(), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+def test_l2_adds_the_squares_of_both_energies(model: Classifier, batch: Batch, negatives: Negatives, l2: float) -> None:
+    real, _ = model.backbone.by_hand(batch.images, batch.labels)
+    sampled, _ = model.backbone.by_hand(negatives.images, negatives.labels)
+    expected = real.mean() - 0.5 * sampled.mean() + l2 * (real.square().mean() + sampled.square().mean())
+    assert math.isclose(ContrastiveDivergence(l2=l2)(model, batch, negatives).total.item(), expected, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("ramp", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("beta", "l2"), [(1.0, 0.0), (0.4, 0.2)])
+def test_jem_is_cross_entropy_plus_the_marginal_contrast(
+    model: Classifier, batch: Batch, negatives: Negatives, beta: float, l2: float, ramp: float
+) -> None:
+    real, sampled = (model(images).detach().double() for images in (batch.images, negatives.images))
+    data, chains = -real.logsumexp(1), -sampled.logsumexp(1)
+    surprise = -torch.log_softmax(real, 1)[torch.arange(REAL), batch.labels].mean()
+    expected = surprise + ramp * beta * (data.mean() - chains.mean()) + l2 * (data.square().mean() + chains.square().mean())
+    total, parts = JointEnergyModel(beta=beta, l2=l2)(model, batch, negatives, ramp)
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+    assert parts["cross_entropy"].item() == pytest.approx(surprise.item(), rel=1e-5, abs=1e-6)
+    assert parts["energy_data"].item() == pytest.approx(data.mean().item(), rel=1e-5, abs=1e-6)
+    assert parts["energy_model"].item() == pytest.approx(chains.mean().item(), rel=1e-5, abs=1e-6)
+
+
+def test_jem_does_not_look_at_the_labels_of_its_negatives(model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    other = negatives._replace(labels=1 - negatives.labels)
+    assert torch.equal(JointEnergyModel()(model, batch, negatives).total, JointEnergyModel()(model, batch, other).total)
+    with pytest.raises(ValueError, match="needs the negatives"):
+        JointEnergyModel()(model, batch, None)

@@ -123,6 +123,17 @@ def test_step_size_adapts_towards_the_share_of_descending_steps(falling: int, fa
     torch.testing.assert_close(adapted, torch.tensor(0.5 * factor))
 
 
+@pytest.mark.parametrize("adapt", [1e-9, 0.25, 0.5])
+def test_a_share_that_random_steps_meet_is_refused(adapt: float) -> None:
+    with pytest.raises(ValueError, match=f"^adapt = {adapt} is met by random steps of any length; set it above 0.5, or to 0"):
+        SGLD(adapt=adapt)
+
+
+@pytest.mark.parametrize("adapt", [0.0, 0.51, 0.99])
+def test_a_share_that_only_descent_meets_is_taken_and_so_is_none(adapt: float) -> None:
+    assert SGLD(adapt=adapt).adapt == adapt
+
+
 @pytest.mark.parametrize(("sampler", "rows"), [(SGLD(n_steps=2, adapt=0.0), 2), (SGLD(n_steps=1, adapt=0.8), 1)])
 def test_step_size_stays_when_adaption_is_off_or_nothing_could_descend(sampler: SGLD, rows: int) -> None:
     assert sampler.adapted(torch.tensor(0.5), torch.ones(rows, 3)) == 0.5

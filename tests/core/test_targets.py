@@ -6,7 +6,7 @@ import torch
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy
 from gmmcli.core.heads import LinearHead
-from gmmcli.core.targets import Conditional, InjectedLatent, StagedLatent, Target
+from gmmcli.core.targets import Conditional, InjectedLatent, Marginal, StagedLatent, Target
 
 STD = 0.3
 LABELS = torch.tensor([2, 0, 1, 2])
@@ -44,6 +44,7 @@ def draws(target: Target, model: Classifier, images: torch.Tensor) -> list[bool]
         (StagedLatent(std=STD), [True, False, False, False]),
         (InjectedLatent(std=STD), [False, True, True, True]),
         (Conditional(), [False, False, False, False]),
+        (Marginal(), [False, False, False, False]),
     ],
 )
 def test_target_draws_its_latents_when_the_paper_does(
@@ -95,3 +96,9 @@ def test_conditional_serves_a_head_without_means(linear_model: Classifier, image
     assert torch.equal(Conditional()(model, LABELS, generator)(images), -model(images)[torch.arange(4), LABELS])
     with pytest.raises(TypeError, match="LinearHead has no class means"):
         StagedLatent()(model, LABELS, generator)
+
+
+def test_marginal_energy_has_the_label_summed_out(linear_model: Classifier, images: torch.Tensor, generator: torch.Generator) -> None:
+    energy = Marginal()(linear_model, LABELS, generator)(images)
+    torch.testing.assert_close(energy.double(), -linear_model(images).double().exp().sum(1).log())
+    assert torch.equal(energy, Marginal()(linear_model, LABELS.flip(0), generator)(images))

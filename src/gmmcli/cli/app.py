@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import attack, data, evaluate, recipes, runs, sample, train, tsne
+from gmmcli.cli import attack, data, env, evaluate, recipes, runs, sample, train, tsne
 from gmmcli.errors import GmmcError, StoppedError
 
 
@@ -49,6 +49,7 @@ app.command("tsne", epilog=tsne.EPILOG)(tsne.tsne_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
+app.command("env", epilog=env.EPILOG)(env.env_command)
 
 
 def _version(wanted: bool) -> None:

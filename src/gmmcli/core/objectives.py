@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from gmmcli.core.classifier import Classifier
-from gmmcli.core.energy import joint_energy
+from gmmcli.core.energy import joint_energy, marginal_energy
 from gmmcli.types import Batch, Labels, Logits, Loss, Negatives, NonNegative, Scalar
 
 
@@ -60,6 +60,8 @@ class ContrastiveDivergence:
     """Bound of the negative phase in units of the batch's mean real energy; 0 is the paper's unbounded loss."""
     floor: NonNegative = 0.0
     """Energy below which the bound never falls."""
+    l2: NonNegative = 0.0
+    """IGEBM's alpha: adds ``l2 (mean E(x)^2 + mean E(x')^2)``, which holds energies near 0 (Du and Mordatch 2019, Sec. 3.2)."""
 
     def __post_init__(self) -> None:
         if self.floor and not self.margin:
@@ -85,7 +87,41 @@ class ContrastiveDivergence:
             bound = (self.margin * energy_data.detach()).clamp(min=self.floor)
             parts["below_bound"] = (energies.detach() < bound).float().mean()
             energies = energies.clamp(max=bound)
-        return Loss(energy_data - ramp * self.beta * energies.mean(), parts)
+        loss = energy_data - ramp * self.beta * energies.mean()
+        if self.l2:
+            loss = loss + self.l2 * (joint_energy(real, batch.labels).square().mean() + energies.square().mean())
+        return Loss(loss, parts)
 
 
-Objective = CrossEntropy | CenterRegression | ContrastiveDivergence
+@dataclass(frozen=True, kw_only=True)
+class JointEnergyModel:
+    """JEM: ``CE(x, y) + beta (mean E(x) - mean E(x'))`` with ``E(x) = -logsumexp_y logits[y]`` (Grathwohl et al. 2020, Eqs. 5 and 9)."""
+
+    needs_negatives: ClassVar[bool] = True
+    kind: Literal["jem"] = "jem"
+    beta: NonNegative = 1.0
+    """Weight of log p(x); 1 is JEM's. A stage's ramp scales it."""
+    l2: NonNegative = 0.0
+    """Adds ``l2 (mean E(x)^2 + mean E(x')^2)``: the authors' advice against divergence is about 0.1."""
+
+    def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
+        """Return the loss; real and sampled images share one forward."""
+        if negatives is None:
+            raise ValueError("jem needs the negatives of the chains")
+        logits = model(torch.cat([batch.images, negatives.images]))
+        real, sampled = logits.split([len(batch.images), len(negatives.images)])
+        data, chains = marginal_energy(real), marginal_energy(sampled)
+        cross_entropy = F.cross_entropy(real, batch.labels)
+        loss = cross_entropy + ramp * self.beta * (data.mean() - chains.mean())
+        if self.l2:
+            loss = loss + self.l2 * (data.square().mean() + chains.square().mean())
+        parts = {
+            "energy_data": data.detach().mean(),
+            "energy_model": chains.detach().mean(),
+            "cross_entropy": cross_entropy.detach(),
+            "accuracy": _accuracy(real, batch.labels),
+        }
+        return Loss(loss, parts)
+
+
+Objective = CrossEntropy | CenterRegression | ContrastiveDivergence | JointEnergyModel

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from gmmcli.core.classifier import Classifier
-from gmmcli.core.energy import joint_energy, latent_energy
+from gmmcli.core.energy import joint_energy, latent_energy, marginal_energy
 from gmmcli.types import Energies, EnergyFn, Images, Labels, Latents, Means, NonNegative
 
 
@@ -71,4 +71,19 @@ class Conditional:
         return energy
 
 
-Target = StagedLatent | InjectedLatent | Conditional
+@dataclass(frozen=True, kw_only=True)
+class Marginal:
+    """Descend ``E(x) = -logsumexp_y logits[y]``, whatever the label (JEM; Grathwohl et al. 2020)."""
+
+    kind: Literal["marginal"] = "marginal"
+
+    def __call__(self, model: Classifier, labels: Labels, generator: torch.Generator) -> EnergyFn:
+        """Return the marginal energy; the labels and the generator are not looked at."""
+
+        def energy(images: Images) -> Energies:
+            return marginal_energy(model(images))
+
+        return energy
+
+
+Target = StagedLatent | InjectedLatent | Conditional | Marginal

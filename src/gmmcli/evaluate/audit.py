@@ -129,7 +129,7 @@ def _more_steps(curves: Curves, focus: float) -> Verdict:
 def _margin(curves: Curves) -> Verdict:
     gaps = {eps: curves.accuracy(PAPER, eps) - curves.accuracy("pgd-margin", eps) for eps in curves.eps}
     at = max(gaps, key=lambda eps: gaps[eps])
-    why = f"at most by {100 * gaps[at]:.1f} points, at {said(at)}"
+    why = f"by {100 * gaps[at]:.1f} points at {said(at)}, where they differ most"
     return Verdict("margin beats CE by more than 5 points", gaps[at] > 0.05, why)
 
 

@@ -1,6 +1,7 @@
 """Distances between two sets of features, and the Inception score."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gmmcli.vision import torchvision
 
 SUBSETS, SUBSET_SIZE = 100, 1000
 SPLITS = 10
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # a broken .npz
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Moments:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 mean, covariance = (torch.from_numpy(archive[key]).double() for key in ("mu", "sigma"))
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{path} cannot be read as pytorch-fid statistics ({error})", "it should be an .npz with mu and sigma"
             ) from error
@@ -79,7 +81,9 @@ def kernel_distance(a: Features, b: Features, seed: int) -> tuple[float, float]:
 def inception_score(probs: Tensor) -> tuple[float, float]:
     """Return mean and std over ten splits of ``exp E KL(p(y|x) || p(y))`` (Salimans et al. 2016), splits in the given order."""
     scores = []
-    for part in probs.double().chunk(min(SPLITS, len(probs))):
+    n, splits = len(probs), min(SPLITS, len(probs))
+    for i in range(splits):
+        part = probs[i * n // splits : (i + 1) * n // splits].double()
         divergence = (part * (part.clamp(min=1e-300).log() - part.mean(0).clamp(min=1e-300).log())).sum(1)
         scores.append(divergence.mean().exp())
     values = torch.stack(scores)

@@ -15,6 +15,7 @@ from gmmcli.evaluate.judge import pixels
 from gmmcli.evaluate.manifold import K, manifold_values
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.scores import log_odds
+from gmmcli.rng import stream
 from gmmcli.types import Features, Logits, RawImages
 
 MOST = 10_000  # images of either kind in the figures of nearest neighbours
@@ -50,7 +51,7 @@ def most_confident(logits: Logits, top_share: float) -> Tensor:
     """Return the positions of the most confident share of each predicted class: the filter behind the paper's FID."""
     predicted, order = logits.argmax(1), log_odds(logits).argsort(descending=True)
     own = [order[predicted[order] == k] for k in range(logits.shape[1])]
-    return torch.cat([positions[: ceil(top_share * len(positions))] for positions in own]).sort().values
+    return torch.cat([positions[: ceil(round(top_share * len(positions), 9))] for positions in own]).sort().values
 
 
 def distance_values(space: Space, samples: Features, reference: Features, moments: Moments | None, seed: int) -> dict[str, Any]:
@@ -70,7 +71,8 @@ def distance_values(space: Space, samples: Features, reference: Features, moment
     kernel, kernel_std = kernel_distance(samples, reference, seed)
     if space.class_probs is None:
         return {"feature_fid": frechet, "feature_kid": kernel, "feature_kid_std": kernel_std}
-    mean, std = inception_score(space.class_probs(samples))
+    shuffled = torch.randperm(len(samples), generator=stream("cpu", seed, "inception score"))  # they come class by class
+    mean, std = inception_score(space.class_probs(samples[shuffled]))
     return {"fid": frechet, "kid": kernel, "kid_std": kernel_std, "is_mean": mean, "is_std": std}
 
 

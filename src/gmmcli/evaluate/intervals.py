@@ -32,3 +32,13 @@ def percentiles(replicates: torch.Tensor) -> list[float]:
     """Return the middle 95% of a figure's replicates; those in which it was undefined are left out."""
     low, high = np.nanpercentile(replicates.numpy(), (2.5, 97.5))
     return [float(low), float(high)]
+
+
+def reflected(figure: float, replicates: torch.Tensor) -> list[float]:
+    """Return the basic bootstrap interval of a gap, within [0, 1] and around the figure itself.
+
+    A gap is biased upwards, and each replicate adds the bias once more: its percentiles may lie above the figure. Reflecting them
+    at it takes the bias off instead of adding it (Davison and Hinkley 1997, Sec. 5.2).
+    """
+    low, high = percentiles(replicates)
+    return [max(0.0, 2 * figure - high), min(1.0, max(figure, 2 * figure - low))]

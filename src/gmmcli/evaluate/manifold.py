@@ -33,9 +33,9 @@ def manifold_values(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
     start = 0
     for distances in pairwise_distances_chunked(real, fake):
         radii = real_radii[start : start + len(distances), None]
-        inside += (distances <= radii).sum(0)
-        recalled.append((distances <= fake_radii).any(1))
-        covered.append((distances <= radii).any(1))
+        inside += (distances < radii).sum(0)
+        recalled.append((distances < fake_radii).any(1))
+        covered.append((distances < radii).any(1))
         start += len(distances)
     return {
         "precision": float((inside > 0).mean()),

@@ -41,7 +41,7 @@ def _figures(scores: Tensor, inside: Tensor, weights: Weights) -> dict[str, Tens
         "auroc": torch.trapezoid(torch.cat([origin, tpr], 1), torch.cat([origin, fpr], 1), dim=1),
         "aupr_in": _average_precision(true, false),
         "aupr_out": _average_precision(out_true, out_false),
-        "fpr95": fpr.gather(1, first).squeeze(1),
+        "fpr95": fpr.gather(1, first).squeeze(1).where(true[:, -1] > 0, torch.nan),
     }
 
 

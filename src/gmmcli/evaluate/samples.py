@@ -8,10 +8,12 @@ import torch
 
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import fresh_samples
+from gmmcli.core.classifier import predict
+from gmmcli.core.targets import Conditional, Marginal
 from gmmcli.errors import RecipeError
 from gmmcli.rng import stream
 from gmmcli.run import Run
-from gmmcli.types import Images, Labels
+from gmmcli.types import Images, Labels, to_bytes
 
 CHUNK = 256  # chains at a time; each is independent of its company
 Origin = Literal["noise", "buffer"]
@@ -65,6 +67,8 @@ class Draw:
             return Samples(self._from_buffer(run, classes, n), labels, {"from": "buffer", "seed": self.seed})
         card = run.card(best)
         chains = card.recipe.chains if self.noise is None else replace(card.recipe.chains, fresh_noise_std=self.noise)
+        if isinstance(chains.target, Marginal):  # JEM trains without labels and draws a class by its own energy
+            chains = replace(chains, target=Conditional())
         reached = run.step_size()
         size = self.step_size or (float(reached) if reached is not None else chains.sampler.step_size)
         steps = self.steps or chains.lifetime
@@ -78,9 +82,23 @@ class Draw:
         return Samples(torch.cat(parts), labels, protocol)
 
     def _from_buffer(self, run: Run, classes: Sequence[int], n: int) -> Images:
-        """Random slots of each class, none twice."""
-        buffer = run.buffer()
-        if n > buffer.slots:
-            raise RecipeError(f"--n {n} is more than the buffer's {buffer.slots} images a class", "ask for fewer, or use --from noise")
-        slots = [torch.randperm(buffer.slots, generator=stream("cpu", self.seed, "slots", k))[:n] for k in classes]
-        return torch.cat([decode(buffer.images[k, chosen]) for k, chosen in zip(classes, slots, strict=True)])
+        """Random images of each class, none twice."""
+        found = []
+        for k, own in zip(classes, buffer_classes(run, classes), strict=True):
+            if n > len(own):
+                raise RecipeError(f"--n {n} is more than the buffer's {len(own)} images a class", "ask for fewer, or use --from noise")
+            found.append(own[torch.randperm(len(own), generator=stream("cpu", self.seed, "slots", k))[:n]])
+        return torch.cat([decode(images) for images in found])
+
+
+def buffer_classes(run: Run, classes: Sequence[int]) -> list[torch.Tensor]:
+    """Return the replay buffer's images of each class, as the buffer keeps them.
+
+    A class is its place in the buffer; where chains ran without labels (JEM), it is what the model takes the image for.
+    """
+    images = run.buffer().images
+    if not isinstance(run.recipe.chains.target, Marginal):
+        return [images[k] for k in classes]
+    everyone = images.flatten(0, 1)
+    taken_for = predict(run.model(), to_bytes(decode(everyone))).argmax(1)
+    return [everyone[taken_for == k] for k in classes]

@@ -11,12 +11,12 @@ import torch
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
-from gmmcli.evaluate.frechet import Moments
+from gmmcli.evaluate.frechet import UNREADABLE, Moments
 from gmmcli.evaluate.generation import FEW, MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
 from gmmcli.evaluate.judge import Judge, agreement_values, pixels
 from gmmcli.evaluate.manifold import memorisation_values, nearest
 from gmmcli.evaluate.predict import outputs
-from gmmcli.evaluate.samples import Draw, Samples
+from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
 from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.report.measure import Measured, progress
 from gmmcli.types import RawImages, to_bytes, to_model
@@ -108,7 +108,7 @@ def _samples(subject: Subject, asked: Generation, quiet: bool) -> Samples:
     n = asked.n or DEFAULT_N[origin]
     each = ceil(n / n_classes)
     if origin == "buffer" and asked.n is None:
-        each = min(each, subject.run.buffer().slots)
+        each = min(each, *map(len, buffer_classes(subject.run, range(n_classes))))
     device = next(subject.model.parameters()).device
     with progress("chains", each * n_classes, quiet) as at:
         drawn = asked.draw(subject.run, range(n_classes), each, subject.best, device, at)
@@ -121,7 +121,7 @@ def _read(path: Path, subject: Subject) -> Samples:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images, labels = torch.from_numpy(archive["images"]), torch.from_numpy(archive["labels"]).long()
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as samples ({error})", "write them with gmmc sample --format npz") from error
     channels, height, width = subject.card.image_shape
     if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels) or labels.shape != (len(images),):

@@ -1,0 +1,44 @@
+"""``gmmc env``."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from gmmcli.cli.options import Json, answer
+
+EPILOG = "Example:\n\ngmmc env"
+PACKAGES = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn", "torchmetrics", "torchattacks", "pytorch-fid")
+
+
+def env_command(json: Json = False) -> None:
+    """Show what a report of trouble should say: versions, device, paths, and which optional parts are there."""
+    import torch
+
+    from gmmcli.core.compute import Compute, has_fast_bf16
+    from gmmcli.evaluate.inception import default_weights
+    from gmmcli.run import default_runs_dir
+
+    device = Compute().select()
+    values = {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cuda": torch.version.cuda,
+        "threads": torch.get_num_threads(),
+        "fast_bf16": has_fast_bf16(device),
+        "runs_dir": str(default_runs_dir()),
+        "inception_weights": str(default_weights()) if default_weights().exists() else None,
+    }
+    if json:
+        answer({"schema": 1, "command": "env", "values": values})
+        return
+    for name, value in values.items():
+        print(f"{name:18} {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

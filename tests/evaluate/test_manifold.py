@@ -1,0 +1,149 @@
+from math import dist
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn import config_context
+
+from gmmcli.evaluate.manifold import K, manifold_values, memorisation_values, nearest
+
+
+def points(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def grid(seed: int, n: int, dim: int) -> np.ndarray:
+    """Whole numbers, whose distances have no rounding."""
+    return np.random.default_rng(seed).integers(-100, 100, (n, dim)).astype(np.float64)
+
+
+def one_by_one(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+    def radius(x: np.ndarray, own: np.ndarray) -> float:
+        return sorted(dist(x, y) for y in own)[k]  # the nearest is x itself
+
+    real_radii, fake_radii = [radius(x, real) for x in real], [radius(y, fake) for y in fake]
+    in_real = [[dist(x, y) <= r for x, r in zip(real, real_radii, strict=True)] for y in fake]
+    in_fake = [[dist(x, y) <= r for y, r in zip(fake, fake_radii, strict=True)] for x in real]
+    return {
+        "precision": sum(any(row) for row in in_real) / len(fake),
+        "recall": sum(any(row) for row in in_fake) / len(real),
+        "density": sum(sum(row) for row in in_real) / (k * len(fake)),
+        "coverage": sum(any(row[i] for row in in_real) for i in range(len(real))) / len(real),
+    }
+
+
+@pytest.mark.parametrize(("n_real", "n_fake"), [(40, 30), (30, 40), (K + 1, 40), (40, K), (2, 2), (20, 2)])
+@pytest.mark.parametrize("scale", [0.5, 1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_figures_are_those_of_a_loop_over_all_pairs(n_real: int, n_fake: int, scale: float, dtype: type) -> None:
+    real, fake = points(1, n_real, 3).astype(dtype), (scale * points(2, n_fake, 3) + 0.5).astype(dtype)
+    expected = one_by_one(real, fake, min(K, n_real - 1, n_fake - 1))
+    assert manifold_values(real, fake) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_four_figures_are_four() -> None:
+    values = manifold_values(points(1, 40, 3), points(2, 30, 3) + 1)
+    assert len({round(value, 6) for value in values.values()}) == 4
+    assert all(0 < value < 1 for value in values.values())
+
+
+def test_little_memory_means_more_pieces_and_the_same_figures() -> None:
+    real, fake = points(1, 60, 4), points(2, 50, 4) * 1.5
+    whole = manifold_values(real, fake)
+    with config_context(working_memory=0.001):  # MiB: two rows of fifty
+        assert manifold_values(real, fake) == whole
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_identical_sets_have_it_all(seed: int) -> None:
+    real = points(seed, 100, 8)
+    values = manifold_values(real, real.copy())
+    assert (values["precision"], values["recall"], values["coverage"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_identical_sets_have_density_one(seed: int) -> None:
+    real = grid(seed, 100, 8)
+    assert manifold_values(real, real.copy())["density"] == 1
+
+
+def test_another_draw_of_the_same_kind_has_density_one_on_average() -> None:
+    densities = [manifold_values(points(2 * i, 100, 4), points(2 * i + 1, 100, 4))["density"] for i in range(50)]
+    assert np.mean(densities) == pytest.approx(1, abs=4 * np.std(densities) / 50**0.5)
+
+
+def test_far_sets_have_nothing() -> None:
+    assert set(manifold_values(points(1, 50, 4), points(2, 60, 4) + 1000).values()) == {0.0}
+
+
+def test_samples_of_one_mode_of_two_are_precise_and_recall_half() -> None:
+    modes = np.concatenate([points(1, 100, 2), points(2, 100, 2) + 1000])
+    values = manifold_values(modes, points(3, 100, 2))
+    assert values["precision"] > 0.9
+    assert 0.4 < values["recall"] <= 0.5
+    assert 0.4 < values["coverage"] <= 0.5
+
+
+def test_samples_of_two_modes_where_one_is_real_are_half_precise_and_recall_it() -> None:
+    modes = np.concatenate([points(1, 100, 2), points(2, 100, 2) + 1000])
+    values = manifold_values(points(3, 100, 2), modes)
+    assert 0.4 < values["precision"] <= 0.5
+    assert values["recall"] > 0.9
+
+
+def test_an_outlier_among_the_real_raises_precision_but_hardly_density() -> None:
+    real, fake = points(1, 100, 4), points(2, 100, 4) + 20
+    outlier = np.vstack([real, np.full((1, 4), 20.0)])
+    before, after = manifold_values(real, fake), manifold_values(outlier, fake)
+    assert (before["precision"], before["density"]) == (0, 0)
+    assert after["precision"] == 1
+    assert after["density"] == pytest.approx(1 / K)
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_nearest_are_scipys(k: int) -> None:
+    queries, references = points(1, 10, 5), points(2, 20, 5)
+    distances, positions = nearest(queries, references, k)
+    expected = cdist(queries, references)
+    assert np.array_equal(positions, expected.argsort(1)[:, :k])
+    np.testing.assert_allclose(distances, np.sort(expected, 1)[:, :k], rtol=1e-9)
+
+
+def test_no_more_are_nearest_than_there_are() -> None:
+    distances, positions = nearest(points(1, 4, 2), points(2, 3, 2), 5)
+    assert distances.shape == positions.shape == (4, 3)
+
+
+def test_training_images_as_samples_are_all_copies() -> None:
+    train, test = points(1, 300, 6), points(2, 100, 6)
+    values = memorisation_values(train[:50], test, train)
+    assert values["copies"] == 1
+    assert values["sample_to_train"] == pytest.approx(0, abs=1e-6)
+    assert values["test_to_train"] == pytest.approx(np.median(cdist(test, train).min(1)))
+
+
+def test_copies_among_samples_are_counted_by_their_share() -> None:
+    train, test = points(1, 300, 6), points(2, 100, 6)
+    samples = np.concatenate([train[:10] + 1e-3, points(3, 30, 6) + 50])
+    assert memorisation_values(samples, test, train)["copies"] == 0.25
+
+
+def test_test_images_as_samples_are_copies_in_one_of_a_hundred() -> None:
+    train, test = points(1, 500, 6), points(2, 1000, 6)
+    values = memorisation_values(test, test, train)
+    assert values["copies"] == 0.01
+    assert values["sample_to_train"] == values["test_to_train"]
+
+
+def test_fresh_images_of_the_same_kind_are_seldom_copies() -> None:
+    train, test, samples = points(1, 500, 3), points(2, 4000, 3), points(3, 4000, 3)
+    expected, n = 0.01, 4000  # both the samples and the quantile vary by chance
+    deviation = (2 * expected * (1 - expected) / n) ** 0.5
+    assert memorisation_values(samples, test, train)["copies"] == pytest.approx(expected, abs=3 * deviation)
+
+
+def test_far_samples_are_no_copies() -> None:
+    train = points(1, 100, 3)
+    values = memorisation_values(points(3, 20, 3) + 100, points(2, 100, 3), train)
+    assert values["copies"] == 0
+    assert values["sample_to_train"] > 100

@@ -1,0 +1,250 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.core.classifier import predict
+from gmmcli.data.npz import Npz
+from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.evaluate.predict import CHUNK, outputs
+from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.recipe import Recipe
+from gmmcli.run import ModelCard, Run
+
+NAMES = ("cat", "dog", "fox")
+RECIPE = """
+name = "small"
+data.source = {{ kind = "npz", path = '{path}' }}
+model.backbone = {{ kind = "wide-resnet", depth = 10, width = 1, init = "kaiming" }}
+chains.buffer_size = 3
+[[stages]]
+epochs = 1
+objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
+"""
+N = {"train": 30, "val": 12, "test": 40}
+
+
+def write(path: Path, seed: int = 0, n_classes: int = 3, shape: tuple[int, ...] = (8, 8), **n: int) -> Path:
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, Any] = {"class_names": np.array([f"class {k}" for k in range(n_classes)])}
+    for name, count in (N | n).items():
+        arrays[f"{name}_images"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+        arrays[f"{name}_labels"] = np.arange(count) % n_classes
+    np.savez(path, **arrays)
+    return path
+
+
+def checkpoint(run: Run, step: int, gamma2: float | None = 1.5, best_step: int = 0) -> None:
+    """An untrained model of the step's own weights."""
+    card = ModelCard(run.recipe, NAMES, (1, 8, 8), gamma2)
+    parts = {"model": Part(run.recipe.model.build(3, 1, seed=step).state_dict(), card.dump())}
+    Checkpoint.save(run.path / "checkpoints", step, parts, {"step": step, "best_step": best_step})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two checkpoints, the earlier one the better; read-only to its tests."""
+    folder = tmp_path_factory.mktemp("subject")
+    run = Run.create(Recipe.loads(RECIPE.format(path=write(folder / "own.npz"))), folder / "runs", [])
+    checkpoint(run, 10, gamma2=0.5)
+    checkpoint(run, 20, best_step=10)
+    return run
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Callable[..., str]:
+    """A source of other images."""
+    return lambda **more: f"npz:{write(tmp_path / 'my other.npz', seed=1, **more)}"
+
+
+def test_a_run_is_opened_with_its_newest_model_and_its_own_test_images(run: Run) -> None:
+    subject = Subject.open(run.path)
+    own = Npz(path=run.recipe.data.source.path).load()  # type: ignore[union-attr]
+    assert (subject.run.id, subject.step, subject.split, subject.foreign, subject.best) == (run.id, 20, "test", False, False)
+    assert (subject.card.class_names, subject.gamma2, subject.model.training) == (NAMES, 1.5, False)
+    assert torch.equal(subject.images.images, own.test.images)
+    assert torch.equal(subject.images.labels, own.test.labels)
+    assert torch.equal(predict(subject.model, own.test.images), predict(run.model(), own.test.images))
+
+
+def test_the_best_checkpoint_is_step_card_and_model_at_once(run: Run) -> None:
+    subject = Subject.open(run.id, run.path.parent, best=True)
+    assert (subject.step, subject.gamma2, subject.best) == (10, 0.5, True)
+    assert torch.equal(predict(subject.model, subject.images.images), predict(run.model(best=True), subject.images.images))
+    assert not torch.equal(predict(subject.model, subject.images.images), predict(run.model(), subject.images.images))
+
+
+@pytest.mark.parametrize(("split", "n"), [("train", 30), ("validation", 12), ("test", 40)])
+def test_each_split_may_be_asked_about(split: Any, n: int, run: Run) -> None:
+    subject = Subject.open(run.path, split=split)
+    assert len(subject.images.labels) == n
+    assert torch.equal(subject.images.images, subject.dataset.split(split).images)
+
+
+def test_other_images_are_asked_about_but_validation_stays_the_runs_own(run: Run, other: Callable[..., str]) -> None:
+    own, subject = Subject.open(run.path), Subject.open(run.path, data=other(test=17))
+    assert subject.foreign
+    assert torch.equal(subject.images.images, subject.dataset.test.images)
+    assert len(subject.images.labels) == 17
+    assert torch.equal(subject.validation.images, own.dataset.validation.images)
+    assert torch.equal(own.validation.images, own.dataset.validation.images)
+    assert not torch.equal(subject.dataset.validation.images, own.dataset.validation.images)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"shape": (16, 16)}, "has images of 16 x 16 x 1, run {} takes 8 x 8 x 1"),
+        ({"shape": (8, 8, 3)}, "has images of 8 x 8 x 3, run {} takes 8 x 8 x 1"),
+        ({"n_classes": 2}, "has 2 classes, run {} knows 3"),
+        ({"n_classes": 4}, "has 4 classes, run {} knows 3"),
+    ],
+)
+def test_images_of_another_kind_are_refused(more: dict[str, Any], message: str, run: Run, other: Callable[..., str]) -> None:
+    with pytest.raises(RecipeError) as error:
+        Subject.open(run.path, data=other(**more))
+    assert error.value.message.endswith("my other.npz " + message.format(run.id))
+    assert "gmmc eval ood" in error.value.hint
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("data", "kind"), [("npz:gone.npz", DataError), ("digit", RecipeError)])
+def test_images_that_are_not_there(data: str, kind: type[Exception], run: Run) -> None:
+    with pytest.raises(kind):
+        Subject.open(run.path, data=data)
+
+
+def test_no_such_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run nothing"):
+        Subject.open("nothing", tmp_path)
+
+
+@given(st.integers(1, 200), st.integers(1, 250), st.integers(0, 2**31))
+@settings(derandomize=True, max_examples=40)
+def test_chosen_are_so_many_positions_in_order_none_twice(total: int, n: int, seed: int) -> None:
+    positions = chosen(total, n, seed).tolist()
+    assert len(positions) == min(n, total)
+    assert positions == sorted(set(positions) & set(range(total)))
+    assert positions == chosen(total, n, seed).tolist()
+
+
+@pytest.mark.parametrize("n", [None, 7, 8])
+def test_all_are_chosen_where_no_fewer_are_wanted(n: int | None) -> None:
+    assert chosen(7, n, seed=1).tolist() == list(range(7))
+
+
+def test_every_position_is_chosen_as_often_over_the_seeds() -> None:
+    counts = torch.stack([chosen(20, 5, seed).bincount(minlength=20) for seed in range(400)]).sum(0)
+    spread = (400 * 0.25 * 0.75) ** 0.5
+    assert (counts - 100).abs().max() < 4 * spread
+    assert counts.sum() == 2000
+
+
+def test_n_takes_images_with_their_labels_by_the_seed(run: Run) -> None:
+    one, again, two = (Subject.open(run.path, n=9, seed=seed).images for seed in (1, 1, 2))
+    every = Subject.open(run.path).images
+    assert torch.equal(one.images, again.images)
+    assert not torch.equal(one.images, two.images)
+    for image, label in zip(*one, strict=True):
+        (at,) = (every.images == image).flatten(1).all(1).nonzero().flatten().tolist()
+        assert every.labels[at] == label
+
+
+def test_before_the_end_of_training_there_is_no_variance(run: Run, tmp_path: Path) -> None:
+    unfinished = Run.create(run.recipe, tmp_path, [])
+    checkpoint(unfinished, 5, gamma2=None)
+    subject = Subject.open(unfinished.path)
+    with pytest.raises(RunError, match=rf"^run {unfinished.id} has no gamma\^2 at step 5") as error:
+        _ = subject.gamma2
+    assert f"gmmc train --resume --run {unfinished.path}" in error.value.hint
+    assert error.value.exit_code == 1
+    assert subject.outputs().logits.shape == (40, 3)  # the logits need none
+    with pytest.raises(RunError, match=unfinished.id):
+        subject.outputs(mass=True)
+
+
+@pytest.fixture
+def counted(run: Run) -> tuple[Subject, list[int]]:
+    """A subject, and the batches that its network has met."""
+    subject, seen = Subject.open(run.path), []
+
+    def count(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(arguments[0]))
+
+    subject.model.backbone.register_forward_pre_hook(count)
+    return subject, seen
+
+
+def test_outputs_are_those_of_one_pass_and_kept(counted: tuple[Subject, list[int]]) -> None:
+    subject, seen = counted
+    first = subject.outputs()
+    assert first is subject.outputs()
+    assert seen == [40]
+    assert first.mass is None
+    assert torch.equal(first.logits, outputs(subject.model, subject.images.images).logits)
+
+
+def test_a_pass_with_gradients_serves_both_ways_one_without_does_not(counted: tuple[Subject, list[int]]) -> None:
+    subject, seen = counted
+    plain = subject.outputs()
+    heavy = subject.outputs(mass=True)
+    assert seen == [40, 40]
+    assert heavy.mass is not None
+    assert torch.equal(heavy.mass, outputs(subject.model, subject.images.images, 1.5).mass)  # type: ignore[arg-type]
+    del seen[:]
+    assert subject.outputs() is subject.outputs(mass=True) is heavy
+    assert seen == []
+    torch.testing.assert_close(plain.logits, heavy.logits)
+
+
+def test_passes_say_how_far_they_are_once(run: Run) -> None:
+    subject = Subject.open(run.path, split="test", n=30)
+    said: list[int] = []
+    subject.outputs(at=said.append)
+    subject.outputs(at=said.append)
+    assert said == [30]
+    assert CHUNK > 30
+
+
+def test_two_subjects_share_no_pass(run: Run) -> None:
+    one, two = Subject.open(run.path, n=10), Subject.open(run.path, n=20)
+    assert (len(one.outputs().logits), len(two.outputs().logits)) == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "split", "name"),
+    [
+        (False, "test", "eval accuracy"),
+        (False, "validation", "eval accuracy validation"),
+        (False, "train", "eval accuracy train"),
+        (True, "test", "eval accuracy my other.npz test"),
+        (True, "train", "eval accuracy my other.npz train"),
+    ],
+)
+def test_a_result_is_named_by_what_it_is_about(foreign: bool, split: Any, name: str, run: Run, other: Callable[..., str]) -> None:
+    assert Subject.open(run.path, data=other() if foreign else None, split=split).name("eval accuracy") == name
+
+
+def test_a_result_says_what_it_rests_on(run: Run) -> None:
+    subject = Subject.open(run.path, split="validation", n=7)
+    protocol, values = {"interval": "none"}, {"accuracy": 0.5}
+    result = subject.result("eval accuracy", protocol, values)
+    assert result == {
+        "schema": 1,
+        "command": "eval accuracy",
+        "run": run.id,
+        "step": 20,
+        "dataset": subject.dataset.name,
+        "split": "validation",
+        "n": 7,
+        "protocol": protocol,
+        "values": values,
+    }
+    assert subject.result("eval generate", protocol, values, n=100)["n"] == 100
