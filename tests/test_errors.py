@@ -3,13 +3,14 @@ import inspect
 import pytest
 
 from gmmcli import errors
-from gmmcli.errors import CheckpointError, DataError, DivergedError, GmmcError, RecipeError, RunError, StoppedError
+from gmmcli.errors import CheckpointError, DataError, DivergedError, GmmcError, MissingPartError, RecipeError, RunError, StoppedError
 
 EXIT_CODES = {
     GmmcError: 1,
     RecipeError: 2,
     DataError: 3,
     RunError: 1,
+    MissingPartError: 4,
     DivergedError: 5,
     CheckpointError: 6,
     StoppedError: 130,

@@ -17,6 +17,7 @@ from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
 from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy
+from gmmcli.core.samplers import SGLD
 from gmmcli.core.targets import Conditional, StagedLatent, Target
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
@@ -54,6 +55,7 @@ def _holds(bound: Any, value: float) -> bool:
 
 
 BACKBONES = tables(WideResNet, depth=st.integers(1, 99).map(lambda n: 6 * n + 4), width=st.integers(2, 99))  # a hundred classes fit
+SAMPLERS = tables(SGLD, adapt=st.just(0.0) | st.floats(0.5, 1.0, exclude_min=True, exclude_max=True))
 BUFFER_SIZES = st.integers(1, 10**9).map(lambda n: 100 * n)
 UNBOUNDED = tables(ContrastiveDivergence, margin=st.just(0.0), floor=st.just(0.0))
 BOUNDED = tables(ContrastiveDivergence, margin=st.floats(0.1, 100.0))
@@ -69,7 +71,7 @@ def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.S
         name=NAMES,
         stages=st.lists(stage, min_size=1, max_size=3),
         model=tables(Model, backbone=BACKBONES, head=tables(head)),
-        chains=tables(Chains, buffer_size=BUFFER_SIZES, target=tables(target)),
+        chains=tables(Chains, buffer_size=BUFFER_SIZES, sampler=SAMPLERS, target=tables(target)),
     )
 
 
@@ -140,6 +142,7 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     "radius 0": (["model.head={kind='max-mahalanobis', radius=0.0}"], "`model.head.radius` must be greater than 0, got 0.0", ""),
     "radius < 0": (["model.head={kind='lda', radius=-1.0}"], "`model.head.radius` must be greater than 0, got -1.0", ""),
     "probability > 1": (["chains.reinit_prob=1.5"], "`chains.reinit_prob` must be less than or equal to 1, got 1.5", ""),
+    "a share half met by chance": (["chains.sampler.adapt=0.5"], "`chains.sampler`: adapt = 0.5 is met by random steps of any length", ""),
     "depth": (["model.backbone={kind='wide-resnet', depth=12}"], "`model.backbone`: depth must be 6 n + 4 with n >= 1, got 12", ""),
     "no stages": (["stages=[]"], "a recipe needs at least one [[stages]] table", ""),
     "blank name": (["name=my recipe"], "name 'my recipe' becomes part of a folder's name", ""),

@@ -4,6 +4,7 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -248,6 +249,42 @@ def test_results_are_saved_under_their_command(tmp_path: Path, tiny_recipe: Reci
     path = run.save_result(result)
     assert path == run.path / "results" / "eval-accuracy.json"
     assert json.loads(path.read_text()) == run.result("eval accuracy") == result
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("eval accuracy validation", "eval-accuracy-validation"),
+        ("eval accuracy my/other data.npz test", "eval-accuracy-my-other-data.npz-test"),
+        ("tsne ../../x", "tsne-..-..-x"),
+        ("eval accuracy C:\\faces\n: test", "eval-accuracy-C-faces-test"),
+        ("eval accuracy Bücher", "eval-accuracy-Bücher"),
+    ],
+)
+def test_whatever_a_result_is_about_its_file_lies_in_results(name: str, file: str, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    path = run.save_result({"command": "eval accuracy"}, name, logits=np.zeros(1))
+    assert path == run.path / "results" / f"{file}.json"
+    assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".npz")]
+    assert run.result(name) == {"command": "eval accuracy"}
+    assert run.result("eval accuracy") is None
+
+
+def test_the_arrays_of_a_result_lie_beside_it_and_are_plain(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    arrays = {"logits": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3), "labels": np.array([2, 0]), "in log_px": np.ones(2)}
+    path = run.save_result({"command": "eval ood"}, **arrays)
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
+        found = dict(archive)
+    assert list(found) == list(arrays)
+    for key, array in arrays.items():
+        assert found[key].dtype == array.dtype
+        assert np.array_equal(found[key], array)
+
+
+def test_a_result_without_arrays_is_one_file(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    path = create(tiny_recipe, tmp_path).save_result({"command": "eval all"})
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_locked_run_refuses_a_second_holder_until_it_is_let_go(tmp_path: Path, tiny_recipe: Recipe) -> None:

@@ -1,7 +1,11 @@
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,6 +15,7 @@ from typer.testing import CliRunner
 
 from gmmcli import __version__, errors
 from gmmcli.cli.app import Boundary, app
+from gmmcli.evaluate import audit
 
 COMMANDS = dict(leaves(get_command(app)))
 HELP = """
@@ -42,9 +47,46 @@ def test_every_command_has_help_and_an_example_of_itself(name: str) -> None:
         assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
 
 
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = """
+import runpy
+page = runpy.run_path({script!r})
+print("\\n".join([page["HEAD"], *map(page["section"], page["COMMANDS"])]), end="")
+"""
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs the checkout")
+def test_the_command_reference_is_what_the_commands_say() -> None:
+    code = PAGE.format(script=str(DOCS / "cli.py"))
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    written = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert re.findall(r"[\w-]+", written) == re.findall(r"[\w-]+", said), "make docs"
+    assert set(re.findall(r"^## `gmmc(?: (.*))?`$", written, re.MULTILINE)) == {"", *COMMANDS}
+
+
+@pytest.fixture
+def copied(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """The trained run once more, to be written into, on a machine without Inception weights."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return replace(trained, runs_dir=shutil.copytree(trained.runs_dir, tmp_path / "runs"))
+
+
 JSON: dict[str, Callable[[Trained], list[object]]] = {
     "train": lambda run: ["train", "--resume", "--runs-dir", run.runs_dir],
     "sample": lambda run: ["sample", "--runs-dir", run.runs_dir, "--n", 2, "--steps", 1],
+    "env": lambda run: ["env"],
+    "eval accuracy": lambda run: ["eval", "accuracy", "--runs-dir", run.runs_dir],
+    "eval calibrate": lambda run: ["eval", "calibrate", "--runs-dir", run.runs_dir],
+    "eval ood": lambda run: ["eval", "ood", "--runs-dir", run.runs_dir, "--set", "uniform", "--score", "log_px"],
+    "eval generate": lambda run: ["eval", "generate", "--runs-dir", run.runs_dir, "--features", "pixels"],
+    "eval all": lambda run: ["eval", "all", "--runs-dir", run.runs_dir, "--set", f"npz:{run.runs_dir}/gone.npz"],
+    "attack fgsm": lambda run: ["attack", "fgsm", "--runs-dir", run.runs_dir],
+    "attack pgd": lambda run: ["attack", "pgd", "--runs-dir", run.runs_dir, "--steps", 2],
+    "attack apgd": lambda run: ["attack", "apgd", "--runs-dir", run.runs_dir, "--steps", 2],
+    "attack square": lambda run: ["attack", "square", "--runs-dir", run.runs_dir, "--queries", 5],
+    "attack cw": lambda run: ["attack", "cw", "--runs-dir", run.runs_dir, "--steps", 2, "--searches", 1],
+    "attack audit": lambda run: ["attack", "audit", "--runs-dir", run.runs_dir, "--n", 2],
+    "tsne": lambda run: ["tsne", "--runs-dir", run.runs_dir, "--n", 20],
     "recipes ls": lambda run: ["recipes", "ls"],
     "recipes show": lambda run: ["recipes", "show", run.recipe],
     "recipes check": lambda run: ["recipes", "check", run.recipe],
@@ -56,9 +98,20 @@ JSON: dict[str, Callable[[Trained], list[object]]] = {
 }
 
 
+@pytest.fixture
+def short_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit at one radius, of the attacks that its verdicts compare."""
+    monkeypatch.setattr(
+        audit, "SUITE", tuple(replace(attack, steps=2) for attack in audit.SUITE if attack.name in ("pgd-ce", "pgd-margin"))
+    )
+    monkeypatch.setattr(audit, "AT_FOCUS", {"pgd-margin x2 steps": replace(audit.TWICE, steps=4)})
+    monkeypatch.setattr(audit, "EPS", (audit.FOCUS,))
+
+
+@pytest.mark.usefixtures("short_audit")
 @pytest.mark.parametrize("name", [*JSON, *sorted(COMMANDS.keys() - JSON.keys())])
-def test_json_is_exactly_one_object_on_stdout(name: str, gmmc: Gmmc, trained: Trained) -> None:
-    result = gmmc(*JSON[name](trained), "--json")
+def test_json_is_exactly_one_object_on_stdout(name: str, gmmc: Gmmc, copied: Trained) -> None:
+    result = gmmc(*JSON[name](copied), "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["schema"] == 1
@@ -72,6 +125,7 @@ def test_json_is_exactly_one_object_on_stdout(name: str, gmmc: Gmmc, trained: Tr
         (errors.RunError("no", "try this"), 1),
         (errors.RecipeError("no", "try this"), 2),
         (errors.DataError("no", "try this"), 3),
+        (errors.MissingPartError("no", "try this"), 4),
         (errors.DivergedError("no", "try this"), 5),
         (errors.CheckpointError("no", "try this"), 6),
     ],
@@ -117,7 +171,7 @@ def test_version(gmmc: Gmmc) -> None:
     assert gmmc("--version").stdout == f"gmmc {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["recipes"], ["data"], ["runs"]])
+@pytest.mark.parametrize("words", [[], ["eval"], ["attack"], ["recipes"], ["data"], ["runs"]])
 def test_without_a_verb_there_is_help(words: list[str], gmmc: Gmmc) -> None:
     assert "Usage" in gmmc(*words).output
 

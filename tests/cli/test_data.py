@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from animals import Gmmc, Trained
 
@@ -52,4 +53,16 @@ def test_what_is_missing_or_unknown(
     monkeypatch.chdir(tmp_path)
     result = gmmc("data", "check", what)
     assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [([0] * 20, ["cat"], "has one class only"), ([0, 1] * 10, ["cat", "dog", "fox"], "no training image of class 'fox'")],
+)
+def test_what_no_classifier_can_learn_from_exits_3(labels: list[int], names: list[str], message: str, gmmc: Gmmc, tmp_path: Path) -> None:
+    images, path = np.zeros((20, 8, 8), np.uint8), tmp_path / "few.npz"
+    np.savez(path, train_images=images, train_labels=labels, test_images=images, test_labels=labels, class_names=names)
+    result = gmmc("data", "check", f"npz:{path}")
+    assert (result.exit_code, result.stdout) == (3, "")
     assert message in result.stderr

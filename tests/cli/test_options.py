@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from animals import Trained
 
-from gmmcli.cli.options import answer, note, select_device
-from gmmcli.errors import RecipeError
+from gmmcli.cli.options import answer, class_indices, note, opened, select_device
+from gmmcli.errors import RecipeError, RunError
 
 
 def test_an_answer_is_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,3 +32,58 @@ def test_a_gpu_that_is_not_there_is_a_recipe_error(monkeypatch: pytest.MonkeyPat
     with pytest.raises(RecipeError, match="torch finds no usable GPU") as error:
         select_device("cuda")
     assert error.value.hint == "use --device auto"
+
+
+ANIMALS = ("cat", "dog", "2", "sea lion")
+
+
+@pytest.mark.parametrize(
+    ("label", "indices"),
+    [("all", [0, 1, 2, 3]), ("cat", [0]), ("sea lion", [3]), ("0", [0]), ("3", [3]), ("2", [2]), ("1", [1])],
+)
+def test_a_class_is_meant_by_name_by_index_or_with_all(label: str, indices: list[int]) -> None:
+    assert class_indices(label, ANIMALS) == indices
+
+
+def test_a_name_goes_before_an_index() -> None:
+    assert class_indices("1", ("1", "0")) == [0]
+
+
+@pytest.mark.parametrize(
+    ("label", "hint"),
+    [
+        ("cats", "did you mean cat?"),
+        ("sealion", "did you mean sea lion?"),
+        ("4", "give an index from 0 to 3, all, or one of: cat, dog, 2, sea lion"),
+        ("-1", "give an index from 0 to 3, all, or one of: cat, dog, 2, sea lion"),
+        ("", "give an index from 0 to 3, all, or one of: cat, dog, 2, sea lion"),
+    ],
+)
+def test_no_class_is_meant_and_a_near_name_is_offered(label: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=f"no class {label!r} among the 4 of this run") as error:
+        class_indices(label, ANIMALS)
+    assert error.value.hint == hint
+
+
+def test_no_more_than_twenty_names_are_offered() -> None:
+    with pytest.raises(RecipeError) as error:
+        class_indices("?", tuple(f"class {k}" for k in range(1000)))
+    assert error.value.hint.endswith("class 18, class 19")
+
+
+def test_opening_a_run_says_which_and_hands_on_what_was_asked(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    subject = opened(trained.answer["run"], trained.runs_dir, "cpu", quiet=False, split="train", n=7, seed=3)
+    assert capsys.readouterr() == ("", f"gmmc: run {trained.path}, step 6\n")
+    assert (subject.run.path, subject.step, subject.split, subject.seed) == (trained.path, 6, "train", 3)
+    assert len(subject.images.labels) == 7
+
+
+def test_quiet_does_not_say_which_run(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    opened(trained.path, None, "cpu", quiet=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_opening_no_run_says_nothing_but_the_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunError, match="no run 1999 in"):
+        opened("1999", tmp_path, "cpu", quiet=False)
+    assert capsys.readouterr() == ("", "")

@@ -102,7 +102,7 @@ def test_which_run_is_said_on_stderr(gmmc: Gmmc, trained: Trained, tmp_path: Pat
         (("--class", "elephant"), "give an index from 0 to 2, all, or one of: cat, dog, fox"),
         (("--class", "3"), "no class '3' among the 3 of this run"),
         (("--class", "-1"), "no class '-1' among the 3 of this run"),
-        (("--from", "buffer", "--n", 5), "--n 5 is more than the buffer's 4 images a class"),
+        (("--from", "buffer", "--n", 5), "5 images a class are more than the buffer's 4"),
         (("--from", "buffer", "--steps", 5), "--steps, --step-size and --noise shape fresh chains"),
         (("--from", "buffer", "--step-size", 0.1), "--steps, --step-size and --noise shape fresh chains"),
         (("--step-size", 0), "--step-size 0.0 must be positive"),

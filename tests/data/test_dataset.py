@@ -28,7 +28,6 @@ def test_a_sound_dataset_knows_its_shape_and_splits() -> None:
 BROKEN = {
     "label too large": ((with_label(2, at=3), split(), split()), "toy, train: label 2 of image 3 is outside 0..1"),
     "label negative": ((split(), split(), with_label(-1, at=5)), "toy, test: label -1 of image 5 is outside 0..1"),
-    "class without images": ((split(n_classes=1), split(), split()), "toy: no training image of class 'dog'"),
     "sizes differ between splits": (
         (split(), split(height=16, width=16), split()),
         "toy, validation: images are 16 x 16 x 1, those of train 8 x 8 x 1",
@@ -53,9 +52,26 @@ def test_a_broken_dataset_is_one_sentence_and_a_hint(splits: tuple[Split, Split,
     assert error.value.exit_code == 3
 
 
-def test_one_class_is_not_enough() -> None:
-    with pytest.raises(DataError, match=r"^toy has one class only, and a classifier needs two$"):
-        Dataset("toy", ("face",), *[split(n_classes=1)] * 3)
+UNTRAINABLE = {
+    "one class": (("face",), split(n_classes=1), "toy has one class only, and a classifier needs two"),
+    "a class without images": (("cat", "dog"), split(n_classes=1), "toy: no training image of class 'dog'"),
+    "classes without images": (("cat", "dog", "fox", "owl"), with_label(2, at=0), "toy: no training image of class 'owl'"),
+    "none of several": (("cat", "dog", "fox"), split(n_classes=1), "toy: no training image of class 'dog', 'fox'"),
+}
+
+
+@pytest.mark.parametrize(("names", "train", "message"), UNTRAINABLE.values(), ids=UNTRAINABLE.keys())
+def test_what_can_be_looked_at_but_not_learnt_is_told_when_training_is_meant(names: tuple[str, ...], train: Split, message: str) -> None:
+    dataset = Dataset("toy", names, train, split(n_classes=1), split(n_classes=1))
+    with pytest.raises(DataError) as error:
+        dataset.check_trainable()
+    assert error.value.message == message
+    assert error.value.hint
+    assert error.value.exit_code == 3
+
+
+def test_every_class_must_be_in_training_and_in_no_other_split() -> None:
+    Dataset("toy", ("cat", "dog"), split(), split(n_classes=1), split(n_classes=1)).check_trainable()
 
 
 def numbered(n: int, n_classes: int) -> Split:

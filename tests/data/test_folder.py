@@ -181,6 +181,81 @@ def test_a_file_that_is_no_zip(tmp_path: Path) -> None:
         folder(tmp_path / "x.zip").load()
 
 
+def greys(source: Folder, last: int = 0) -> list[int]:
+    """The pictures by their one grey each."""
+    images = source.pictures(last)
+    assert (images.dtype, images.shape[1:]) == (torch.uint8, (source.channels, 8, 8))
+    assert all(image.unique().numel() == 1 for image in images)
+    return [int(image[0, 0, 0]) for image in images]
+
+
+def gallery(root: Path) -> Path:
+    """Loose pictures, and more of them at two depths."""
+    for grey, name in enumerate(("b.png", "a.png", "y/c.png", "x/e.PNG", "x/deep/d.png"), 1):
+        paint(root / name, grey=grey)
+    (root / "x" / "notes.txt").write_text("not a picture")
+    (root / "x" / ".hidden.png").write_bytes(b"junk")
+    return root
+
+
+def test_pictures_are_all_there_are_each_folders_own_before_those_below_it(tmp_path: Path) -> None:
+    assert greys(folder(gallery(tmp_path))) == [2, 1, 4, 5, 3]
+
+
+@pytest.mark.parametrize(("last", "expected"), [(0, [2, 1, 4, 5, 3]), (1, [3]), (2, [5, 3]), (99, [2, 1, 4, 5, 3])])
+def test_the_last_so_many_pictures(last: int, expected: list[int], tmp_path: Path) -> None:
+    assert greys(folder(gallery(tmp_path)), last) == expected
+
+
+@pytest.mark.parametrize("name", ["test", "Testing"])
+def test_where_there_is_a_test_folder_its_pictures_are_meant(name: str, tmp_path: Path) -> None:
+    gallery(tmp_path), tree(tmp_path / "train", 2), tree(tmp_path / name, 2)
+    assert greys(folder(tmp_path)) == [50, 50, 200, 200]
+
+
+def test_a_test_folder_needs_no_classes(tmp_path: Path) -> None:
+    tree(tmp_path / "train", 2), gallery(tmp_path / "test")
+    assert greys(folder(tmp_path)) == [2, 1, 4, 5, 3]
+
+
+@pytest.mark.parametrize("top", [True, False], ids=["zip of the folder", "zip of its content"])
+@pytest.mark.parametrize("part", ["", "test"])
+def test_pictures_in_a_zip_are_those_of_the_tree_in_it(part: str, top: bool, tmp_path: Path) -> None:
+    gallery(tmp_path / "faces" / part)
+    paint(tmp_path / "faces" / "train" / "a.png", grey=9)
+    zipped = shutil.make_archive(str(tmp_path / "faces"), "zip", tmp_path if top else tmp_path / "faces", "faces" if top else None)
+    expected = [2, 1, 4, 5, 3] if part else [2, 1, 9, 4, 5, 3]
+    assert greys(folder(tmp_path / "faces")) == greys(folder(Path(zipped))) == expected
+
+
+def test_pictures_are_fitted_as_in_training(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", (30, 14), grey=7), paint(tmp_path / "b.png", (8, 64), grey=8)
+    assert greys(folder(tmp_path)) == greys(folder(tmp_path, channels=1)) == [7, 8]
+
+
+def test_pictures_of_mixed_sizes_that_are_to_be_kept_are_named(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png"), paint(tmp_path / "b.png", (9, 8))
+    with pytest.raises(DataError, match=r"b\.png is 9 x 8, .*a\.png is 8 x 8"):
+        folder(tmp_path, size=0).pictures()
+
+
+@pytest.mark.parametrize("inside", ["", "test"])
+def test_a_folder_without_pictures(inside: str, tmp_path: Path) -> None:
+    (tmp_path / inside / "x").mkdir(parents=True)
+    (tmp_path / inside / "x" / "notes.txt").write_text("no pictures")
+    with pytest.raises(DataError, match=r"holds no images$") as error:
+        folder(tmp_path).pictures()
+    assert ".png" in error.value.hint
+
+
+def test_a_damaged_picture_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"a\.png is not a readable image"):
+        folder(tmp_path).pictures()
+    with pytest.raises(DataError, match=r"^no folder or \.zip at .*gone$"):
+        folder(tmp_path / "gone").pictures()
+
+
 @pytest.mark.realdata
 def test_real_photographs(tmp_path: Path) -> None:
     if not ARCHIVE.exists():

@@ -139,4 +139,4 @@ def test_real_digits(name: str, shape: tuple[int, int, int], sizes: list[int]) -
 @pytest.mark.realdata
 def test_faces_are_one_class_and_no_classifier_can_come_of_it() -> None:
     with pytest.raises(DataError, match=r"has one class only|cannot hold out"):
-        real("faces_gray_5k.npz").load()
+        real("faces_gray_5k.npz").load().check_trainable()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmmcli.data.digits import Digits
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate.embedding import embed, embedding_protocol, embedding_values
+from gmmcli.evaluate.embedding import check_enough, embed, embedding_protocol, embedding_values
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -57,7 +57,8 @@ def test_few_images_are_embedded_too_but_not_ten() -> None:
     assert plane.shape == (11, 2)
     assert len(np.unique(plane, axis=0)) == 11
     with pytest.raises(RecipeError, match="t-SNE of 10 images says nothing"):
-        embed(normal(1, 10, 60), seed=1)
+        check_enough(10)
+    check_enough(11)
 
 
 def test_digits_are_told_apart_in_the_plane_as_in_their_pixels() -> None:

@@ -66,14 +66,14 @@ def test_every_loss_climbs_from_the_label_to_the_next_class(name: str) -> None:
 
 
 @given(st.integers(0, 2**31), st.integers(2, 8))
-@settings(derandomize=True, max_examples=30)
+@settings(derandomize=True, max_examples=10)
 def test_the_margin_is_positive_exactly_where_the_prediction_is_wrong(seed: int, n_classes: int) -> None:
     logits, labels, targets = answers(30, n_classes, seed)
     assert torch.equal(margin(logits, labels, targets) > 0, logits.argmax(1) != labels)
 
 
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
-@settings(derandomize=True, max_examples=30)
+@settings(derandomize=True, max_examples=10)
 def test_the_ratios_know_neither_the_scale_of_the_logits_nor_their_origin(seed: int, scale: float, shift: float) -> None:
     logits, labels, targets = answers(30, 5, seed)
     for loss in (dlr, targeted_dlr):

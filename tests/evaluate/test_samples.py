@@ -170,7 +170,7 @@ def test_every_slot_has_its_turn(run: Run) -> None:
 
 
 def test_the_buffer_holds_no_more_than_it_does(run: Run) -> None:
-    with pytest.raises(RecipeError, match=f"--n 6 is more than the buffer's {SLOTS} images a class") as caught:
+    with pytest.raises(RecipeError, match=f"6 images a class are more than the buffer's {SLOTS}") as caught:
         Draw("buffer")(run, range(3), SLOTS + 1)
     assert "--from noise" in caught.value.hint
 

@@ -127,7 +127,7 @@ def test_no_such_run(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 250), st.integers(0, 2**31))
-@settings(derandomize=True, max_examples=40)
+@settings(derandomize=True, max_examples=20)
 def test_chosen_are_so_many_positions_in_order_none_twice(total: int, n: int, seed: int) -> None:
     positions = chosen(total, n, seed).tolist()
     assert len(positions) == min(n, total)
@@ -219,17 +219,23 @@ def test_two_subjects_share_no_pass(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("foreign", "split", "name"),
+    ("foreign", "more", "name"),
     [
-        (False, "test", "eval accuracy"),
-        (False, "validation", "eval accuracy validation"),
-        (False, "train", "eval accuracy train"),
-        (True, "test", "eval accuracy my other.npz test"),
-        (True, "train", "eval accuracy my other.npz train"),
+        (False, {}, ""),
+        (False, {"seed": 2}, ""),
+        (False, {"split": "validation"}, " validation"),
+        (False, {"split": "train"}, " train"),
+        (False, {"best": True}, " best"),
+        (False, {"n": 7}, " n7"),
+        (False, {"n": 40}, ""),
+        (False, {"n": 1000}, ""),
+        (True, {}, " my other.npz test"),
+        (True, {"split": "train", "best": True, "n": 7}, " my other.npz train best n7"),
     ],
 )
-def test_a_result_is_named_by_what_it_is_about(foreign: bool, split: Any, name: str, run: Run, other: Callable[..., str]) -> None:
-    assert Subject.open(run.path, data=other() if foreign else None, split=split).name("eval accuracy") == name
+def test_a_result_is_named_by_what_it_is_about(foreign: bool, more: dict[str, Any], name: str, run: Run, other: Callable[..., str]) -> None:
+    subject = Subject.open(run.path, data=other() if foreign else None, **more)
+    assert subject.name("eval accuracy") == f"eval accuracy{name}"
 
 
 def test_a_result_says_what_it_rests_on(run: Run) -> None:

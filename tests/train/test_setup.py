@@ -202,6 +202,14 @@ def test_classes_that_do_not_fit_are_a_recipe_error_naming_recipe_and_data(small
         Setup.prepare(small(path, "model.backbone.width=2"))
 
 
+def test_data_of_one_class_is_refused_before_anything_is_built(small: Small, tmp_path: Path) -> None:
+    images, labels = np.zeros((20, 8, 8), np.uint8), np.zeros(20, np.int64)
+    arrays = {f"{name}_{key}": value for name in ("train", "val", "test") for key, value in (("images", images), ("labels", labels))}
+    np.savez(tmp_path / "faces.npz", **arrays)
+    with pytest.raises(DataError, match=r"faces\.npz has one class only"):
+        Setup.prepare(small(f"data.source.path='{tmp_path / 'faces.npz'}'"))
+
+
 @pytest.mark.parametrize(
     ("override", "kind", "says"),
     [

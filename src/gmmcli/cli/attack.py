@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from gmmcli.cli.evaluate import show
-from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, note, opened
+from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, check_grid, note, opened
 from gmmcli.errors import RecipeError
 
 app = typer.Typer(no_args_is_help=True, help="Attack a trained run, and tell how far the figures can be believed.")
@@ -229,6 +229,7 @@ def cw_command(
     quiet: Quiet = False,
 ) -> None:
     """Find the smallest L2 change that deceives (Carlini and Wagner 2017): success rate, mean and median norm, and a picture."""
+    check_grid(out)
     subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
     from gmmcli.evaluate.carlini import CarliniWagner
     from gmmcli.report.robustness import carlini

@@ -161,4 +161,5 @@ def show(measured: "Measured", json: bool) -> None:
     from gmmcli.report.tables import result_table
 
     Console(highlight=False).print(result_table(measured.result))
-    print("\n".join(map(str, measured.pictures)))
+    for path in measured.pictures:
+        print(path)

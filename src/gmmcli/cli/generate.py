@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, opened
+from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, check_grid, opened
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -35,16 +35,14 @@ def asked(
     from gmmcli.evaluate.subject import Subject
     from gmmcli.report.generate import Generation
 
-    device = next(subject.model.parameters()).device
-
     def other(name: str) -> "Subject":
-        found = Subject.open(name, runs_dir, device=device)
+        found = Subject.open(name, runs_dir, device=subject.device)
         if found.card.image_shape != subject.card.image_shape or found.card.class_names != subject.card.class_names:
             raise RecipeError(f"run {found.run.id} knows other images or classes than {subject.run.id}", "take a run on the same data")
         return found
 
     if features == "inception":
-        space = inception_space(load_inception(weights).to(device))
+        space = inception_space(load_inception(weights).to(subject.device))
     elif features == "pixels":
         space = pixel_space()
     else:
@@ -107,6 +105,7 @@ def generate_command(
     FID, KID and IS need pytorch-fid's Inception weights as a local file. In pixels or in a run's features no download is needed;
     there the distances are called feature_fid and feature_kid.
     """
+    check_grid(out)
     from gmmcli.cli.evaluate import show
     from gmmcli.report.generate import generate
 

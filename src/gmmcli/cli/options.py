@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from gmmcli.evaluate.subject import Subject
 
+GRIDS = (".png", ".jpg", ".webp")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
 RunsDir = Annotated[Path | None, typer.Option("--runs-dir", help="Where runs are. Default: $GMMC_RUNS_DIR or ./runs.", show_default=False)]
@@ -67,6 +68,12 @@ def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto"
     subject = Subject.open(run, runs_dir, device=select_device(device), **asked)
     note(f"run {subject.run.path}, step {subject.step}", quiet)
     return subject
+
+
+def check_grid(out: Path | None) -> None:
+    """RecipeError where a grid of images cannot be written in the format that ``--out`` asks for."""
+    if out is not None and out.suffix.lower() not in GRIDS:
+        raise RecipeError(f"--out {out}: a grid of images cannot be a {out.suffix or 'file without a suffix'}", f"give {', '.join(GRIDS)}")
 
 
 def class_indices(label: str, names: "tuple[str, ...]") -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gmmcli.cli.options import Best, Device, Json, Origin, Quiet, RunName, RunsDir, answer, class_indices, note, select_device
+from gmmcli.cli.options import Best, Device, Json, Origin, Quiet, RunName, RunsDir, answer, check_grid, class_indices, note, select_device
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def sample_command(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
     ] = None,
-    step_size: Annotated[float | None, typer.Option("--step-size", help="Step size. Default: where training ended.")] = None,
+    step_size: Annotated[
+        float | None, typer.Option("--step-size", help="Step size. Default: where training ended, times chains.fresh_step_scale.")
+    ] = None,
     noise: Annotated[
         float | None, typer.Option("--noise", min=0, help="Noise std a fresh chain sets out with, annealed to none. Default: the recipe's.")
     ] = None,
@@ -53,6 +55,8 @@ def sample_command(
     """Draw images of a class, from fresh chains or from the replay buffer; prints the path of what it wrote."""
     if step_size is not None and step_size <= 0:
         raise RecipeError(f"--step-size {step_size} must be positive")
+    if form is Format.grid:
+        check_grid(out)
     from gmmcli.core.classifier import predict
     from gmmcli.evaluate.samples import Draw
     from gmmcli.run import open_run

@@ -8,7 +8,7 @@ from gmmcli.core.buffer import Dtype, ReplayBuffer, uniform
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.samplers import SGLD, Sampler
 from gmmcli.core.targets import StagedLatent, Target
-from gmmcli.types import Count, Images, Labels, Natural, Negatives, NonNegative, Scalar, Share, Trace
+from gmmcli.types import Count, Images, Labels, Natural, Negatives, NonNegative, Positive, Scalar, Share, Trace
 
 
 @dataclass
@@ -64,6 +64,8 @@ class Chains:
 
     Chains without noise end in the first local minimum they meet; annealed noise lets them out of the shallow ones.
     """
+    fresh_step_scale: Positive = 1.0
+    """Its steps are so many times as long as those that training ended with."""
     target: Target = field(default_factory=StagedLatent)
     sampler: Sampler = field(default_factory=SGLD)
 

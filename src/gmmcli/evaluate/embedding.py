@@ -11,19 +11,20 @@ COMPONENTS, NEIGHBOURS = 50, 5
 
 
 def embed(features: Features, seed: int) -> np.ndarray:
-    """Return features in the plane, shape (image, 2): PCA to at most 50 components, then t-SNE (van der Maaten and Hinton 2008).
-
-    RecipeError for ten images or fewer: they have no neighbourhoods to keep.
-    """
+    """Return features in the plane, shape (image, 2): PCA to at most 50 components, then t-SNE (van der Maaten and Hinton 2008)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    if len(features) <= 2 * NEIGHBOURS:
-        raise RecipeError(f"t-SNE of {len(features)} images says nothing", f"take more than {2 * NEIGHBOURS} (--n)")
     rows = features.double().numpy()
     reduced = PCA(min(COMPONENTS, *rows.shape), random_state=seed).fit_transform(rows)
     plane: np.ndarray = TSNE(perplexity=min(30.0, (len(rows) - 1) / 3), init="pca", random_state=seed).fit_transform(reduced)
     return plane
+
+
+def check_enough(n: int) -> None:
+    """RecipeError for ten images or fewer: they have no neighbourhoods to keep."""
+    if n <= 2 * NEIGHBOURS:
+        raise RecipeError(f"t-SNE of {n} images says nothing", f"take more than {2 * NEIGHBOURS} (--n)")
 
 
 def embedding_values(features: Features, plane: np.ndarray, labels: Labels) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gmmcli.core.classifier import Classifier, predict
+from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Split
 from gmmcli.evaluate.accuracy import share
+from gmmcli.evaluate.predict import outputs
 from gmmcli.types import Labels, RawImages, to_model
 
 MOST = 10_000  # training images: an SVC's time grows with their square
@@ -55,7 +56,7 @@ class ModelJudge:
 
     def classes(self, images: RawImages) -> Labels:
         """Name the class of each image."""
-        return predict(self.model, images).argmax(1).cpu()
+        return outputs(self.model, images).logits.argmax(1)
 
 
 def agreement_values(judge: Judge, images: RawImages, labels: Labels, test: Split, class_names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from gmmcli.core.buffer import decode
 from gmmcli.core.chains import fresh_samples
 from gmmcli.core.classifier import predict
 from gmmcli.core.targets import Conditional, Marginal
-from gmmcli.errors import RecipeError
+from gmmcli.errors import DivergedError, RecipeError
 from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.types import Images, Labels, to_bytes
@@ -70,7 +70,7 @@ class Draw:
         if isinstance(chains.target, Marginal):  # JEM trains without labels and draws a class by its own energy
             chains = replace(chains, target=Conditional())
         reached = run.step_size()
-        size = self.step_size or (float(reached) if reached is not None else chains.sampler.step_size)
+        size = self.step_size or chains.fresh_step_scale * (float(reached) if reached is not None else chains.sampler.step_size)
         steps = self.steps or chains.lifetime
         model, step_size = run.model(best, device), torch.tensor(size, device=device)
         parts = []
@@ -78,15 +78,20 @@ class Draw:
             generator = stream(device, self.seed, "sample", i)
             parts.append(fresh_samples(model, chains, part.to(device), card.image_shape, generator, steps, step_size).cpu())
             at(min(len(labels), (i + 1) * CHUNK))
+        images = torch.cat(parts)
+        if not bool(images.isfinite().all()):
+            raise DivergedError(
+                f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is far too long"
+            )
         protocol = {"from": "noise", "steps": steps, "step_size": size, "noise_std": chains.fresh_noise_std, "seed": self.seed}
-        return Samples(torch.cat(parts), labels, protocol)
+        return Samples(images, labels, protocol)
 
     def _from_buffer(self, run: Run, classes: Sequence[int], n: int) -> Images:
         """Random images of each class, none twice."""
         found = []
         for k, own in zip(classes, buffer_classes(run, classes), strict=True):
             if n > len(own):
-                raise RecipeError(f"--n {n} is more than the buffer's {len(own)} images a class", "ask for fewer, or use --from noise")
+                raise RecipeError(f"{n} images a class are more than the buffer's {len(own)}", "ask for fewer, or use --from noise")
             found.append(own[torch.randperm(len(own), generator=stream("cpu", self.seed, "slots", k))[:n]])
         return torch.cat([decode(images) for images in found])
 

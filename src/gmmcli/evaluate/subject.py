@@ -81,6 +81,11 @@ class Subject:
         return split.take(chosen(len(split.labels), self.n, self.seed).numpy())
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
     def gamma2(self) -> float:
         """The model's estimated variance; RunError before the end of training, where it is estimated."""
         if self.model.gamma2 is None:
@@ -113,8 +118,11 @@ class Subject:
         }
 
     def name(self, command: str) -> str:
-        """What a result is saved as: the command, and where it is not about the run's own test images, what it is about."""
+        """What a result is saved as: the command, and what it is about where that is not the last checkpoint and all its test images."""
         about = [Path(self.dataset.name).name] * self.foreign + [self.split] * (self.foreign or self.split != "test")
+        about += ["best"] * self.best
+        if len(self.images.labels) < len(self.dataset.split(self.split).labels):
+            about.append(f"n{self.n}")
         return " ".join([command, *about])
 
 

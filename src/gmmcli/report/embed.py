@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gmmcli.evaluate.embedding import embed, embedding_protocol, embedding_values
+from gmmcli.evaluate.embedding import check_enough, embed, embedding_protocol, embedding_values
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
@@ -41,12 +41,13 @@ def tsne(
     planes: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     measured = []
     for subject in subjects:
+        check_enough(len(subject.images.labels))
         features, labels = tested(subject, quiet).features, subject.images.labels
         sampled = torch.zeros(len(labels), dtype=torch.bool)
         protocol = embedding_protocol(seed)
         if samples and n_samples:
             n_classes = len(subject.card.class_names)
-            drawn = samples(subject.run, range(n_classes), max(1, n_samples // n_classes), subject.best)
+            drawn = samples(subject.run, range(n_classes), max(1, n_samples // n_classes), subject.best, subject.device)
             features = torch.cat([features, outputs(subject.model, to_bytes(drawn.images)).features])
             labels, sampled = torch.cat([labels, drawn.labels]), torch.cat([sampled, torch.ones(len(drawn.labels), dtype=torch.bool)])
             protocol["samples"] = drawn.protocol | {"n": len(drawn.labels)}

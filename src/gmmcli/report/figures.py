@@ -8,15 +8,19 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 SAME_BYTES: Any = {"svg.hashsalt": "gmmc", "svg.fonttype": "none", "font.size": 9}
 
 
-def save(figure: Figure, path: Path, svg: bool = True) -> list[Path]:
+def save(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG, and as SVG beside it; the same values give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    paths = [path.with_suffix(suffix) for suffix in ([".png", ".svg"] if svg else [".png"])]
+    stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class may be called $_$
     with mpl.rc_context(SAME_BYTES):
         for out in paths:
             figure.savefig(out, dpi=130, metadata={"Date": None} if out.suffix == ".svg" else None)

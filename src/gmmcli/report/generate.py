@@ -109,9 +109,8 @@ def _samples(subject: Subject, asked: Generation, quiet: bool) -> Samples:
     each = ceil(n / n_classes)
     if origin == "buffer" and asked.n is None:
         each = min(each, *map(len, buffer_classes(subject.run, range(n_classes))))
-    device = next(subject.model.parameters()).device
     with progress("chains", each * n_classes, quiet) as at:
-        drawn = asked.draw(subject.run, range(n_classes), each, subject.best, device, at)
+        drawn = asked.draw(subject.run, range(n_classes), each, subject.best, subject.device, at)
     kept = chosen(len(drawn.labels), asked.n, subject.seed)
     return Samples(drawn.images[kept], drawn.labels[kept], drawn.protocol)
 
@@ -130,6 +129,9 @@ def _read(path: Path, subject: Subject) -> Samples:
             f"run {subject.run.id} makes bytes of (n, {height}, {width}, {channels})",
             "give samples of this run, or of one on the same data",
         )
+    n_classes = len(subject.card.class_names)
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= n_classes):
+        raise DataError(f"{path} has a label outside 0..{n_classes - 1}", "give samples of a run on the same classes")
     return Samples(to_model(images.permute(0, 3, 1, 2)), labels, {"from": str(path)})
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from gmmcli.data.outliers import default_sets, outliers
+from gmmcli.data.outliers import Outliers, default_sets, outliers
 from gmmcli.errors import DataError
 from gmmcli.evaluate.accuracy import accuracy_protocol, accuracy_values
 from gmmcli.evaluate.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature
@@ -51,7 +51,7 @@ def accuracy(subject: Subject, *, out: Path | None = None, quiet: bool = True) -
     result = subject.result("eval accuracy", accuracy_protocol(gamma2), values)
     title = f"{subject.card.recipe.name}: {values['accuracy']:.2%} of n = {len(labels):,}"
     figure = figures.confusion(values["confusion"], subject.card.class_names, title)
-    return _kept(subject, result, figure, out, _logits(own, labels), svg=False)
+    return _kept(subject, result, figure, out, _logits(own, labels))
 
 
 def calibrate(subject: Subject, *, out: Path | None = None, quiet: bool = True) -> Measured:
@@ -78,21 +78,22 @@ def ood(
 ) -> Measured:
     """Out-of-distribution detection; a set that is not to be had is reported as missing, and the rest is measured."""
     mass = "mass" in scores
-    own = tested(subject, quiet, mass)
     names = sets or default_sets(subject.dataset, subject.run.recipe.data.source.kind)
     names = list(dict.fromkeys(one for name in names for one in (NOISE if name == "noise" else (name,))))
-    others: dict[str, Outputs] = {}
+    found: dict[str, Outliers] = {}
     about: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
-            found = outliers(name, subject.dataset, subject.seed)
+            found[name] = outliers(name, subject.dataset, subject.seed)
         except DataError as error:
             about[name] = {"missing": error.message, "hint": error.hint}
-            continue
-        images = found.images[chosen(len(found.images), subject.n, subject.seed)]
+    own = tested(subject, quiet, mass)
+    others: dict[str, Outputs] = {}
+    for name, one in found.items():
+        images = one.images[chosen(len(one.images), subject.n, subject.seed)]
         with progress(name, len(images), quiet) as at:
             others[name] = outputs(subject.model, images, subject.gamma2 if mass else None, at)
-        about[name] = {"n": len(images), "images": found.about}
+        about[name] = {"n": len(images), "images": one.about}
     values: dict[str, Any] = ood_values(own, others, subject.gamma2, scores)
     values |= {name: {"missing": fact["missing"], "hint": fact["hint"]} for name, fact in about.items() if "missing" in fact}
     protocol = ood_protocol(subject.gamma2) | {"in_distribution": f"{subject.dataset.name} {subject.split}", "sets": about}
@@ -113,11 +114,9 @@ def _logits(own: Outputs, labels: Labels) -> dict[str, np.ndarray]:
     return {"logits": own.logits.numpy(), "labels": labels.numpy()}
 
 
-def _kept(
-    subject: Subject, result: dict[str, Any], figure: Figure | None, out: Path | None, arrays: Mapping[str, np.ndarray], svg: bool = True
-) -> Measured:
+def _kept(subject: Subject, result: dict[str, Any], figure: Figure | None, out: Path | None, arrays: Mapping[str, np.ndarray]) -> Measured:
     """Save a result with its arrays, and its figure in the run's figures/ or where ``out`` says."""
     name = subject.name(result["command"])
     saved = subject.run.save_result(result, name, **arrays)
-    pictures = figures.save(figure, out or subject.run.path / "figures" / f"{saved.stem}.png", svg) if figure else []
+    pictures = figures.save(figure, out or subject.run.path / "figures" / f"{saved.stem}.png") if figure else []
     return Measured(result, pictures)

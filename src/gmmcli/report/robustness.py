@@ -33,8 +33,7 @@ def attacked(subject: Subject, float64: bool = False, scale: float = 1.0) -> tup
     """Return the model as attacks see it, and the subject's images in [0, 1] with their labels, on its device."""
     dtype = torch.float64 if float64 else torch.float32
     subject.model.bf16 = False
-    device = next(subject.model.parameters()).device
-    images, labels = subject.images.to(device)
+    images, labels = subject.images.to(subject.device)
     return PixelModel(subject.model.to(dtype), dtype, scale), images.float() / 255, labels
 
 

@@ -48,7 +48,7 @@ def result_table(result: dict[str, Any]) -> Group:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     return table
 
 
@@ -61,14 +61,14 @@ def _plain(values: dict[str, Any]) -> list[Table]:
             for inner in value:
                 table.add_row(inner, figure(inner, value))
         elif isinstance(value, str):
-            table.add_row(name, value)
+            table.add_row(name, Text(value))
     return [table]
 
 
 def _accuracy(values: dict[str, Any]) -> list[Table]:
     (table,) = _plain({key: value for key, value in values.items() if key not in ("per_class", "confusion")})
     for name, row in values["per_class"].items():
-        table.add_row(f"  class {name}", f"{figure('accuracy', row)}, n = {row['n']:,}" if row["n"] else "no images")
+        table.add_row(Text(f"  class {name}"), f"{figure('accuracy', row)}, n = {row['n']:,}" if row["n"] else "no images")
     return [table]
 
 
@@ -81,12 +81,16 @@ def _calibrate(values: dict[str, Any]) -> list[Table]:
 
 
 def _ood(values: dict[str, Any]) -> list[Table | Text]:
-    table = _table("set", "score", "AUROC", "AUPR in", "AUPR out", "FPR95")
+    parts: list[Table | Text] = []
     for name, scores in values.items():
-        for i, (score, row) in enumerate(scores.items() if "missing" not in scores else ()):
-            interval = f"{row['auroc']:.3f} [{row['auroc_ci95'][0]:.3f}, {row['auroc_ci95'][1]:.3f}]"
-            table.add_row("" if i else name, score, interval, *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95")))
-    return [table, *(Text(f"missing: {scores['missing']}; {scores['hint']}") for scores in values.values() if "missing" in scores)]
+        if "missing" in scores:
+            parts.append(Text(f"{name} is missing: {scores['missing']}; {scores['hint']}"))
+            continue
+        table = _table("score", "AUROC", "AUPR in", "AUPR out", "FPR95")
+        for score, row in scores.items():
+            table.add_row(score, figure("auroc", row), *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95")))
+        parts += [Text(f"against {name}"), table]
+    return parts
 
 
 def _attack(values: dict[str, Any]) -> list[Table | Text]:

@@ -1,0 +1,296 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.spatial.distance import cdist
+from sklearn.svm import SVC
+from torch import Tensor
+
+from gmmcli.core.buffer import decode
+from gmmcli.errors import DataError, RecipeError
+from gmmcli.evaluate.frechet import Moments
+from gmmcli.evaluate.generation import Space, pixel_space, run_space
+from gmmcli.evaluate.judge import ModelJudge, PixelJudge
+from gmmcli.evaluate.predict import outputs
+from gmmcli.evaluate.samples import Draw
+from gmmcli.evaluate.scores import log_odds
+from gmmcli.evaluate.subject import Subject
+from gmmcli.report.generate import Generation, generate
+from gmmcli.report.measure import Measured
+from gmmcli.run import Run
+from gmmcli.types import to_bytes
+
+KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
+
+
+def ask(subject: Subject, space: Space | None = None, draw: Draw | None = None, out: Path | None = None, **more: Any) -> Measured:
+    judge = PixelJudge(subject.dataset.train, subject.seed)
+    return generate(subject, Generation(space or pixel_space(), judge, draw or Draw("buffer"), **more), out=out)
+
+
+def saved(run: Run) -> dict[str, np.ndarray]:
+    with np.load(run.path / "results" / "eval-generate.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def flat(images: Tensor | np.ndarray) -> np.ndarray:
+    """Pixels in [-1, 1] as float64, one row an image."""
+    rows = np.asarray(images).reshape(len(images), -1).astype(np.float64)
+    return rows * 2 / 255 - 1
+
+
+def everything(subject: Subject) -> Tensor:
+    return torch.cat([subject.dataset.train.images, subject.dataset.validation.images])
+
+
+def frechet(one: np.ndarray, other: np.ndarray) -> float:
+    root = np.sqrt(np.linalg.eigvals(np.cov(one.T) @ np.cov(other.T)).real.clip(0))
+    return float(np.square(one.mean(0) - other.mean(0)).sum() + np.trace(np.cov(one.T) + np.cov(other.T)) - 2 * root.sum())
+
+
+def write(path: Path, images: Tensor, labels: Tensor) -> Path:
+    """Samples as `gmmc sample --format npz` writes them."""
+    np.savez(path, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
+    return path
+
+
+def test_the_replay_buffer_in_pixels_from_end_to_end(subject: Subject) -> None:
+    measured = ask(subject)
+    result, run = measured.result, subject.run
+    assert list(result) == KEYS
+    assert (result["command"], result["n"], result["step"]) == ("eval generate", 100, 20)
+    assert json.loads((run.path / "results" / "eval-generate.json").read_text()) == result == run.result("eval generate")
+    assert set(result["values"]) == {
+        *("feature_fid", "feature_kid", "feature_kid_std", "precision", "recall", "density", "coverage"),
+        *("label_agreement", "label_agreement_ci95", "per_class", "judge", "judge_accuracy", "judge_n", "memorisation"),
+    }
+    assert set(result["values"]["memorisation"]) == {"sample_to_train", "test_to_train", "copies"}
+    assert result["protocol"]["space"] == "pixels"
+    assert result["protocol"]["samples"] == {"from": "buffer", "seed": 1}
+    assert result["protocol"]["reference"] == f"{subject.dataset.name} train"
+    assert (result["protocol"]["n_reference"], result["protocol"]["filter"]) == (260, "none")
+    assert measured.warnings == []
+
+
+def test_samples_are_the_buffers_images_each_of_its_class(subject: Subject) -> None:
+    ask(subject)
+    arrays = saved(subject.run)
+    buffer = to_bytes(decode(subject.run.buffer().images)).numpy()
+    assert np.array_equal(np.bincount(arrays["labels"]), [10] * 10)
+    for k in range(10):
+        drawn = {image.tobytes() for image in arrays["samples"][arrays["labels"] == k]}
+        assert drawn == {image.tobytes() for image in buffer[k]}
+
+
+def test_distance_agreement_and_memorisation_follow_from_the_samples_beside_them(subject: Subject) -> None:
+    values = ask(subject).result["values"]
+    arrays = saved(subject.run)
+    samples, train, test = flat(arrays["samples"]), flat(subject.dataset.train.images), flat(subject.dataset.test.images)
+    assert values["feature_fid"] == pytest.approx(frechet(samples, flat(everything(subject))), rel=1e-3)
+    svc = SVC(C=10).fit(train, subject.dataset.train.labels)
+    assert values["label_agreement"] == pytest.approx((svc.predict(samples) == arrays["labels"]).mean())
+    assert values["judge_accuracy"] == pytest.approx(svc.score(test, subject.dataset.test.labels))
+    assert values["judge_n"] == 120
+    from_samples, from_test = cdist(samples, train).min(1), cdist(test, train).min(1)
+    assert values["memorisation"]["sample_to_train"] == pytest.approx(np.median(from_samples), rel=1e-4)
+    assert values["memorisation"]["test_to_train"] == pytest.approx(np.median(from_test), rel=1e-4)
+    assert values["memorisation"]["copies"] == (from_samples < np.quantile(from_test, 0.01)).mean()
+
+
+def test_the_same_question_has_the_same_answer_and_another_seed_draws_others(run: Run) -> None:
+    first, again = (ask(Subject.open(run.path), n=30).result for _ in range(2))
+    assert first == again
+    assert ask(Subject.open(run.path), n=30, draw=Draw("buffer", seed=2)).result["values"] != first["values"]
+
+
+@pytest.mark.parametrize("n", [2, 25, 100])
+def test_n_is_the_number_of_samples_in_all(n: int, subject: Subject) -> None:
+    result = ask(subject, n=n).result
+    assert result["n"] == n == len(saved(subject.run)["labels"])
+    assert max(np.bincount(saved(subject.run)["labels"])) <= -(-n // 10)
+
+
+def test_more_than_the_buffer_holds_is_an_error(subject: Subject) -> None:
+    with pytest.raises(RecipeError, match=r"^11 images a class are more than the buffer's 10$"):
+        ask(subject, n=101)
+
+
+def test_fresh_chains_are_measured_as_they_were_drawn(subject: Subject) -> None:
+    result = ask(subject, n=20, draw=Draw("noise", steps=2, step_size=0.5, seed=4)).result
+    assert result["n"] == 20
+    assert {key: result["protocol"]["samples"][key] for key in ("from", "steps", "step_size", "seed")} == {
+        "from": "noise",
+        "steps": 2,
+        "step_size": 0.5,
+        "seed": 4,
+    }
+
+
+def test_training_images_passed_off_as_samples_are_found_out(subject: Subject, tmp_path: Path) -> None:
+    images, labels = subject.dataset.train
+    result = ask(subject, samples=write(tmp_path / "x.npz", images, labels)).result
+    assert (result["n"], result["protocol"]["samples"]) == (200, {"from": str(tmp_path / "x.npz")})
+    assert result["values"]["memorisation"] | {"test_to_train": 0} == {"sample_to_train": 0, "test_to_train": 0, "copies": 1.0}
+    assert result["values"]["label_agreement"] > 0.99
+    assert np.array_equal(saved(subject.run)["samples"], images.numpy())
+    assert result["values"]["feature_fid"] < ask(subject).result["values"]["feature_fid"] / 10
+
+
+def test_samples_of_the_reference_itself_are_at_no_distance(subject: Subject, tmp_path: Path) -> None:
+    images, labels = subject.dataset.test
+    values = ask(subject, samples=write(tmp_path / "x.npz", images, labels), reference="test").result["values"]
+    assert values["feature_fid"] == pytest.approx(0, abs=1e-3)
+    assert (values["precision"], values["recall"], values["coverage"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("reference", "n"), [("train", 260), ("test", 120), ("train+test", 380)])
+def test_the_reference_is_what_was_asked_for(reference: Any, n: int, subject: Subject) -> None:
+    result = ask(subject, reference=reference).result
+    assert (result["protocol"]["n_reference"], result["protocol"]["reference"]) == (n, f"{subject.dataset.name} {reference}")
+    parts = {"train": everything(subject), "test": subject.dataset.test.images}
+    real = np.concatenate([flat(parts[name]) for name in reference.split("+")])
+    assert result["values"]["feature_fid"] == pytest.approx(frechet(flat(saved(subject.run)["samples"]), real), rel=1e-3)
+
+
+def test_given_statistics_take_the_references_place_in_the_frechet_distance_alone(subject: Subject, tmp_path: Path) -> None:
+    test = torch.from_numpy(flat(subject.dataset.test.images))
+    Moments.of(test).save(tmp_path / "stats.npz")
+    own, given = ask(subject).result, ask(subject, stats=tmp_path / "stats.npz").result
+    assert given["protocol"]["reference"] == "stats.npz"
+    assert given["values"]["feature_fid"] == pytest.approx(frechet(flat(saved(subject.run)["samples"]), test.numpy()), rel=1e-3)
+    assert given["values"]["feature_fid"] != own["values"]["feature_fid"]
+    assert given["values"] | {"feature_fid": 0} == own["values"] | {"feature_fid": 0}
+
+
+def test_statistics_written_are_those_of_the_reference_and_read_back(subject: Subject, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "stats.npz"
+    own = ask(subject, save_stats=path).result["values"]
+    with np.load(path, allow_pickle=False) as archive:
+        np.testing.assert_allclose(archive["mu"], flat(everything(subject)).mean(0), atol=1e-6)
+        np.testing.assert_allclose(archive["sigma"], np.cov(flat(everything(subject)).T), atol=1e-6)
+    assert ask(subject, stats=path).result["values"]["feature_fid"] == pytest.approx(own["feature_fid"], rel=1e-9)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_statistics_that_are_none(content: bytes, subject: Subject, tmp_path: Path) -> None:
+    (tmp_path / "stats.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"stats\.npz cannot be read as pytorch-fid statistics"):
+        ask(subject, stats=tmp_path / "stats.npz")
+
+
+def test_only_the_most_confident_are_kept_and_that_is_said_three_times(subject: Subject) -> None:
+    ask(subject)
+    everyone = saved(subject.run)
+    measured = ask(subject, top_share=0.5)
+    arrays = saved(subject.run)
+    logits = outputs(subject.model, torch.from_numpy(everyone["samples"])).logits
+    predicted, sure = logits.argmax(1).numpy(), log_odds(logits).numpy()
+    kept = [i for i in range(100) if (sure[predicted == predicted[i]] > sure[i]).sum() < np.ceil((predicted == predicted[i]).sum() / 2)]
+    assert np.array_equal(arrays["samples"], everyone["samples"][kept])
+    assert np.array_equal(arrays["labels"], everyone["labels"][kept])
+    assert measured.result["n"] == len(kept) < 60
+    assert measured.result["protocol"]["filter"] == "the most confident 50% of each predicted class"
+    (warning,) = measured.warnings
+    assert "most confident 50%" in warning
+
+
+@pytest.mark.parametrize("more", [{"n": 1}, {"top_share": 0.0}])
+def test_too_few_samples_to_measure(more: dict[str, Any], subject: Subject) -> None:
+    with pytest.raises(RecipeError, match="too few to measure") as error:
+        ask(subject, **more)
+    assert error.value.exit_code == 2
+    assert subject.run.result("eval generate") is None
+
+
+def test_in_inceptions_features_distances_have_their_names_and_few_samples_are_warned_of(subject: Subject) -> None:
+    space = Space("inception", "a stand-in", lambda images: torch.from_numpy(flat(images)), lambda features: features[:, :10].softmax(1))
+    measured = ask(subject, space)
+    assert {"fid", "kid", "kid_std", "is_mean", "is_std"} < set(measured.result["values"])
+    assert not any(name.startswith("feature_") for name in measured.result["values"])
+    (warning,) = measured.warnings
+    assert warning.startswith("100 samples are few")
+    assert measured.result["protocol"]["is"]
+    assert len(ask(subject, space, top_share=0.5).warnings) == 2
+
+
+def test_the_features_of_a_run_may_be_the_space_and_its_model_the_judge(subject: Subject) -> None:
+    judge = ModelJudge(subject.model, "itself")
+    result = generate(subject, Generation(run_space("x", subject.model), judge, Draw("buffer"))).result
+    samples = torch.from_numpy(saved(subject.run)["samples"])
+    features = [outputs(subject.model, images).features.double().numpy() for images in (samples, everything(subject))]
+    assert result["values"]["feature_fid"] == pytest.approx(frechet(*features), rel=1e-2)
+    right = outputs(subject.model, samples).logits.argmax(1).numpy() == saved(subject.run)["labels"]
+    assert result["values"]["label_agreement"] == right.mean()
+    assert (result["values"]["judge"], result["protocol"]["space"]) == ("itself", "run:x")
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "no labels": {"labels": None},
+    "no images": {"images": None},
+    "another size": {"images": np.zeros((4, 16, 16, 1), np.uint8)},
+    "colour": {"images": np.zeros((4, 8, 8, 3), np.uint8)},
+    "channels first": {"images": np.zeros((4, 1, 8, 8), np.uint8)},
+    "no channel axis": {"images": np.zeros((4, 8, 8), np.uint8)},
+    "numbers between 0 and 1": {"images": np.zeros((4, 8, 8, 1), np.float32)},
+    "too few labels": {"labels": np.zeros(3, int)},
+    "labels in a column": {"labels": np.zeros((4, 1), int)},
+    "one label for all": {"labels": np.array(0)},
+    "labels in words": {"labels": np.array(["cat"] * 4)},
+    "objects": {"labels": np.array([None] * 4)},
+    "a label of no class": {"labels": np.array([0, 1, 2, 10])},
+    "labels of no class": {"labels": np.full(4, 10)},
+    "a label below 0": {"labels": np.array([0, 1, 2, -1])},
+}
+
+
+@pytest.mark.parametrize("arrays", BROKEN.values(), ids=BROKEN.keys())
+def test_samples_of_another_kind_are_refused(arrays: dict[str, Any], subject: Subject, tmp_path: Path) -> None:
+    good = {"images": np.zeros((4, 8, 8, 1), np.uint8), "labels": np.arange(4)}
+    np.savez(tmp_path / "x.npz", **{key: array for key, array in (good | arrays).items() if array is not None})
+    with pytest.raises(DataError, match=r"x\.npz") as error:
+        ask(subject, samples=tmp_path / "x.npz")
+    assert error.value.hint
+    assert error.value.exit_code == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 and no more"])
+def test_a_file_that_is_no_archive_of_samples(content: bytes, subject: Subject, tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.npz cannot be read as samples"):
+        ask(subject, samples=tmp_path / "x.npz")
+
+
+def test_samples_that_are_not_there(subject: Subject, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.npz cannot be read as samples"):
+        ask(subject, samples=tmp_path / "gone.npz")
+
+
+@pytest.mark.parametrize("out", [None, "elsewhere/near.png"])
+def test_one_sample_a_class_is_shown_before_its_nearest_training_images(out: str | None, subject: Subject, tmp_path: Path) -> None:
+    (path,) = ask(subject, out=tmp_path / out if out else None).pictures
+    assert path == (tmp_path / out if out else subject.run.path / "figures" / "eval-generate-neighbours.png")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        picture.load()
+
+
+def test_another_checkpoint_has_a_result_and_a_picture_of_its_own(run: Run) -> None:
+    last, best = ask(Subject.open(run.path)), ask(Subject.open(run.path, best=True))
+    assert run.result("eval generate") == last.result
+    assert run.result("eval generate best") == best.result
+    assert last.pictures != best.pictures
+
+
+def test_the_neighbours_shown_are_the_nearest(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, Tensor]] = []
+    monkeypatch.setattr("gmmcli.report.generate.save_grid", lambda rows, *_: shown.extend(rows))
+    ask(subject, n=20)
+    train = flat(subject.dataset.train.images)
+    assert [name for name, _ in shown] == list("0123456789")
+    for _, row in shown:
+        sample, near = row[:1].double().numpy().reshape(1, -1), row[1:].double().numpy().reshape(5, -1)
+        np.testing.assert_allclose(cdist(sample, near)[0], np.sort(cdist(sample, train)[0])[:5], rtol=1e-5)
