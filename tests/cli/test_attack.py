@@ -62,7 +62,7 @@ def wrong(run: Run) -> tuple[str, ...]:
 
 
 def labelled(run: Run, shift: int) -> tuple[str, ...]:
-    images = np.random.default_rng(1).integers(0, 256, (12, 8, 8)).astype(np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (8, 8, 8)).astype(np.uint8)
     labels = (predict(run.model(), torch.from_numpy(images)[:, None]).argmax(1).numpy() + shift) % 3
     splits = {f"{name}_{kind}": array for name in ("train", "val", "test") for kind, array in (("images", images), ("labels", labels))}
     np.savez("own.npz", **splits, class_names=np.array(["a", "b", "c"]))
@@ -124,7 +124,7 @@ def test_a_fraction_beyond_the_range_is_not_taken_for_a_number_of_255ths() -> No
 @pytest.mark.parametrize("verb", SHORT)
 def test_three_classes_of_grey_images_are_enough_for_every_command(verb: str, ask: Ask, run: Run, right: tuple[str, ...]) -> None:
     document = ask(verb, *SHORT[verb], *right, *(("--loss", "margin") if verb in BOUNDED[:3] else ()))
-    assert (document["schema"], document["command"], document["n"]) == (1, f"attack {verb}", 12)
+    assert (document["schema"], document["command"], document["n"]) == (1, f"attack {verb}", 8)
     assert document == run.result(f"attack {verb} own.npz test")
     assert document["values"]["clean_accuracy"] == 1.0
 
@@ -198,8 +198,8 @@ def test_adversarial_images_are_saved_where_one_says(verb: str, gmmc: Gmmc, righ
     assert result.exit_code == 0, result.stderr
     assert "new/found.npz" in result.stdout.splitlines()
     with np.load("new/found.npz", allow_pickle=False) as archive:
-        assert archive["images"].shape == (12, 8, 8, 1)
-        assert len(archive["labels"]) == len(archive["fell"]) == 12
+        assert archive["images"].shape == (8, 8, 8, 1)
+        assert len(archive["labels"]) == len(archive["fell"]) == 8
 
 
 def test_where_nothing_is_right_accuracy_is_0_and_the_smallest_change_a_sentence(gmmc: Gmmc, ask: Ask, wrong: tuple[str, ...]) -> None:
@@ -210,7 +210,7 @@ def test_where_nothing_is_right_accuracy_is_0_and_the_smallest_change_a_sentence
     result = gmmc("attack", "cw", *wrong, "-q")
     assert (result.exit_code, result.stdout) == (2, "")
     sentence, hint = result.stderr.splitlines()
-    assert "classifies none of these 12 images rightly" in sentence
+    assert "classifies none of these 8 images rightly" in sentence
     assert hint
 
 

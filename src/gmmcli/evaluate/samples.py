@@ -80,9 +80,7 @@ class Draw:
             at(min(len(labels), (i + 1) * CHUNK))
         images = torch.cat(parts)
         if not bool(images.isfinite().all()):
-            raise DivergedError(
-                f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is far too long"
-            )
+            raise DivergedError(f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is far too long")
         protocol = {"from": "noise", "steps": steps, "step_size": size, "noise_std": chains.fresh_noise_std, "seed": self.seed}
         return Samples(images, labels, protocol)
 

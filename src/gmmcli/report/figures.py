@@ -94,20 +94,21 @@ def histograms(scores: Mapping[str, Mapping[str, np.ndarray]], own: str, title: 
     """
     others = [name for name in next(iter(scores.values())) if name != own]
     figure = Figure(figsize=(2.9 * len(scores), 0.8 + 1.7 * len(others)), layout="constrained")
-    axes = figure.subplots(len(others), len(scores), squeeze=False, sharex="col")
+    axes = figure.subplots(len(others), len(scores), squeeze=False)
     for column, (score, sets) in enumerate(scores.items()):
-        everything = np.concatenate(list(sets.values()))
-        low, high = np.quantile(everything, (0.005, 0.995))
-        edges = np.linspace(low, high if high > low else low + 1, 60)
         for row, name in enumerate(others):
             axis = axes[row][column]
+            low, high = np.quantile(np.concatenate([sets[own], sets[name]]), (0.005, 0.995))
+            edges = np.linspace(low, high if high > low else low + 1, 60)
             for values, color, label in ((sets[own], BLUE, own), (sets[name], RED, name)):
                 axis.hist(
                     np.clip(values, low, high), edges, weights=np.full(len(values), 1 / len(values)), color=color, alpha=0.6, label=label
                 )
             axis.set_yticks([])
-            axis.legend(fontsize=7)
+            axis.tick_params(labelsize=7)
         axes[0][column].set_title(score)
+    for row in range(len(others)):
+        axes[row][0].legend(fontsize=7)
     figure.suptitle(title)
     return figure
 
