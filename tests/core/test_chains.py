@@ -66,7 +66,7 @@ def test_chains_start_afresh_as_often_as_the_recipe_says(reinit_prob: float, lin
 
 
 def test_step_size_adapts_once_a_visit_and_is_used(linear_model: Classifier, generator: torch.Generator) -> None:
-    table = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.01, adapt=0.5))
+    table = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.01, adapt=0.8))
     chains = table.build(3, SHAPE, generator)
     twin = PersistentChains(ReplayBuffer(chains.buffer.images.clone()), Conditional(), SGLD(n_steps=2), 0.0, torch.tensor(0.01 * 1.02))
     chains(linear_model, torch.arange(3), generator)

@@ -322,7 +322,7 @@ def test_radii_grow_whatever_their_order_and_each_image_keeps_the_smallest_and_i
     fell, adversarial, outcomes = over_eps(Attack("pgd", "margin"), model, pixels, labels, eps, lambda *facts: told.append(facts))
     assert fell.tolist() == pytest.approx([eps[1], eps[2], eps[0], 0.0])
     assert [len(outcome.standing) for outcome in outcomes] == [3, 2, 1]
-    assert told == [(radius, n, n - 1) for radius, n in zip(sorted(eps), (3, 2, 1), strict=True)]
+    assert told == [(radius, 4, standing) for radius, standing in zip(sorted(eps), (2, 1, 0), strict=True)]
     assert torch.equal(adversarial[3], pixels[3])
     assert (model(adversarial).argmax(1) != labels).all()
     assert (distances(adversarial, pixels, "linf") <= fell + 1e-6).all()

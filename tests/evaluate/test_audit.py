@@ -188,6 +188,7 @@ def test_zero_gradients_are_counted_among_images_classified_rightly() -> None:
     labels[1] = 1 - labels[1]
     assert masked(model, pixels, labels) == 1 / 3
     assert masked(model, pixels, 1 - model(pixels).argmax(1)) == 0.0
+    assert masked(linear(torch.zeros(2, 64)), pixels, torch.tensor([0, 1, 1, 1])) == 1.0
 
 
 def test_the_share_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,14 +155,20 @@ def test_histograms_stand_over_those_of_the_own_images_and_each_sums_to_one() ->
     values = scores("interp", "uniform")
     figure = histograms(values, "own", "title")
     assert len(figure.axes) == 4
-    for i, axis in enumerate(figure.axes):
+    for axis in figure.axes:
         heights = [bar.get_height() for bar in axis.patches if isinstance(bar, Rectangle)]
         assert sum(heights[: len(heights) // 2]) == pytest.approx(1)
         assert sum(heights[len(heights) // 2 :]) == pytest.approx(1)
-        legend = axis.get_legend()
-        assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == ["own", ("interp", "uniform")[i // 2]]
+    legends = [axis.get_legend() for axis in figure.axes[::2]]
+    assert [[text.get_text() for text in legend.get_texts()] for legend in legends if legend] == [["own", "interp"], ["own", "uniform"]]
     assert [axis.get_title() for axis in figure.axes[:2]] == ["log_px", "max_py"]
+
+
+def test_a_set_far_away_leaves_the_others_their_range() -> None:
+    near, far = np.linspace(0, 1, 50), np.linspace(900, 1000, 50)
+    upper, lower = histograms({"log_px": {"own": near, "near": near, "far": far}}, "own", "title").axes
+    assert upper.get_xlim()[1] < 2
+    assert lower.get_xlim()[0] < 1 and lower.get_xlim()[1] > 900
 
 
 def test_a_score_far_out_is_drawn_at_the_edge() -> None:

@@ -36,7 +36,10 @@ def radii(texts: list[str] | None, norm: str) -> list[float]:
         if not 0 <= eps < float("inf"):
             raise RecipeError(f"--eps {text} is not a radius", "give 0 or more")
         if norm == "linf" and eps > 1:
-            raise RecipeError(f"--eps {text} is more than the whole range of a pixel, which is 1", f"did you mean {text}/255?")
+            raise RecipeError(
+                f"--eps {text} is more than the whole range of a pixel, which is 1",
+                f"did you mean {text}/255?" if not slash else "give at most 255/255",
+            )
         found.append(eps)
     return found
 

@@ -58,8 +58,8 @@ class Adversary(nn.Module):
 
     Rows that are broken leave the computation: they get constant logits, hence no gradient, and their image is kept. Attacks of
     torchattacks know cross-entropy only, so with ``linear`` the output is ``(-(l - l'), 0)`` with ``l`` the loss and ``l'`` its
-    detached value: the cross-entropy of that against class 0 has the gradient of ``l`` times 1/2 wherever ``l`` stands, so that
-    any loss can be climbed and none saturates but by itself.
+    detached value: the cross-entropy of that against class 0 has half the gradient of ``l`` wherever ``l`` stands, so that
+    any loss can be climbed and none saturates but by itself. Each image's gradient reaches the attack at unit size.
     """
 
     def __init__(self, model: PixelModel, batch: Batch, linear: bool) -> None:
@@ -83,7 +83,7 @@ class Adversary(nn.Module):
             batch.found[gone] = pixels.detach()[gone]
         if pixels.requires_grad:
             kept = rows[batch.standing[rows]]
-            pixels.register_hook(lambda gradient: self._count(gradient[kept]))  # type: ignore[no-untyped-call]  # torch's own
+            pixels.register_hook(lambda gradient: self._seen(gradient, kept))  # type: ignore[no-untyped-call]  # torch's own
         if self.linear:
             value = batch.loss.value(logits / batch.scale, batch.labels[rows], batch.targets[rows])
             output = torch.stack([value.detach() - value, torch.zeros_like(value)], 1)
@@ -91,6 +91,9 @@ class Adversary(nn.Module):
         elsewhere = nn.functional.one_hot((batch.labels + 1) % logits.shape[1], logits.shape[1]).to(logits.dtype)
         return elsewhere.index_put((rows,), logits)
 
-    def _count(self, gradient: Tensor) -> None:
-        self.batch.gradients += len(gradient)
-        self.batch.zero_gradients += int((gradient.flatten(1) == 0).all(1).sum())
+    def _seen(self, gradient: Tensor, rows: Tensor) -> Tensor:
+        """Count, and return each image's gradient at unit size: attacks want its direction, and theirs drown a tiny one in 1e-10."""
+        largest = gradient.flatten(1).abs().amax(1)
+        self.batch.gradients += len(rows)
+        self.batch.zero_gradients += int((largest[rows] == 0).sum())
+        return gradient / torch.where(largest > 0, largest, torch.ones_like(largest))[:, None, None, None]

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from gmmcli.errors import GmmcError, RecipeError
+from gmmcli.errors import DivergedError, GmmcError, RecipeError
 from gmmcli.evaluate.adversary import Adversary, AllBroken, Batch, PixelModel
 from gmmcli.evaluate.losses import LOSSES, median_gap, ranked_targets
 from gmmcli.rng import stream
@@ -70,8 +70,13 @@ class Outcome(NamedTuple):
 
 @torch.no_grad()
 def pixel_logits(model: PixelModel, pixels: Tensor) -> Logits:
-    """Return the logits of images in [0, 1], a chunk at a time."""
-    return torch.cat([model(part) for part in torch.split(pixels, CHUNK)])
+    """Return the logits of images in [0, 1], a chunk at a time; DivergedError where they are not finite."""
+    logits = torch.cat([model(part) for part in torch.split(pixels, CHUNK)])
+    if not bool(logits.isfinite().all()):
+        raise DivergedError(
+            "the model's logits are not finite: there is nothing to attack", "it has diverged: take an earlier checkpoint (--best)"
+        )
+    return logits
 
 
 def run(
@@ -246,8 +251,14 @@ def over_eps(
     adversarial, outcomes = pixels.clone(), []
     for radius in sorted(eps):
         rows = (fell == float("inf")).nonzero().squeeze(1)
-        outcome = run(attack, model, pixels[rows], labels[rows], radius, partial(at, radius))
+        gone = len(labels) - len(rows)
+        outcome = run(attack, model, pixels[rows], labels[rows], radius, partial(_later, at, radius, gone))
         fell[rows[~outcome.standing]] = radius
         adversarial[rows] = outcome.adversarial
         outcomes.append(outcome)
     return fell, adversarial, outcomes
+
+
+def _later(at: Callable[[float, int, int], None], radius: float, gone: int, done: int, standing: int) -> None:
+    """Tell of a radius with the images that had fallen before it."""
+    at(radius, gone + done, standing)

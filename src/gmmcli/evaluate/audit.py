@@ -81,7 +81,7 @@ def zero_gradient_share(model: PixelModel, pixels: Tensor, labels: Labels) -> fl
 
 def transferred(model: PixelModel, adversarial: Tensor, pixels: Tensor, labels: Labels, eps: float) -> Tensor:
     """Return which images fall to what was made for another model, within the ball."""
-    assert float(distances(adversarial, pixels, "linf").max()) <= eps + 1e-5
+    assert bool((distances(adversarial, pixels, "linf") <= eps + 1e-5).all())
     return pixel_logits(model, adversarial).argmax(1) != labels
 
 
@@ -160,6 +160,6 @@ def audit_values(curves: Curves, zero_share: float, clean: Tensor, n_classes: in
 def said(eps: float) -> str:
     """Return a radius as people write it: 8/255, 1, or a decimal number."""
     whole = round(eps * 255)
-    if whole and abs(eps * 255 - whole) < 1e-6 and eps != 1:
+    if whole and abs(eps * 255 - whole) < 1e-6 and eps < 1:
         return f"{whole}/255"
     return f"{eps:g}"

@@ -65,9 +65,9 @@ def at(logits: Logits, labels: Labels) -> Tensor:
 
 
 def median_gap(logits: Logits) -> float:
-    """Return the median gap between the two largest logits: the scale at which a cross-entropy has a gradient."""
+    """Return the median gap between the two largest logits, the scale at which a cross-entropy has a gradient; 1 where it is 0."""
     top = logits.topk(2, dim=1).values
-    return float((top[:, 0] - top[:, 1]).median())
+    return float((top[:, 0] - top[:, 1]).median()) or 1.0
 
 
 LOSSES: dict[str, AttackLoss] = {

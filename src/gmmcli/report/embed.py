@@ -62,7 +62,9 @@ def tsne(
         planes[_title(subject, values)] = (plane, labels.numpy(), sampled.numpy())
         measured.append(Measured(result, [path.with_suffix(".npz"), path.with_suffix(".csv")]))
     first = subjects[0]
-    pictures = figures.save(figures.scatter(planes, first.card.class_names), out or first.run.path / "figures" / "tsne.png")
+    pictures = figures.save(
+        figures.scatter(planes, first.card.class_names), out or first.run.path / "figures" / f"{measured[0].pictures[0].stem}.png"
+    )
     return [measured[0]._replace(pictures=[*pictures, *measured[0].pictures]), *measured[1:]]
 
 

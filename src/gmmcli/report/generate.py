@@ -78,8 +78,8 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
         "memorisation": f"pixel distances to {len(train):,} training images",
     }
     result = subject.result("eval generate", protocol, values, n=len(raw))
-    subject.run.save_result(result, subject.name("eval generate"), samples=raw.numpy(), labels=labels.numpy())
-    picture = out or subject.run.path / "figures" / "eval-generate-neighbours.png"
+    stem = subject.run.save_result(result, subject.name("eval generate"), samples=raw.numpy(), labels=labels.numpy()).stem
+    picture = out or subject.run.path / "figures" / f"{stem}-neighbours.png"
     _neighbours(raw, labels, train, subject, picture)
     return Measured(result, [picture], _warnings(len(raw), space, asked))
 
@@ -123,9 +123,9 @@ def _read(path: Path, subject: Subject) -> Samples:
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as samples ({error})", "write them with gmmc sample --format npz") from error
     channels, height, width = subject.card.image_shape
-    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels) or labels.shape != (len(images),):
+    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels) or labels.shape != images.shape[:1]:
         raise DataError(
-            f"{path} has images of shape {tuple(images.shape)} and {len(labels)} labels, "
+            f"{path} has images of shape {tuple(images.shape)} and labels of {tuple(labels.shape)}, "
             f"run {subject.run.id} makes bytes of (n, {height}, {width}, {channels})",
             "give samples of this run, or of one on the same data",
         )

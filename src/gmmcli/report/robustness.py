@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -32,9 +33,10 @@ SHOWN = 8
 def attacked(subject: Subject, float64: bool = False, scale: float = 1.0) -> tuple[PixelModel, Tensor, Tensor]:
     """Return the model as attacks see it, and the subject's images in [0, 1] with their labels, on its device."""
     dtype = torch.float64 if float64 else torch.float32
-    subject.model.bf16 = False
+    model = deepcopy(subject.model).to(dtype)
+    model.bf16 = False
     images, labels = subject.images.to(subject.device)
-    return PixelModel(subject.model.to(dtype), dtype, scale), images.float() / 255, labels
+    return PixelModel(model, dtype, scale), images.to(dtype) / 255, labels
 
 
 def bounded(
@@ -50,7 +52,7 @@ def bounded(
     """Robust accuracy under one attack at one or several radii; eps = 0 is clean accuracy."""
     attack.check(len(subject.card.class_names))
     model, pixels, labels = attacked(subject, float64, scale)
-    with frozen(subject.model), Voice(attack.name, len(labels) * len(eps), quiet) as voice:
+    with frozen(model), Voice(attack.name, len(labels) * len(eps), quiet) as voice:
         radii = sorted(set(eps))
 
         def at(radius: float, done: int, standing: int) -> None:
@@ -109,7 +111,7 @@ def carlini(
 ) -> Measured:
     """The smallest L2 change that deceives, as Table 7 has it, with clean image, change and adversarial image side by side (Fig. 7)."""
     model, pixels, labels = attacked(subject, float64)
-    with frozen(subject.model):
+    with frozen(model):
         clean = pixel_logits(model, pixels).argmax(1) == labels
         rows = clean.nonzero().squeeze(1)
         if not len(rows):
@@ -168,7 +170,7 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     partial = subject.run.path / "results" / f"attack-audit-{fingerprint}"
     partial.mkdir(parents=True, exist_ok=True)
     fell: dict[str, Tensor] = {}
-    with frozen(subject.model), Voice("audit", len(plan) + (transfer is not None), quiet) as voice:
+    with frozen(model), Voice("audit", len(plan) + (transfer is not None), quiet) as voice:
         clean = pixel_logits(model, pixels).argmax(1) == labels
         zero = audits.zero_gradient_share(model, pixels, labels)
         for i, (name, (attack, eps)) in enumerate(plan.items()):
@@ -194,7 +196,7 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     }
     result = subject.result("attack audit", protocol, values)
     arrays = {name.replace(" ", "_"): radius.numpy() for name, radius in fell.items()}
-    subject.run.save_result(result, subject.name("attack audit"), **arrays, labels=labels.cpu().numpy())
+    stem = subject.run.save_result(result, subject.name("attack audit"), **arrays, labels=labels.cpu().numpy()).stem
     for kept in partial.glob("*.npy"):
         kept.unlink()
     partial.rmdir()
@@ -204,7 +206,7 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     }
     worst = {eps: values["worst_case"][said(eps)]["accuracy"] for eps in audits.EPS}
     figure = figures.robustness(drawn, worst, values["clean_accuracy"], f"{subject.card.recipe.name}, n = {len(labels):,}")
-    pictures = figures.save(figure, out or subject.run.path / "figures" / "attack-audit.png")
+    pictures = figures.save(figure, out or subject.run.path / "figures" / f"{stem}.png")
     warnings = [f"{verdict['name']}: {verdict['why']}" for verdict in values["verdicts"] if verdict["fired"]]
     return Measured(result, pictures, warnings)
 
@@ -215,7 +217,7 @@ def _transfer(model: PixelModel, other: Subject, pixels: Tensor, labels: Tensor)
     clean = pixel_logits(model, pixels).argmax(1) == labels
     fell = torch.where(clean, float("inf"), 0.0).double()
     attack = Attack("pgd", "margin", throughout=True)
-    with frozen(other.model):
+    with frozen(surrogate):
         for radius in audits.EPS:
             rows = ((fell == float("inf")) & (pixel_logits(surrogate, pixels).argmax(1) == labels)).nonzero().squeeze(1)
             _, adversarial, _ = over_eps(attack, surrogate, pixels[rows], labels[rows], [radius])

@@ -23,6 +23,7 @@ SHARES = {
     "clean_accuracy",
     "success_rate",
 }
+INTERVALS = {"accuracy": "ci95", "success_rate": "success_ci95", "clean_accuracy": "clean_ci95"}
 SHARES |= {"trustworthiness", "knn_accuracy", "knn_accuracy_features"}
 
 
@@ -32,9 +33,9 @@ def figure(name: str, values: dict[str, Any]) -> str:
     def number(value: float) -> str:
         if name in SHARES:
             return f"{100 * value:.2f}"
-        return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+        return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.4g}"
 
-    interval = values.get(f"{name}_ci95") or (values.get("ci95") if name == "accuracy" else None)
+    interval = values.get(INTERVALS.get(name, f"{name}_ci95"))
     spread = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
     return number(values[name]) + ("%" if name in SHARES else "") + spread
 
