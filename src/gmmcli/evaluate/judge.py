@@ -64,7 +64,7 @@ def agreement_values(judge: Judge, images: RawImages, labels: Labels, test: Spli
     """Return the share of samples that the judge takes for their class, overall and by class, and its own accuracy on real images."""
     right = judge.classes(images) == labels
     overall = share(right)
-    own = share(judge.classes(test.images[:MOST_JUDGED]) == test.labels[:MOST_JUDGED])
+    own = share(judge.classes(test.images) == test.labels)
     return {
         "label_agreement": overall["accuracy"],
         "label_agreement_ci95": overall["ci95"],

@@ -13,7 +13,7 @@ from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.frechet import UNREADABLE, Moments
 from gmmcli.evaluate.generation import FEW, MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
-from gmmcli.evaluate.judge import Judge, agreement_values, pixels
+from gmmcli.evaluate.judge import MOST_JUDGED, Judge, agreement_values, pixels
 from gmmcli.evaluate.manifold import memorisation_values, nearest
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
@@ -67,10 +67,11 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
         Moments.of(real).save(asked.save_stats)
     values: dict[str, Any] = distance_values(space, embedded, real, moments, subject.seed)
     values |= neighbour_values(embedded, real, subject.seed)
-    values |= agreement_values(asked.judge, raw, labels, dataset.test, subject.card.class_names)
+    judged, compared = (dataset.test.take(chosen(len(dataset.test.labels), most, subject.seed).numpy()) for most in (MOST_JUDGED, MOST))
+    values |= agreement_values(asked.judge, raw, labels, judged, subject.card.class_names)
     train = dataset.train.images[chosen(len(dataset.train.images), MOST, subject.seed)]
     some = chosen(len(raw), MOST, subject.seed)
-    values["memorisation"] = memorisation_values(pixels(raw[some]), pixels(dataset.test.images[:MOST]), pixels(train))
+    values["memorisation"] = memorisation_values(pixels(raw[some]), pixels(compared.images), pixels(train))
     protocol = generation_protocol(space, len(reference)) | {
         "samples": how,
         "filter": f"the most confident {asked.top_share:.0%} of each predicted class" if asked.top_share < 1 else "none",
