@@ -294,3 +294,21 @@ def test_the_neighbours_shown_are_the_nearest(subject: Subject, monkeypatch: pyt
     for _, row in shown:
         sample, near = row[:1].double().numpy().reshape(1, -1), row[1:].double().numpy().reshape(5, -1)
         np.testing.assert_allclose(cdist(sample, near)[0], np.sort(cdist(sample, train)[0])[:5], rtol=1e-5)
+
+
+def test_the_judge_is_judged_on_images_drawn_at_random_not_on_the_first(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Tensor] = []
+
+    class Listening:
+        about = "one who listens"
+
+        def classes(self, images: Tensor) -> Tensor:
+            asked.append(images)
+            return torch.zeros(len(images), dtype=torch.long)
+
+    monkeypatch.setattr("gmmcli.report.generate.MOST_JUDGED", 30)
+    generate(subject, Generation(pixel_space(), Listening(), Draw("buffer"), n=20))
+    test = subject.dataset.test.images
+    assert len(asked[-1]) == 30
+    assert not torch.equal(asked[-1], test[:30])
+    assert {image.numpy().tobytes() for image in asked[-1]} <= {image.numpy().tobytes() for image in test}
