@@ -1,5 +1,6 @@
 """95% intervals: what a figure measured on n images leaves open."""
 
+from functools import lru_cache
 from math import sqrt
 
 import numpy as np
@@ -20,8 +21,9 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@lru_cache(maxsize=2)
 def resampled(n: int, seed: int = 0) -> Weights:
-    """Return how often each of n images counts in each bootstrap replicate, shape (replicate, n).
+    """Return, to read only, how often each of n images counts in each bootstrap replicate, shape (replicate, n).
 
     Poisson(1) counts: the multinomial ones of the textbook without their fixed sum, so that every image is drawn by itself.
     """

@@ -36,11 +36,12 @@ def _figures(scores: Tensor, inside: Tensor, weights: Weights) -> dict[str, Tens
     tpr, fpr = true / true[:, -1:], false / false[:, -1:]
     origin = torch.zeros_like(tpr[:, :1])
     first = (tpr >= TPR).double().argmax(1, keepdim=True)
-    out_true, out_false = _counts(-scores, ~inside, weights)
+    # the others as positives, from the lowest score up: all that is not above the threshold
+    out_true, out_false = (true_or_false[:, -1:] - torch.cat([origin, true_or_false[:, :-1]], 1) for true_or_false in (false, true))
     return {
         "auroc": torch.trapezoid(torch.cat([origin, tpr], 1), torch.cat([origin, fpr], 1), dim=1),
         "aupr_in": _average_precision(true, false),
-        "aupr_out": _average_precision(out_true, out_false),
+        "aupr_out": _average_precision(out_true.flip(1), out_false.flip(1)),
         "fpr95": fpr.gather(1, first).squeeze(1).where(true[:, -1] > 0, torch.nan),
     }
 
