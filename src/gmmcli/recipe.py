@@ -1,9 +1,7 @@
 """The recipe is the program: a TOML file resolves to one frozen ``Recipe`` whose tables are the components."""
 
 import dataclasses
-import json
 import re
-import types
 import typing
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,7 +10,6 @@ from typing import Any, Literal, Self
 
 import tomli
 import tomli_w
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
@@ -23,9 +20,10 @@ from gmmcli.core.optim import Adam
 from gmmcli.core.targets import Conditional, Marginal
 from gmmcli.data.loader import Data
 from gmmcli.errors import RecipeError
+from gmmcli.schema import build
 from gmmcli.types import Count, Natural, Positive
 
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+Shelf = Literal["recipes", "studies"]
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class Recipe:
         for override in overrides:
             _apply(document, override)
         try:
-            return typing.cast(Self, _build(cls, document, ""))
+            return typing.cast(Self, build(cls, document))
         except RecipeError as error:
             raise RecipeError(f"{error.message} ({origin})", error.hint) from error
 
@@ -166,23 +164,24 @@ class Recipe:
         return cls.loads(text, str(path), overrides)
 
 
-def shipped() -> dict[str, Path]:
-    """The recipes that come with gmmc, by name: inside the wheel, or at the top of a checkout."""
-    inside = Path(__file__).parent / "recipes"
-    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
+def shipped(shelf: Shelf = "recipes") -> dict[str, Path]:
+    """The recipes, or studies, that come with gmmc, by name: inside the wheel, or at the top of a checkout."""
+    inside = Path(__file__).parent / shelf
+    folder = inside if inside.is_dir() else Path(__file__).parents[2] / shelf
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def find(name: str) -> Path:
-    """Resolve a path or a shipped recipe's name; ``recipes/NAME.toml`` works without a checkout too."""
-    path, known = Path(name), shipped()
+def find(name: str, shelf: Shelf = "recipes") -> Path:
+    """Resolve a path or a shipped file's name; ``recipes/NAME.toml`` works without a checkout too."""
+    path, known = Path(name), shipped(shelf)
     if path.is_file():
         return path
-    if path.stem in known and path in (Path(path.stem), Path("recipes") / f"{path.stem}.toml"):
+    if path.stem in known and path in (Path(path.stem), Path(shelf) / f"{path.stem}.toml"):
         return known[path.stem]
+    one = {"recipes": "recipe", "studies": "study"}[shelf]
     near = get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "`gmmc recipes ls` shows those that come with gmmc"
-    raise RecipeError(f"no recipe {name}: neither a file nor the name of a shipped recipe", hint)
+    hint = f"did you mean {near[0]}?" if near else f"those that come with gmmc: {', '.join(known)}"
+    raise RecipeError(f"no {one} {name}: neither a file nor the name of a shipped {one}", hint)
 
 
 def flatten(document: Any, prefix: str = "") -> dict[str, Any]:
@@ -225,74 +224,3 @@ def _item(items: list[Any], key: str, dotted: str) -> Any:
     if not key.isdigit() or int(key) >= len(items):
         raise RecipeError(f"--set {dotted}: {key!r} is not one of the {len(items)} entries", f"number them from 0 to {len(items) - 1}")
     return items[int(key)]
-
-
-def _build(table_type: Any, table: dict[str, Any], path: str) -> Any:
-    """Build a dataclass from its table: every key known, every value strictly of its type."""
-    hints = typing.get_type_hints(table_type, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(table_type)}
-    for key in table:
-        if key not in fields:
-            near = get_close_matches(key, fields, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"valid here: {', '.join(fields)}"
-            raise RecipeError(f"unknown key `{_dotted(path, key)}`", hint)
-    values = {}
-    for name, spec in fields.items():
-        if name in table:
-            value, usual = table[name], spec.default_factory
-            if isinstance(value, dict) and callable(usual) and hasattr(usual(), "kind"):
-                value = {"kind": usual().kind} | value  # a table that does not say its kind is of the usual one
-            values[name] = _value(hints[name], value, _dotted(path, name))
-        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise RecipeError(f"`{_dotted(path, name)}` is missing")
-    try:
-        return table_type(**values)
-    except ValueError as error:
-        raise RecipeError(f"`{path}`: {error}" if path else str(error)) from error
-
-
-def _value(hint: Any, value: Any, path: str) -> Any:
-    """Check one value against its field's type; tables become dataclasses, chosen by ``kind`` where there are several."""
-    if isinstance(hint, types.UnionType):
-        return _build(_of_kind(typing.get_args(hint), value, path), value, path)
-    if dataclasses.is_dataclass(hint):
-        one = _of_kind((hint,), value, path) if isinstance(value, dict) and "kind" in value and hasattr(hint, "kind") else hint
-        return _build(one, _table(value, path), path)
-    item = typing.get_args(hint)[:1]
-    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(item[0]):
-        if not isinstance(value, list):
-            raise RecipeError(f"`{path}` must be a list of tables, got {value!r}", f"write [[{path}]]")
-        return tuple(_value(item[0], entry, f"{path}.{i}") for i, entry in enumerate(value))
-    try:  # through JSON, whose strict mode takes a list for a tuple
-        return TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value, default=str))
-    except ValidationError as error:
-        first = error.errors()[0]
-        wanted = (
-            first["msg"]
-            .replace("Input should be", "must be")
-            .replace("a valid integer", "an integer")
-            .replace("a valid array", "a list")
-            .replace("a valid ", "a ")
-        )
-        at = "".join(f".{part}" for part in first["loc"])
-        raise RecipeError(f"`{path}{at}` {wanted}, got {first['input']!r}") from error
-
-
-def _of_kind(choices: typing.Sequence[Any], value: Any, path: str) -> Any:
-    kinds = {choice.kind: choice for choice in choices}
-    kind = _table(value, path).get("kind")
-    if isinstance(kind, str) and kind in kinds:
-        return kinds[kind]
-    near = get_close_matches(str(kind), kinds, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(kinds)}"
-    raise RecipeError(f"`{path}` needs a kind" if kind is None else f"unknown kind {kind!r} for `{path}`", hint)
-
-
-def _table(value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise RecipeError(f"`{path}` must be a table, got {value!r}")
-    return value
-
-
-def _dotted(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key

@@ -180,6 +180,18 @@ class Run:
         document: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
         return document
 
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Every saved result, by the stem of its file's name."""
+        return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("*.json"))}
+
+    def arrays(self, stem: str) -> dict[str, np.ndarray]:
+        """The arrays that a saved result was computed from; none where none were saved."""
+        path = self.path / "results" / f"{stem}.npz"
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+
     def _result_path(self, name: str) -> Path:
         return self.path / "results" / (re.sub(r"[^\w.-]+", "-", name) + ".json")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import attack, data, env, evaluate, recipes, runs, sample, train, tsne
+from gmmcli.cli import attack, data, env, evaluate, recipes, report, runs, sample, study, train, tsne
 from gmmcli.errors import GmmcError, StoppedError
 
 
@@ -46,6 +46,8 @@ app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(attack.app, name="attack")
 app.command("tsne", epilog=tsne.EPILOG)(tsne.tsne_command)
+app.command("study", epilog=study.EPILOG)(study.study_command)
+app.command("report", epilog=report.EPILOG)(report.report_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")

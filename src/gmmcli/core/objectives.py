@@ -23,10 +23,11 @@ class CrossEntropy:
     kind: Literal["cross-entropy"] = "cross-entropy"
 
     def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
-        """Return the mean cross-entropy of the batch."""
+        """Return the mean cross-entropy of the batch; beside it ``E(x)``, which JEM reads into the same logits."""
         logits = model(batch.images)
         loss = F.cross_entropy(logits, batch.labels)
-        return Loss(loss, {"accuracy": _accuracy(logits, batch.labels)})
+        energy = marginal_energy(logits.detach()).mean()
+        return Loss(loss, {"energy_data": energy, "accuracy": _accuracy(logits, batch.labels)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,12 +42,13 @@ def tsne(
     measured = []
     for subject in subjects:
         check_enough(len(subject.images.labels))
-        features, labels = tested(subject, quiet).features, subject.images.labels
+        features, labels, images = tested(subject, quiet).features, subject.images.labels, subject.images.images
         sampled = torch.zeros(len(labels), dtype=torch.bool)
         protocol = embedding_protocol(seed)
         if samples and n_samples:
             n_classes = len(subject.card.class_names)
             drawn = samples(subject.run, range(n_classes), max(1, n_samples // n_classes), subject.best, subject.device)
+            images = torch.cat([images, to_bytes(drawn.images)])
             features = torch.cat([features, outputs(subject.model, to_bytes(drawn.images)).features])
             labels, sampled = torch.cat([labels, drawn.labels]), torch.cat([sampled, torch.ones(len(drawn.labels), dtype=torch.bool)])
             protocol["samples"] = drawn.protocol | {"n": len(drawn.labels)}
@@ -55,7 +56,7 @@ def tsne(
         real = ~sampled
         values = embedding_values(features[real], plane[real.numpy()], labels[real])
         result = subject.result("tsne", protocol, values)
-        arrays = {"plane": plane, "labels": labels.numpy(), "sampled": sampled.numpy()}
+        arrays = {"plane": plane, "labels": labels.numpy(), "sampled": sampled.numpy(), "images": images.numpy()}
         path = subject.run.save_result(result, subject.name("tsne"), **arrays)
         table = np.column_stack([plane, labels.numpy(), sampled.numpy()])
         np.savetxt(path.with_suffix(".csv"), table, "%.6g,%.6g,%d,%d", header="x,y,label,sample", comments="")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from gmmcli.data.outliers import Outliers, default_sets, outliers
 from gmmcli.errors import DataError
 from gmmcli.evaluate.accuracy import accuracy_protocol, accuracy_values
-from gmmcli.evaluate.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature
+from gmmcli.evaluate.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature, with_validation
 from gmmcli.evaluate.ood import ood_protocol, ood_values
 from gmmcli.evaluate.predict import Outputs, outputs
 from gmmcli.evaluate.scores import SCORES
@@ -58,8 +58,9 @@ def calibrate(subject: Subject, *, out: Path | None = None, quiet: bool = True) 
     """Calibration at three scales."""
     own, labels, gamma2 = tested(subject, quiet), subject.images.labels, subject.gamma2
     validation = subject.validation
-    temperature = fit_temperature(outputs(subject.model, validation.images).logits, validation.labels)
-    values = calibration_values(own.logits, labels, gamma2, temperature)
+    held_out = outputs(subject.model, validation.images).logits
+    temperature = fit_temperature(held_out, validation.labels)
+    values = with_validation(calibration_values(own.logits, labels, gamma2, temperature), held_out, validation.labels)
     result = subject.result("eval calibrate", calibration_protocol(gamma2, len(validation.labels), temperature is not None), values)
     figure = figures.reliability(
         values["variants"], f"{subject.card.recipe.name}, {subject.dataset.name} {subject.split}, n = {len(labels):,}"

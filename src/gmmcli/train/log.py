@@ -14,8 +14,9 @@ PATIENCE = 5.0  # seconds between two plain lines
 class Voice:
     """Progress with rate and remaining time; ``with Voice(...) as voice: voice.at(step, "loss 3.2")``."""
 
-    def __init__(self, title: str, total: int, quiet: bool = False) -> None:
+    def __init__(self, title: str, total: int, quiet: bool = False, unit: str = "steps") -> None:
         self.title = title
+        self.unit = unit
         self.total = total
         self.quiet = quiet
         self.console = Console(stderr=True, highlight=False)
@@ -55,7 +56,7 @@ class Voice:
             return
         self._spoke = now
         rate = (step - self._first) / (now - self._started) if step > self._first else 0.0
-        left = f", {rate:.2f} steps/s, {_clock((self.total - step) / rate)} left" if rate else ""
+        left = f", {rate:.2f} {self.unit}/s, {_clock((self.total - step) / rate)} left" if rate else ""
         self._print(f"{self.title} {step}/{self.total}{left}, {note}")
 
     def say(self, line: str) -> None:

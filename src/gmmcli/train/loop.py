@@ -3,6 +3,7 @@
 import resource
 import time
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gmmcli.train.signals import StopSignals
 from gmmcli.train.state import TrainState
 
 PREVIEW_ROWS, PREVIEW_COLUMNS = 20, 10
+AFTER_A_SWITCH = 7  # steps, as in Table 10
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,14 @@ def _advance(job: Job, state: TrainState) -> None:
         logging, previewing, validating, saving = (
             _due(step, every, last) for every in (log.every, log.preview_every, log.validate_every, log.checkpoint_every)
         )
-        if setup.device.type == "cpu" or logging or previewing or validating or saving or job.stop.received:
-            update.raise_if_diverged(step)
-        if logging:
+        asking = setup.device.type == "cpu" or logging or previewing or validating or saving or bool(job.stop.received)
+        diverged = asking and not update.healthy
+        if logging or diverged or _near_a_switch(setup, step):
             line = measure(setup, state, report) | {"grad_norm": float(update.grad_norm), "images_per_sec": rate(step)}
-            job.run.log(line)
+            job.run.log({key: value if isfinite(value) else None for key, value in line.items()})
             job.voice.at(step, _summary(line))
+        if diverged:
+            update.raise_if_diverged(step)
         if previewing:
             preview(setup, state, job.run.path / "samples" / f"preview-{step:08d}.png")
         improved = validating and _validate(job, state)
@@ -140,6 +144,11 @@ def _advance(job: Job, state: TrainState) -> None:
             raise StoppedError(
                 f"{job.stop.received} after step {step}; everything is saved", f"go on with: gmmc train --resume --run {job.run.path}"
             )
+
+
+def _near_a_switch(setup: Setup, step: int) -> bool:
+    """Whether this is the last step of a stage or one of the first of the next: what the switch does to energies shows there (Table 10)."""
+    return any(0 <= step - switch <= AFTER_A_SWITCH for switch in setup.switches)
 
 
 def _due(step: int, every: int, last: bool) -> bool:

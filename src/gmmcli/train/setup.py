@@ -1,6 +1,7 @@
 """A recipe meets its data and its machine: everything that stays the same through a training."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 import torch
@@ -51,6 +52,12 @@ class Setup:
     def n_steps(self) -> int:
         """Training steps of all stages together."""
         return self.recipe.epochs * self.loader.steps_per_epoch
+
+    @property
+    def switches(self) -> list[int]:
+        """After how many training steps each stage gives way to the next."""
+        ends = list(accumulate(stage.epochs * self.loader.steps_per_epoch for stage in self.recipe.stages))
+        return ends[:-1]
 
     @property
     def warnings(self) -> list[str]:

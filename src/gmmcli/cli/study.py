@@ -1,0 +1,98 @@
+"""``gmmc study``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
+from gmmcli.errors import GmmcError, RecipeError
+
+if TYPE_CHECKING:
+    from gmmcli.study.schedule import Schedule
+    from gmmcli.study.spec import Training
+
+EPILOG = "Examples:\n\ngmmc study studies/digits.toml --jobs 2\n\ngmmc study mnist --set data.source.path=mnist.npz --dry-run"
+
+
+def study_command(
+    context: typer.Context,
+    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped study.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every model's recipe. Repeatable.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="So many trainings at a time; each gets its share of the cores.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The study's directory. Default: study-NAME among the runs.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is left to do, and do nothing.")] = False,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train and evaluate all that a study names, then write its report.
+
+    What is done already is skipped: the same command goes on after Ctrl-C, and a study that has grown does what is new.
+
+    A training that diverges is a finding; an evaluation that lacks its data is left out and said so.
+    """
+    from gmmcli.run import default_runs_dir
+    from gmmcli.study.schedule import Schedule
+    from gmmcli.study.spec import Study
+
+    plan, path = Study.load(study, overrides or ())
+    trainings = plan.trainings(path.parent)
+    for training in trainings:
+        for words in training.evaluations:
+            check_words(context, words)
+    directory = out or (runs_dir or default_runs_dir()) / f"study-{plan.name}"
+    schedule = Schedule(directory, trainings, jobs)
+    if dry_run:
+        _show(schedule, trainings, json)
+        return
+    note(f"study {directory}, {schedule.n_tasks} tasks", quiet)
+    done = schedule.conduct(f"study {plan.name}", quiet)
+    (directory / "study.toml").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    lacking = [one for one in done if one.exit_code and not one.failed]
+    for one in lacking:
+        note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said.removeprefix('gmmc: error: ')}")
+    from gmmcli.cli.report import present
+
+    present(None, directory, runs_dir, None, json, quiet)
+    if failed := [one for one in done if one.failed]:
+        first = failed[0]
+        task = f"{first.model} seed {first.seed}, `gmmc {' '.join(first.words)}`"
+        raise GmmcError(
+            f"{len(failed)} of {schedule.n_tasks} tasks failed; the first: {task}: {first.said.removeprefix('gmmc: error: ')}",
+            f"see {directory / 'logs'}; the same command tries them again",
+        )
+
+
+def check_words(context: typer.Context, words: tuple[str, ...]) -> None:
+    """RecipeError for an evaluation that gmmc would not understand, before anything is trained."""
+    command: Any = context.find_root().command
+    rest, said = list(words), " ".join(words)
+    while hasattr(command, "commands"):
+        name = rest.pop(0) if rest else ""
+        if name not in command.commands:
+            raise RecipeError(f"evaluation `{said}`: gmmc has no command {name!r} there", f"one of: {', '.join(command.commands)}")
+        command = command.commands[name]
+    if words[0] not in {"eval", "attack", "tsne", "sample"}:
+        raise RecipeError(f"evaluation `{said}` does not measure a run", "give eval, attack, tsne or sample")
+    try:
+        command.make_context(said, rest)
+    except typer.TyperException as error:
+        verb = " ".join(words[: len(words) - len(rest)])
+        raise RecipeError(f"evaluation `{said}`: {error}", f"see gmmc {verb} --help") from error
+
+
+def _show(schedule: "Schedule", trainings: "list[Training]", json: bool) -> None:
+    """Tell what is left of each training."""
+    left = [[" ".join(words) for words in schedule.left(training)] for training in trainings]
+    if json:
+        rows = [{"model": t.model, "seed": t.recipe.seed, "left": tasks} for t, tasks in zip(trainings, left, strict=True)]
+        answer({"schema": 1, "command": "study --dry-run", "values": rows})
+        return
+    for training, tasks in zip(trainings, left, strict=True):
+        print(f"{training.model}, seed {training.recipe.seed}: {', '.join(tasks) or 'done'}")
+    print(f"{sum(map(len, left))} of {schedule.n_tasks} tasks left")

@@ -1,0 +1,210 @@
+"""What the charts of the page are drawn from: plain values, read from the runs' results and records."""
+
+import base64
+import io
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil, sqrt
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gmmcli.report.collect import Model
+
+SAMPLES_SHOWN = 10  # of each class
+POINTS_SHOWN = 500  # of a t-SNE: each brings its image along
+BINS = 40
+CURVE_POINTS = 300  # of a training
+MOST_CLASSES = 20  # rows of a grid of samples
+
+
+def charts(models: Sequence[Model]) -> dict[str, list[dict[str, Any]]]:
+    """Return, for each kind of chart, what each model has for it; models that lack it are left out."""
+    kinds = {
+        "samples": samples,
+        "reliability": reliability,
+        "ood": ood,
+        "robustness": robustness,
+        "tsne": tsne,
+        "curves": curves,
+        "switch": switch,
+        "stability": stability,
+    }
+    return {kind: [{"model": m.name} | found for m in models if (found := drawn(m)) is not None] for kind, drawn in kinds.items()}
+
+
+def _png(pixels: np.ndarray) -> str:
+    """An image of shape (height, width, channel) as a data address."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images of shape (n, channel, height, width) side by side, row by row, as (rows height, columns width, channel)."""
+    n, channels, height, width = images.shape
+    rows = ceil(n / columns)
+    padded = np.zeros((rows * columns, channels, height, width), np.uint8)
+    padded[:n] = images
+    return padded.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+
+
+def samples(model: Model) -> dict[str, Any] | None:
+    """A sheet of samples, a row a class."""
+    found = model.result("eval generate")
+    arrays = found and found[0].arrays(found[1]["stem"])
+    if not found or not arrays:
+        return None
+    run, result = found
+    names = run.card().class_names[:MOST_CLASSES]
+    each = min(SAMPLES_SHOWN, *(int((arrays["labels"] == k).sum()) for k in range(len(names))))
+    if not each:
+        return None
+    rows = np.concatenate([arrays["samples"][arrays["labels"] == k][:each] for k in range(len(names))])
+    how = result["protocol"]["samples"]
+    return {
+        "sheet": _png(_sheet(rows, each)),
+        "classes": list(names),
+        "columns": each,
+        "about": "fresh chains" if how.get("from") == "noise" else f"from {how.get('from')}",
+    }
+
+
+def reliability(model: Model) -> dict[str, Any] | None:
+    """The bins of the reliability diagram at each scale."""
+    found = model.result("eval calibrate")
+    if not found:
+        return None
+    keys = ("scale", "ece", "bins", "validation_ece")
+    return {"variants": {n: {key: v.get(key) for key in keys} for n, v in found[1]["values"]["variants"].items()}, "n": found[1]["n"]}
+
+
+def ood(model: Model) -> dict[str, Any] | None:
+    """Histograms of each score on the run's own test images and on each other set, over common bins."""
+    found = model.result("eval ood")
+    arrays = found and found[0].arrays(found[1]["stem"])
+    if not found or not arrays:
+        return None
+    values = found[1]["values"]
+    sets = [name for name, scores in values.items() if "missing" not in scores]
+    scores: dict[str, Any] = {}
+    for score in {key.split()[-1]: None for key in arrays}:
+        everyone = {name: arrays[f"{name} {score}"] for name in ["in", *sets]}
+        low, high = np.quantile(np.concatenate(list(everyone.values())), (0.005, 0.995))
+        edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+        shares = {name: np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / len(own) for name, own in everyone.items()}
+        scores[score] = {
+            "centres": _rounded((edges[1:] + edges[:-1]) / 2),
+            "shares": {name: _rounded(share) for name, share in shares.items()},
+            "auroc": {name: values[name][score]["auroc"] for name in sets},
+        }
+    return {"sets": sets, "scores": scores, "own": f"{found[1]['dataset']} {found[1]['split']}"}
+
+
+def robustness(model: Model) -> dict[str, Any] | None:
+    """Accuracy over eps: of the audit its worst case and each attack, else of the attacks that were run."""
+    curves: dict[str, dict[str, float]] = {}
+    clean = sentence = None
+    if audit := model.result("attack audit"):
+        values = audit[1]["values"]
+        clean, sentence = values["clean_accuracy"], values["sentence"]
+        curves = {name: {eps: row["accuracy"] for eps, row in rows.items()} for name, rows in values["attacks"].items() if len(rows) > 1}
+        curves["worst case"] = {eps: row["accuracy"] for eps, row in values["worst_case"].items()}
+    else:
+        for command in ("attack pgd", "attack apgd", "attack square"):
+            if found := model.result(command):
+                values = found[1]["values"]
+                clean = values["clean_accuracy"]
+                name = f"{command.split()[1]}-{found[1]['protocol']['loss']}"
+                curves[name] = {eps: row["accuracy"] for eps, row in values["eps"].items()}
+    return {"clean": clean, "curves": curves, "sentence": sentence} if curves else None
+
+
+def tsne(model: Model) -> dict[str, Any] | None:
+    """Points of the plane with their images on one sheet."""
+    found = model.result("tsne")
+    arrays = found and found[0].arrays(found[1]["stem"])
+    if not found or not arrays or "images" not in arrays:
+        return None
+    n = len(arrays["labels"])
+    some = np.sort(np.random.default_rng(0).permutation(n)[:POINTS_SHOWN])
+    columns = ceil(sqrt(len(some)))
+    images = arrays["images"][some]
+    return {
+        "x": _rounded(arrays["plane"][some, 0]),
+        "y": _rounded(arrays["plane"][some, 1]),
+        "labels": arrays["labels"][some].tolist(),
+        "sampled": arrays["sampled"][some].tolist(),
+        "classes": list(found[0].card().class_names),
+        "sheet": _png(_sheet(images, columns)),
+        "columns": columns,
+        "tile": images.shape[-1],
+        "n": n,
+        "knn_accuracy": found[1]["values"]["knn_accuracy"],
+    }
+
+
+def curves(model: Model) -> dict[str, Any] | None:
+    """Validation accuracy and energies over the epochs, a curve a seed (Fig. 6)."""
+    seeds = []
+    for run in model.runs:
+        lines = run.metrics()
+        logged = _thinned([line for line in lines if "loss" in line])
+        checked = [line for line in lines if "validation_accuracy" in line]
+        per_step = max((line["epoch"] / line["step"] for line in logged), default=0.0)
+        seeds.append(
+            {
+                "seed": run.recipe.seed,
+                "epoch": [line["epoch"] for line in logged],
+                **{key: [line.get(key) for line in logged] for key in ("energy_data", "energy_model", "accuracy")},
+                "validation_epoch": [round(line["step"] * per_step, 3) for line in checked],
+                "validation_accuracy": [line["validation_accuracy"] for line in checked],
+                "events": [{"epoch": round(line["step"] * per_step, 3), "event": line["event"]} for line in lines if "event" in line],
+            }
+        )
+    ends = np.cumsum([stage.epochs for stage in model.recipe.stages]).tolist()
+    return {"seeds": seeds, "switches": ends[:-1]} if any(one["epoch"] for one in seeds) else None
+
+
+def switch(model: Model) -> dict[str, Any] | None:
+    """Energies around each switch of stages (Table 10): the last step before it and the seven after."""
+    rows = []
+    for run in model.runs:
+        lines = [line for line in run.metrics() if "loss" in line]
+        for before, after in pairwise(lines):
+            if after["stage"] > before["stage"] and after["step"] == before["step"] + 1:
+                near = [line for line in lines if 0 <= line["step"] - before["step"] <= 7]
+                rows += [
+                    {
+                        "seed": run.recipe.seed,
+                        "iteration": line["step"] - before["step"],
+                        "real": line.get("energy_data"),
+                        "sampled": line.get("energy_model"),
+                    }
+                    for line in near
+                ]
+    return {"rows": rows} if rows else None
+
+
+def stability(model: Model) -> dict[str, Any] | None:
+    """How many trainings got to the end, and where the others diverged."""
+    ended = [run.provenance.get("status") == "finished" for run in model.runs]
+    events = [line for run in model.runs for line in run.metrics() if "event" in line]
+    if all(ended) and not events:
+        return None
+    return {
+        "ended": sum(ended),
+        "of": len(ended),
+        "diverged_at": [line["step"] for line in events if line["event"] == "diverged"],
+        "rollbacks": sum(line["event"] == "rollback" for line in events),
+    }
+
+
+def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return lines[:: max(1, ceil(len(lines) / CURVE_POINTS))]
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Four digits: what a screen can show."""
+    return [float(f"{value:.4g}") for value in values]

@@ -1,0 +1,46 @@
+"""The report as one self-contained page: everything inline, nothing fetched."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gmmcli.report.charts import charts
+from gmmcli.report.compare import Comparison, said, summarised
+from gmmcli.report.published import paper
+
+
+def page(comparison: Comparison, title: str, about: str = "") -> str:
+    """Render a comparison as HTML; its charts are drawn by plotly, which is inlined.
+
+    Args:
+        comparison: the models.
+        title: the page's.
+        about: a sentence or two below it.
+    """
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("gmmcli.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"said": said, "summarised": summarised}
+    return environment.get_template("page.html").render(
+        title=title,
+        about=about,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        comparison=comparison,
+        paper=paper(),
+        charts=charts(comparison.models),
+        provenance=provenance(comparison),
+        plotly=get_plotlyjs(),
+    )
+
+
+def provenance(comparison: Comparison) -> list[dict[str, Any]]:
+    """A line a run: what it is, how it ended, and what made it."""
+    kept = ("status", "created", "wall_time_s", "peak_memory_mb", "device", "git", "python", "versions", "argv")
+    return [
+        {"model": model.name, "run": run.id, "seed": run.recipe.seed} | {key: run.provenance.get(key) for key in kept}
+        for model in comparison.models
+        for run in model.runs
+    ]

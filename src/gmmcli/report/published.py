@@ -1,0 +1,79 @@
+"""What the paper printed and claimed (paper.toml), to stand beside what was measured."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import tomli
+
+from gmmcli.schema import build
+
+FALLBACK = "cifar10"
+"""The dataset whose published figures stand beside those of data that the paper did not use."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's line in a table."""
+
+    model: str
+    values: tuple[float, ...]
+    """One a metric."""
+    family: str = ""
+    """Which of our models it is about (``collect.family``)."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper."""
+
+    name: str
+    dataset: str
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.values) != len(self.metrics):
+                raise ValueError(f"row {row.model} has {len(row.values)} values for {len(self.metrics)} metrics")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one family is better than another at something."""
+
+    text: str
+    where: str
+    metric: str
+    better: str
+    than: str
+    or_equal: bool = False
+
+
+@dataclass(frozen=True)
+class Paper:
+    """paper.toml."""
+
+    tables: tuple[Table, ...]
+    claims: tuple[Claim, ...]
+
+    def figure(self, metric: str, family: str, dataset: str) -> float | None:
+        """The printed figure of a family, or None where there is none."""
+        return next(
+            (
+                row.values[table.metrics.index(metric)]
+                for table in self.tables
+                if table.dataset == dataset and metric in table.metrics
+                for row in table.rows
+                if row.family == family
+            ),
+            None,
+        )
+
+
+@cache
+def paper() -> Paper:
+    """Read what comes with gmmc."""
+    read: Paper = build(Paper, tomli.loads(files("gmmcli.report").joinpath("paper.toml").read_text(encoding="utf-8")))
+    return read
