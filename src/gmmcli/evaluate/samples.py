@@ -81,7 +81,8 @@ class Draw:
         images = torch.cat(parts)
         if not bool(images.isfinite().all()):
             raise DivergedError(f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is far too long")
-        protocol = {"from": "noise", "steps": steps, "step_size": size, "noise_std": chains.fresh_noise_std, "seed": self.seed}
+        noise = {"noise_std": chains.sampler.noise_std, "fresh_noise_std": chains.fresh_noise_std}
+        protocol = {"from": "noise", "steps": steps, "step_size": size, **noise, "seed": self.seed}
         return Samples(images, labels, protocol)
 
     def _from_buffer(self, run: Run, classes: Sequence[int], n: int) -> Images:
