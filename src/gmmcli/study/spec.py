@@ -32,6 +32,8 @@ class Entry:
     """Other seeds than the study's."""
     evaluations: tuple[str, ...] = ()
     """What this model is asked beyond the study's evaluations, as gmmc's own words: ``"eval ood --set interp"``."""
+    once: tuple[str, ...] = ()
+    """What its first seed alone is asked."""
 
     def variants(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the name and the overrides of every combination of ``vary``."""
@@ -70,6 +72,8 @@ class Study:
     """Overrides of every model's recipe."""
     evaluations: tuple[str, ...] = ()
     """What every run is asked."""
+    once: tuple[str, ...] = ()
+    """What the first seed of each model alone is asked: what takes long."""
 
     @classmethod
     def load(cls, name: str | Path, overrides: Sequence[str] = ()) -> tuple[Self, Path]:
@@ -115,9 +119,10 @@ class Study:
         for entry in self.models:
             beside = folder / entry.recipe
             source = str(beside) if beside.is_file() else entry.recipe
-            words = tuple(tuple(shlex.split(evaluation)) for evaluation in (*self.evaluations, *entry.evaluations))
+            seeds = entry.seeds or self.seeds
             for name, overrides in entry.variants():
-                for seed in entry.seeds or self.seeds:
+                for seed in seeds:
                     own = (*self.set, *overrides, f"seed={seed}")
-                    yield Training(name, position, Recipe.load(source, own), source, own, words)
+                    asked = (*self.evaluations, *entry.evaluations, *((*self.once, *entry.once) if seed == seeds[0] else ()))
+                    yield Training(name, position, Recipe.load(source, own), source, own, tuple(tuple(shlex.split(one)) for one in asked))
                 position += 1
