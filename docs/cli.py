@@ -26,6 +26,8 @@ COMMANDS = (
     "attack cw",
     "attack audit",
     "tsne",
+    "study",
+    "report",
     "recipes ls",
     "recipes show",
     "recipes check",

@@ -42,7 +42,15 @@ def report_command(
     present(runs, study, runs_dir, out, json, quiet)
 
 
-def present(runs: Sequence[str] | None, study: Path | None, runs_dir: Path | None, out: Path | None, json: bool, quiet: bool) -> None:
+def present(
+    runs: Sequence[str] | None,
+    study: Path | None,
+    runs_dir: Path | None,
+    out: Path | None,
+    json: bool,
+    quiet: bool,
+    command: str = "report",
+) -> None:
     """Gather runs, write their page and Markdown, and answer with the table or the object."""
     import tomli
 
@@ -70,7 +78,7 @@ def present(runs: Sequence[str] | None, study: Path | None, runs_dir: Path | Non
     path.write_text(page(comparison, title, about), encoding="utf-8")
     path.with_suffix(".md").write_text(markdown(comparison, title, about), encoding="utf-8")
     if json:
-        answer(document(comparison) | {"page": str(path)})
+        answer(document(comparison) | {"command": command, "page": str(path)})
         return
     if not quiet:
         from rich.console import Console

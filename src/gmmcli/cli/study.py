@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
-from gmmcli.errors import GmmcError, RecipeError
+from gmmcli.errors import GmmcError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from gmmcli.study.schedule import Schedule
@@ -58,8 +58,13 @@ def study_command(
         note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said.removeprefix('gmmc: error: ')}")
     from gmmcli.cli.report import present
 
-    present(None, directory, runs_dir, None, json, quiet)
-    if failed := [one for one in done if one.failed]:
+    failed = [one for one in done if one.failed]
+    try:
+        present(None, directory, runs_dir, None, json, quiet, command="study")
+    except RunError:  # nothing has ended
+        if not failed:
+            raise
+    if failed:
         first = failed[0]
         task = f"{first.model} seed {first.seed}, `gmmc {' '.join(first.words)}`"
         raise GmmcError(
@@ -80,7 +85,7 @@ def check_words(context: typer.Context, words: tuple[str, ...]) -> None:
     if words[0] not in {"eval", "attack", "tsne", "sample"}:
         raise RecipeError(f"evaluation `{said}` does not measure a run", "give eval, attack, tsne or sample")
     try:
-        command.make_context(said, rest)
+        command.make_context(said, [*rest])
     except typer.TyperException as error:
         verb = " ".join(words[: len(words) - len(rest)])
         raise RecipeError(f"evaluation `{said}`: {error}", f"see gmmc {verb} --help") from error

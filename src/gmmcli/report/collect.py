@@ -13,6 +13,7 @@ from gmmcli.core.heads import Linear
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel
 from gmmcli.core.targets import InjectedLatent
 from gmmcli.errors import RunError
+from gmmcli.evaluate.intervals import wilson_interval
 from gmmcli.recipe import Recipe, flatten
 from gmmcli.run import Run
 
@@ -195,6 +196,8 @@ class Model:
         if not found:
             return None
         values = [figure.value for figure in found]
+        if metric == ENDED:
+            return Summary(fmean(values), None, len(values), wilson_interval(int(sum(values)), len(values)))
         intervals = [figure.ci95 for figure in found if figure.ci95]
         ci95 = (fmean(low for low, _ in intervals), fmean(high for _, high in intervals)) if intervals else None
         return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values), ci95)

@@ -98,7 +98,8 @@ class Comparison:
                 continue
             first = max(line.best, key=lambda i: _goodness(metric, line.summaries[i]))
             summary = line.summaries[first]
-            assert summary is not None
+            if summary is None or (metric.better == "high" and not summary.mean):  # nobody is good at it
+                continue
             found.append(Champion(question, metric, self.models[first], summary, [self.models[i] for i in sorted(line.best - {first})]))
         return found
 

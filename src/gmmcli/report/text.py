@@ -74,13 +74,13 @@ def _answers(comparison: Comparison) -> Iterator[str]:
         yield from ("## Which is best at what", "", "| question | answer | figure | may be as good |", "|---|---|---|---|")
         for one in champions:
             tied = ", ".join(model.name for model in one.tied) or "none"
-            yield f"| {one.question} | **{one.model.name}** | {one.metric.label}: {summarised(one.metric, one.summary)} | {tied} |"
+            yield _row([one.question, f"**{one.model.name}**", f"{one.metric.label}: {summarised(one.metric, one.summary)}", tied])
         yield ""
 
 
 def _figures(comparison: Comparison) -> Iterator[str]:
     yield from ("## Figures", "", RULE, f"In brackets what the paper printed of the same kind of model on {comparison.dataset}.", "")
-    yield "| | " + " | ".join(f"{model.name} ({_count(len(model.runs), 'run')})" for model in comparison.models) + " |"
+    yield _row(["", *(f"{model.name} ({_count(len(model.runs), 'run')})" for model in comparison.models)])
     yield "|---|" + "---|" * len(comparison.models)
     for group, lines in comparison.groups:
         yield f"| *{group}* |" + " |" * len(comparison.models)
@@ -89,17 +89,17 @@ def _figures(comparison: Comparison) -> Iterator[str]:
                 (f"**{cell}**" if best else cell) + (f" [{said(line.metric, printed)}]" if printed is not None else "")
                 for (cell, best), printed in zip(_cells(line), line.published, strict=True)
             ]
-            yield f"| {_escaped(_label(line))} | " + " | ".join(cells) + " |"
+            yield _row([_label(line), *cells])
     yield ""
 
 
 def _rest(comparison: Comparison) -> Iterator[str]:
     yield from ("## The paper's claims", "", "| claim | where | printed | measured | verdict |", "|---|---|---|---|---|")
     for one in comparison.verdicts():
-        yield f"| {one.claim.text} | {one.claim.where} | {one.published} | {one.measured} | {one.verdict} |"
+        yield _row([one.claim.text, one.claim.where, one.published, one.measured, one.verdict])
     yield from ("", "## Published figures", "")
     for table in paper().tables:
-        yield from (f"**{table.name}**" + (f" {table.note}" if table.note else ""), "", _row(["", *map(_escaped, table.metrics)]))
+        yield from (f"**{table.name}**" + (f" {table.note}" if table.note else ""), "", _row(["", *table.metrics]))
         yield "|---|" + "---|" * len(table.metrics)
         yield from (_row([row.model, *(f"{value:g}" for value in row.values)]) for row in table.rows)
         yield ""
@@ -113,7 +113,7 @@ def _rest(comparison: Comparison) -> Iterator[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _cells(line: Line) -> list[tuple[str, bool]]:
@@ -127,7 +127,3 @@ def _label(line: Line) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" + ("" if n == 1 else "s")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -154,7 +154,8 @@ class Schedule:
                 )
                 self._children.add(child)
             exit_code = child.wait()
-            self._children.discard(child)
+            with self._lock:
+                self._children.discard(child)
         return exit_code
 
     def _stop(self, pending: "set[Future[None]]") -> None:
@@ -185,11 +186,14 @@ class Schedule:
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def _write(self, line: dict[str, Any]) -> None:
-        with self._lock, (self.directory / "journal.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.directory / "journal.jsonl"
+        with self._lock, path.open("a") as file:
+            cut_short = file.tell() and not path.read_text().endswith("\n")
+            file.write("\n" * bool(cut_short) + json.dumps(line) + "\n")
 
 
 def _last_words(log: Path) -> str:
-    """The sentence with which a command ended."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("gmmc: ")]
+    """The sentence with which the last command of a log ended."""
+    said = log.read_text(errors="replace").rpartition("\n$ gmmc ")[2]
+    lines = [line for line in said.splitlines() if line.startswith("gmmc: ")]
     return next((line for line in reversed(lines) if "error:" in line), lines[-1] if lines else f"see {log}")

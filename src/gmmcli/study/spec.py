@@ -41,7 +41,7 @@ class Entry:
             chosen = dict(zip(self.vary, values, strict=True))
             said = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
             overrides = [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
-            yield ", ".join([self.name or self.recipe, *said]), [*self.set, *overrides]
+            yield ", ".join([self.name or Path(self.recipe).stem, *said]), [*self.set, *overrides]
 
 
 @dataclass(frozen=True)
@@ -124,5 +124,13 @@ class Study:
                 for seed in seeds:
                     own = (*self.set, *overrides, f"seed={seed}")
                     asked = (*self.evaluations, *entry.evaluations, *((*self.once, *entry.once) if seed == seeds[0] else ()))
-                    yield Training(name, position, Recipe.load(source, own), source, own, tuple(tuple(shlex.split(one)) for one in asked))
+                    yield Training(name, position, Recipe.load(source, own), source, own, tuple(map(_words, asked)))
                 position += 1
+
+
+def _words(evaluation: str) -> tuple[str, ...]:
+    """The words of an evaluation, as a shell would read them."""
+    try:
+        return tuple(shlex.split(evaluation))
+    except ValueError as error:
+        raise RecipeError(f"evaluation `{evaluation}`: {error}") from error

@@ -1,0 +1,267 @@
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from gmmcli.evaluate.attacks import Attack
+from gmmcli.evaluate.generation import pixel_space
+from gmmcli.evaluate.judge import PixelJudge
+from gmmcli.evaluate.samples import Draw
+from gmmcli.evaluate.subject import Subject
+from gmmcli.report import measure
+from gmmcli.report.collect import gather
+from gmmcli.report.compare import Comparison
+from gmmcli.report.embed import tsne
+from gmmcli.report.generate import Generation, generate
+from gmmcli.report.page import page
+from gmmcli.report.robustness import bounded
+from gmmcli.run import Run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CLASSES = ("</script>", "<b>bold", "two", "three", "four", "five", "six", "seven", "eight", "nine & more")
+N = 40
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or find_spec("playwright") is None, reason="needs playwright (the dev extra) and a chromium: apt-get install chromium"
+)
+
+
+def measured(run: Run, samples: bool) -> Run:
+    """A bit of everything that the page shows."""
+    measure.accuracy(Subject.open(run.path))
+    subject = Subject.open(run.path, n=N)
+    measure.calibrate(subject)
+    measure.ood(subject, ["uniform", "gaussian"], ["log_px", "max_py"])
+    tsne([subject], samples=Draw("buffer"), n_samples=10)
+    bounded(subject, Attack("pgd", steps=2), [4 / 255, 8 / 255])
+    if samples:
+        generate(subject, Generation(pixel_space(), PixelJudge(subject.dataset.train, 1), Draw("buffer"), n=20))
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Two models, the second of another name and seed, one of them without samples."""
+    folder = tmp_path_factory.mktemp("page")
+    copies = [Run(Path(shutil.copytree(trained.path, folder / name))) for name in ("one", "other")]
+    recipe = copies[1].path / "recipe.toml"
+    recipe.write_text(
+        re.sub(r"^seed = \d+", "seed = 2", recipe.read_text().replace("learning_rate = 0.001", "learning_rate = 0.002"), flags=re.MULTILINE)
+    )
+    copies[1].describe(study_model="<i>other")
+    with pytest.MonkeyPatch.context() as patch:
+        for figure in ("confusion", "reliability", "histograms", "scatter"):
+            patch.setattr(f"gmmcli.report.figures.{figure}", lambda *values: Figure())
+        patch.setattr(Figure, "savefig", lambda self, path, **more: Path(path).touch())
+        patch.setattr("gmmcli.report.embed.embed", lambda features, seed: features[:, :2].numpy())
+        return [measured(run, samples=run is copies[0]) for run in copies]
+
+
+@pytest.fixture(scope="module")
+def compared(runs: list[Run]) -> Path:
+    """Their page; what users named looks like markup."""
+    card = Run.card
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "card", lambda self, best=False: replace(card(self, best), class_names=CLASSES))
+        return written(runs, "</title><b>A & B")
+
+
+def written(runs: list[Run], title: str) -> Path:
+    path = runs[0].path / f"{len(runs)}.html"
+    path.write_text(page(Comparison(gather(runs)), title, "About <em>them</em>"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Witness:
+    """Opens pages, and hears what they complain about and what they ask for."""
+
+    browser: "Browser"
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def show(self, path: Path, **more: Any) -> "Iterator[Page]":
+        with self.browser.new_context(reduced_motion="reduce", **more) as context:
+            context.set_default_timeout(10_000)
+            sheet = context.new_page()
+            sheet.on("console", lambda message: self.said.append(message.text))
+            sheet.on("pageerror", lambda error: self.said.append(str(error)))
+            sheet.on("request", lambda request: self.asked.append(request.url))
+            sheet.goto(path.as_uri())
+            yield sheet
+
+
+@pytest.fixture(scope="module")
+def witness(browser: "Browser") -> Witness:
+    return Witness(browser)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_complained_about_or_fetched(witness: Witness) -> Iterator[None]:
+    yield
+    assert not witness.said
+    assert {url for url in witness.asked if not re.match(r"data:|file:.*/\d\.html(#|$)", url)} == set()
+
+
+@pytest.fixture(scope="module")
+def sheet(compared: Path, witness: Witness) -> "Iterator[Page]":
+    """The page of two models, opened once: reading plotly takes longer than any test."""
+    with witness.show(compared) as sheet:
+        yield sheet
+
+
+def drawn(sheet: "Page", kind: str, i: int = 0) -> "Locator":
+    """A chart, once it has been scrolled to and drawn."""
+    chart = sheet.locator(f'[data-chart="{kind}"]').nth(i)
+    chart.scroll_into_view_if_needed()
+    chart.locator(".main-svg").first.wait_for()
+    return chart
+
+
+def colour(chart: "Locator") -> str:
+    return str(chart.locator(".xtick text").first.evaluate("text => getComputedStyle(text).fill"))
+
+
+def overflow(sheet: "Page") -> int:
+    return int(sheet.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_page_never_scrolls_sideways_and_all_charts_are_drawn(width: int, sheet: "Page") -> None:
+    sheet.set_viewport_size({"width": width, "height": 800})
+    for chart in sheet.locator("[data-chart]").all():
+        chart.scroll_into_view_if_needed()
+        chart.locator(".main-svg").first.wait_for()
+        assert chart.bounding_box()["width"] <= width
+    sheet.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+    assert overflow(sheet) == 0
+    sheet.locator("details").evaluate_all("all => all.forEach(one => one.open = false)")
+    assert sheet.locator("[data-chart]").count() == 2 * 4 + 2
+
+
+def test_charts_have_the_colours_of_the_scheme_also_when_it_changes(sheet: "Page") -> None:
+    sheet.emulate_media(color_scheme="light")
+    chart = drawn(sheet, "reliability")
+    light = colour(chart)
+    sheet.emulate_media(color_scheme="dark")
+    assert colour(chart) != light
+    assert colour(drawn(sheet, "robustness")) == colour(chart)
+
+
+def test_the_keyboard_alone_reaches_every_section(sheet: "Page") -> None:
+    assert sheet.locator("a").first.get_attribute("href") == "#main"
+    links = sheet.locator("nav a")
+    assert links.count() == 11
+    for link in range(links.count()):
+        (links.nth(link - 1) if link else sheet.locator("a").first).focus()
+        sheet.keyboard.press("Tab")
+        target = sheet.evaluate("document.activeElement.hash")
+        assert target == links.nth(link).get_attribute("href")
+        sheet.keyboard.press("Enter")
+        assert sheet.evaluate("'#' + document.activeElement.id") == target
+        sheet.wait_for_function("document.activeElement.getBoundingClientRect().top < innerHeight / 2")
+
+
+def test_arrow_keys_walk_through_the_points_of_a_plane(sheet: "Page") -> None:
+    drawn(sheet, "tsne")
+    figure = sheet.locator("#tsne figure").first
+    figure.get_by_role("application").focus()
+    seen = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowLeft", "End"):
+        sheet.keyboard.press(key)
+        seen.append((figure.get_by_role("status").inner_text(), figure.locator(".tile").evaluate("tile => tile.style.backgroundPosition")))
+    assert len(set(seen)) > 3
+    assert all(re.fullmatch(rf"({'|'.join(map(re.escape, CLASSES))}), (test image|sample) \d+ of {N + 10}", text) for text, _ in seen)
+    assert all(before[0] != after[0] for before, after in pairwise(seen))
+    assert figure.locator(".tile").evaluate("tile => tile.style.backgroundImage").startswith('url("data:image/png;base64,')
+
+
+def test_pointing_at_a_dot_shows_its_image_and_class(sheet: "Page") -> None:
+    plane = drawn(sheet, "tsne", 1)
+    figure = sheet.locator("#tsne figure").nth(1)
+    assert figure.get_by_role("status").inner_text() == "No point chosen"
+    other = sheet.locator("#tsne figure").first.get_by_role("status")
+    before = other.inner_text()
+    box = plane.locator(".point").first.bounding_box()
+    sheet.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+    figure.get_by_text(re.compile(r"test image \d+ of")).wait_for()
+    assert figure.locator(".tile").evaluate("tile => tile.style.backgroundImage")
+    assert other.inner_text() == before
+
+
+def test_selectors_redraw_their_charts_and_say_so_in_the_captions(sheet: "Page") -> None:
+    for kind, choose in (
+        ("ood", lambda: sheet.get_by_role("combobox", name="Score").select_option("max_py")),
+        ("ood", lambda: sheet.get_by_role("combobox", name="Set").select_option("gaussian")),
+        ("reliability", lambda: sheet.get_by_role("radio", name="temperature").check()),
+    ):
+        chart = drawn(sheet, kind)
+        caption = sheet.locator(f'figure:has([data-chart="{kind}"]) [data-caption]').first
+        before = caption.inner_text(), chart.locator(".cartesianlayer").inner_html()
+        choose()
+        assert caption.inner_text() != before[0]
+        assert chart.locator(".cartesianlayer").inner_html() != before[1]
+
+
+def test_names_are_text_and_no_markup(sheet: "Page") -> None:
+    assert sheet.title() == "</title><b>A & B" == sheet.locator("h1").inner_text()
+    assert "About <em>them</em>" in sheet.locator("header").inner_text()
+    assert sheet.locator("#samples li").all_inner_texts() == [*CLASSES]
+    assert sheet.locator("#classes li").all_inner_texts() == [*CLASSES]
+    assert "<i>other" in sheet.locator("#figures thead").inner_text()
+    assert sheet.get_by_role("combobox", name="Class").locator("option").all_inner_texts() == ["all", *CLASSES]
+    line = drawn(sheet, "robustness").evaluate("chart => chart.data.map(line => line.name)")
+    assert line == ["digits, pgd-ce", "&lt;i>other, pgd-ce"]
+
+
+def test_figures_and_samples_need_no_javascript(compared: Path, witness: Witness) -> None:
+    with witness.show(compared, java_script_enabled=False) as sheet:
+        assert sheet.get_by_text("The charts need JavaScript").is_visible()
+        assert sheet.locator("#figures tbody tr").count() > 10
+        assert sheet.locator("#figures td.best").first.is_visible()
+        assert sheet.locator("#samples img").is_visible()
+        assert not sheet.locator(".chart:visible, .controls:visible").count()
+        assert overflow(sheet) == 0
+
+
+def test_one_model_alone_has_its_key_figures_and_no_section_without_data(runs: list[Run], witness: Witness) -> None:
+    with witness.show(written(runs[1:], "Alone")) as sheet:
+        cards = sheet.locator(".card")
+        assert cards.locator("h3").all_inner_texts()[:3] == ["Classification", "Calibration", "Out of distribution (AUROC)"]
+        assert re.fullmatch(r"[\d.]+%", cards.first.locator(".winner").inner_text())
+        assert not sheet.locator("#samples, #recipes, nav a[href='#samples'], nav a[href='#recipes'], .star").count()
+        targets = sheet.locator("nav a").evaluate_all("links => links.map(link => link.hash)")
+        assert all(sheet.locator(target).count() == 1 for target in targets)
+
+
+def test_on_paper_everything_is_drawn_and_open_and_light(sheet: "Page") -> None:
+    sheet.emulate_media(color_scheme="dark")
+    sheet.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert sheet.locator("[data-chart] .main-svg").count() >= sheet.locator("[data-chart]").count()
+    assert sheet.locator("details:not([open])").count() == 0
+    printed = colour(sheet.locator('[data-chart="reliability"]').first)
+    sheet.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert sheet.locator("details[open]").count() == 0
+    assert colour(sheet.locator('[data-chart="reliability"]').first) != printed
