@@ -38,7 +38,7 @@ def sample_command(
         float | None, typer.Option("--step-size", help="Step size. Default: where training ended, times chains.fresh_step_scale.")
     ] = None,
     noise: Annotated[
-        float | None, typer.Option("--noise", min=0, help="Noise std a fresh chain sets out with, annealed to none. Default: the recipe's.")
+        float | None, typer.Option("--noise", min=0, help="Noise std that fresh chains set out with. Default: the recipe's.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same images.")] = 1,
     form: Annotated[
@@ -68,8 +68,8 @@ def sample_command(
     note(f"run {chosen.path}, step {checkpoint.step}", quiet)
     classes = class_indices(label, card.class_names)
     draw = Draw(origin, steps, step_size, noise, seed)
-    with Voice("chains", n * len(classes), quiet) as voice:
-        images, labels, protocol = draw(chosen, classes, n, best, where, lambda done: voice.at(done, "images"))
+    with Voice("chains", n * len(classes), quiet, unit="images") as voice:
+        images, labels, protocol = draw(chosen, classes, n, best, where, voice.at)
     about = "from the replay buffer"
     if origin == "noise":
         about = f"fresh chains, {protocol['steps']} steps of {protocol['step_size']:.3g}, seed {seed}"

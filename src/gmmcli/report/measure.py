@@ -34,8 +34,8 @@ class Measured(NamedTuple):
 @contextmanager
 def progress(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Say how many of n images are done."""
-    with Voice(title, n, quiet) as voice:
-        yield lambda done: voice.at(done, "images")
+    with Voice(title, n, quiet, unit="images") as voice:
+        yield voice.at
 
 
 def tested(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:

@@ -44,7 +44,7 @@ class Voice:
         if self._bar:
             self._bar.stop()
 
-    def at(self, step: int, note: str) -> None:
+    def at(self, step: int, note: str = "") -> None:
         """Say how far things are."""
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
@@ -56,8 +56,8 @@ class Voice:
             return
         self._spoke = now
         rate = (step - self._first) / (now - self._started) if step > self._first else 0.0
-        left = f", {rate:.2f} {self.unit}/s, {_clock((self.total - step) / rate)} left" if rate else ""
-        self._print(f"{self.title} {step}/{self.total}{left}, {note}")
+        left = f"{rate:.2f} {self.unit}/s, {_clock((self.total - step) / rate)} left" if rate else ""
+        self._print(", ".join(part for part in (f"{self.title} {step}/{self.total}", left, note) if part))
 
     def say(self, line: str) -> None:
         """A line of its own, also above a running bar."""
