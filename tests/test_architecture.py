@@ -173,15 +173,16 @@ def test_help_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_the_wheel_carries_recipes_and_types() -> None:
+def test_the_wheel_carries_recipes_studies_and_types() -> None:
     targets = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
-    assert targets["wheel"] == {"packages": ["src/gmmcli"], "force-include": {"recipes": "gmmcli/recipes"}}
-    assert list((ROOT / "recipes").glob("*.toml"))
+    shelves = ["recipes", "studies"]
+    assert targets["wheel"] == {"packages": ["src/gmmcli"], "force-include": {shelf: f"gmmcli/{shelf}" for shelf in shelves}}
+    assert all(list((ROOT / shelf).glob("*.toml")) for shelf in shelves)
     assert (PACKAGE / "py.typed").is_file()
-    assert not (PACKAGE / "recipes").exists()  # one copy only, at the top
+    assert not any((PACKAGE / shelf).exists() for shelf in shelves)  # one copy only, at the top
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:
     own = re.compile(rf"(?<![\w.])({re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/|/home/\w+)")
-    files = [*SOURCES, *(ROOT / "recipes").glob("*.toml"), *Path(__file__).parent.rglob("*.py")]
+    files = [*SOURCES, *(ROOT / "recipes").glob("*.toml"), *(ROOT / "studies").glob("*.toml"), *Path(__file__).parent.rglob("*.py")]
     assert [str(path) for path in files if own.search(path.read_text(encoding="utf-8"))] == []

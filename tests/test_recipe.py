@@ -321,7 +321,22 @@ def test_find_of_a_name_like_no_other_points_to_the_list(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"^no recipe zzz: ") as error:
         find("zzz")
-    assert "gmmc recipes ls" in error.value.hint
+    assert error.value.hint.startswith("those that come with gmmc: ")
+    assert "digits_gen" in error.value.hint
+
+
+@pytest.mark.parametrize("name", shipped("studies"))
+def test_studies_lie_on_a_shelf_of_their_own(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shipped("studies")[name] == find(name, "studies") == find(f"studies/{name}.toml", "studies")
+    assert shipped("studies")[name].parent.name == "studies"
+    with pytest.raises(RecipeError, match=r"neither a file nor the name of a shipped recipe$"):
+        find(f"studies/{name}.toml")
+
+
+def test_a_study_that_is_not_there_is_called_a_study() -> None:
+    with pytest.raises(RecipeError, match=r"^no study digits_gen: neither a file nor the name of a shipped study$"):
+        find("digits_gen", "studies")
 
 
 def test_a_file_that_is_not_text_is_a_recipe_error(tmp_path: Path) -> None:

@@ -283,8 +283,23 @@ def test_the_arrays_of_a_result_lie_beside_it_and_are_plain(tmp_path: Path, tiny
 
 
 def test_a_result_without_arrays_is_one_file(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    path = create(tiny_recipe, tmp_path).save_result({"command": "eval all"})
+    run = create(tiny_recipe, tmp_path)
+    path = run.save_result({"command": "eval all"})
     assert list(path.parent.iterdir()) == [path]
+    assert run.arrays("eval-all") == {}
+
+
+def test_all_results_come_back_by_their_files_stems_with_their_arrays(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    assert run.results() == {}
+    saved = {"tsne-n50": {"command": "tsne", "n": 50}, "eval-ood-validation": {"command": "eval ood", "n": 9}, "tsne": {"command": "tsne"}}
+    for stem, result in saved.items():
+        run.save_result(result, stem, labels=np.arange(3), **{"in log_px": np.ones(2)})
+    (run.path / "results" / "attack-audit-0123").mkdir()  # an audit under way
+    assert run.results() == saved
+    arrays = run.arrays("tsne-n50")
+    assert list(arrays) == ["labels", "in log_px"]
+    assert arrays["labels"].tolist() == [0, 1, 2]
 
 
 def test_a_locked_run_refuses_a_second_holder_until_it_is_let_go(tmp_path: Path, tiny_recipe: Recipe) -> None:

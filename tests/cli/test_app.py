@@ -71,6 +71,13 @@ def copied(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return replace(trained, runs_dir=shutil.copytree(trained.runs_dir, tmp_path / "runs"))
 
 
+def study_of(run: Trained) -> Path:
+    """A study that consists of this run, and is done."""
+    path = run.runs_dir.parent / "study.toml"
+    path.write_text(f'name = "done"\n[[models]]\nrecipe = "{run.recipe}"\n')
+    return path
+
+
 JSON: dict[str, Callable[[Trained], list[object]]] = {
     "train": lambda run: ["train", "--resume", "--runs-dir", run.runs_dir],
     "sample": lambda run: ["sample", "--runs-dir", run.runs_dir, "--n", 2, "--steps", 1],
@@ -87,6 +94,8 @@ JSON: dict[str, Callable[[Trained], list[object]]] = {
     "attack cw": lambda run: ["attack", "cw", "--runs-dir", run.runs_dir, "--steps", 2, "--searches", 1],
     "attack audit": lambda run: ["attack", "audit", "--runs-dir", run.runs_dir, "--n", 2],
     "tsne": lambda run: ["tsne", "--runs-dir", run.runs_dir, "--n", 20],
+    "study": lambda run: ["study", study_of(run), "--out", run.runs_dir],
+    "report": lambda run: ["report", "--study", run.runs_dir],
     "recipes ls": lambda run: ["recipes", "ls"],
     "recipes show": lambda run: ["recipes", "show", run.recipe],
     "recipes check": lambda run: ["recipes", "check", run.recipe],

@@ -54,7 +54,8 @@ def test_the_step_size_and_number_of_steps_are_those_of_training_unless_said(sam
     grid = ("--n", 1, "--json", "--out", tmp_path / "x.png")
     run = Run(trained.path)
     protocol = json.loads(sample(*grid).stdout)["protocol"]
-    assert protocol == {"from": "noise", "steps": 80, "step_size": float(run.step_size()), "noise_std": 0.0, "seed": 1}  # type: ignore[arg-type]
+    noise = {"noise_std": 0.0, "fresh_noise_std": 0.0}
+    assert protocol == {"from": "noise", "steps": 80, "step_size": float(run.step_size()), **noise, "seed": 1}  # type: ignore[arg-type]
     assert json.loads(sample(*grid, "--steps", 3, "--step-size", 0.5).stdout)["protocol"]["step_size"] == 0.5
 
 

@@ -132,7 +132,9 @@ def test_cross_entropy_is_the_mean_surprise(model: Classifier, batch: Batch) -> 
     logits = model(batch.images).double()
     chosen = logits[torch.arange(REAL), batch.labels]
     expected = (logits.exp().sum(1).log() - chosen).mean()
-    torch.testing.assert_close(CrossEntropy()(model, batch, None).total.double(), expected, rtol=1e-5, atol=1e-6)
+    total, parts = CrossEntropy()(model, batch, None)
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(parts["energy_data"].double(), -logits.exp().sum(1).log().mean(), rtol=1e-5, atol=1e-6)
 
 
 def test_cross_entropy_gradient_to_logits_is_probability_less_truth(model: Classifier, batch: Batch) -> None:

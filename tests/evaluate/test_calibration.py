@@ -20,6 +20,7 @@ from gmmcli.evaluate.calibration import (
     equal_mass,
     equal_width,
     fit_temperature,
+    with_validation,
 )
 from gmmcli.vision import torchvision
 
@@ -242,6 +243,19 @@ def test_three_scales_side_by_side_and_gammas_at_the_top(temperature: float | No
     assert {key: gamma[key] for key in gamma.keys() - {"scale", "bins"}} == {
         key: values[key] for key in values.keys() - {"temperature", "variants"}
     }
+
+
+def test_each_scale_is_also_judged_on_the_validation_images_and_nothing_else_changes() -> None:
+    values = calibration_values(*answers(300, 4), 7.0, 2.5)
+    logits, labels = answers(150, 4, temperature=3.0, seed=1)
+    judged = with_validation(values, logits.float(), labels)
+    for name, scale in (("unit", 1.0), ("gamma", 7.0), ("temperature", 2.5)):
+        confidence, predicted = (logits.float().double() / scale).softmax(1).max(1)
+        bins = np.ceil(confidence.numpy() * BINS)
+        gaps = ((predicted == labels).double() - confidence).numpy()
+        by_hand = sum(abs(gaps[bins == i].sum()) for i in range(1, BINS + 1)) / 150
+        assert judged["variants"][name].pop("validation_ece") == pytest.approx(by_hand)
+    assert judged == values
 
 
 def test_the_protocol_tells_how_the_temperature_was_had() -> None:

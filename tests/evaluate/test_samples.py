@@ -80,7 +80,8 @@ def test_everything_left_out_is_as_training_left_it(run: Run) -> None:
     assert step_size is not None
     expected = fresh_samples(run.model(), run.recipe.chains, labels, SHAPE, stream("cpu", 7, "sample", 0), 6, step_size)
     assert torch.equal(images, expected)
-    assert protocol == {"from": "noise", "steps": 6, "step_size": float(step_size), "noise_std": 0.02, "seed": 7}
+    noise = {"noise_std": 0.0, "fresh_noise_std": 0.02}
+    assert protocol == {"from": "noise", "steps": 6, "step_size": float(step_size), **noise, "seed": 7}
 
 
 def test_everything_said_is_as_said(run: Run) -> None:
@@ -88,12 +89,12 @@ def test_everything_said_is_as_said(run: Run) -> None:
     chains = replace(run.recipe.chains, fresh_noise_std=0.3)
     expected = fresh_samples(run.model(), chains, labels, SHAPE, stream("cpu", 7, "sample", 0), 3, torch.tensor(0.25))
     assert torch.equal(images, expected)
-    assert protocol == {"from": "noise", "steps": 3, "step_size": 0.25, "noise_std": 0.3, "seed": 7}
+    assert protocol == {"from": "noise", "steps": 3, "step_size": 0.25, "noise_std": 0.0, "fresh_noise_std": 0.3, "seed": 7}
 
 
 def test_annealed_noise_may_be_put_out(run: Run) -> None:
     noisy, quiet = (Draw(steps=4, noise=noise)(run, [0], 2) for noise in (None, 0.0))
-    assert quiet.protocol["noise_std"] == 0
+    assert quiet.protocol["fresh_noise_std"] == 0
     assert not torch.equal(noisy.images, quiet.images)
 
 

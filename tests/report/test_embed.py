@@ -73,6 +73,7 @@ def test_the_figures_follow_from_the_plane_beside_them(embedded: tuple[Subject, 
     arrays = saved(subject.run)
     features, labels = outputs(subject.model, subject.images.images).features.numpy(), subject.images.labels.numpy()
     assert np.array_equal(arrays["labels"], labels)
+    assert np.array_equal(arrays["images"], subject.images.images.numpy())
     assert not arrays["sampled"].any()
     values = measured.result["values"]
     assert values["trustworthiness"] == pytest.approx(trustworthiness(features, arrays["plane"], n_neighbors=5), abs=1e-6)
@@ -133,6 +134,9 @@ def test_the_features_embedded_are_those_of_the_images_and_of_the_samples(run: R
     (features,) = seen
     buffer = outputs(subject.model, to_bytes(decode(run.buffer().images.flatten(0, 1)))).features
     torch.testing.assert_close(features[:N], outputs(subject.model, subject.images.images).features)
+    images = saved(run)["images"]
+    assert images.dtype == np.uint8
+    torch.testing.assert_close(outputs(subject.model, torch.from_numpy(images)).features, features)
     by_row = [sorted(map(tuple, rows.double().round(decimals=4).tolist())) for rows in (features[N:], buffer)]
     np.testing.assert_allclose(*by_row, atol=1e-3)
 

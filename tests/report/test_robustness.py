@@ -225,7 +225,7 @@ def test_progress_is_said_to_its_end_unless_quiet(toy: Toy, capsys: pytest.Captu
     bounded(subject, PGD, EPS, quiet=False)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "pgd-margin 24/24" in err and "images at 8/255, 2 standing" in err
+    assert "pgd-margin 24/24" in err and "at 8/255, 2 standing" in err
 
 
 def test_the_smallest_change_is_the_distance_to_the_boundary_of_what_is_classified_rightly_and_drawn(toy: Toy) -> None:

@@ -1,12 +1,10 @@
 """Processes that are killed or told to stop go on as if nothing had happened.
 
-Each is a ``python -m gmmcli`` of its own, forked from a server that has imported torch once for all of them.
+Each is a ``python -m gmmcli`` of its own (forked.py).
 """
 
-import multiprocessing
 import os
 import random
-import runpy
 import signal
 import sys
 import time
@@ -14,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import pytest
 from trainings import Small, contents
 
@@ -22,10 +21,6 @@ from gmmcli.run import Run, open_run
 from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(  # the last is what torch.optim imports when the first optimiser is built: seconds
-    ["gmmcli.cli.app", "gmmcli.train.loop", "gmmcli.train.plan", "gmmcli.evaluate.accuracy", "torch._dynamo"]
-)
 PATIENCE = 120.0
 
 Gmmc = Callable[..., BaseProcess]
@@ -38,9 +33,7 @@ def gmmc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gmmc:
 
     def start(*arguments: str) -> BaseProcess:
         monkeypatch.setattr(sys, "argv", ["gmmc", *arguments, "--quiet", "--runs-dir", str(tmp_path / "runs")])
-        process = CONTEXT.Process(target=runpy.run_module, args=("gmmcli", None, "__main__"))
-        process.start()
-        return process
+        return forked.gmmc()
 
     return start
 

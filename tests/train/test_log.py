@@ -41,6 +41,14 @@ def test_a_line_tells_step_rate_remaining_time_and_note(clock: Clock, capsys: py
     assert spoken(capsys) == [f"digits 100/{total}, 1.00 steps/s, {left}, loss 3"]
 
 
+def test_what_is_counted_may_be_something_else_than_steps(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Voice("study", 12, unit="tasks") as voice:
+        voice.at(2, "")
+        clock.now = 40.0
+        voice.at(4, "digits")
+    assert spoken(capsys) == ["study 4/12, 0.05 tasks/s, 2:40 left, digits"]
+
+
 def test_lines_wait_for_their_turn_except_the_last(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Voice("digits", 100) as voice:
         for step in range(1, 101):

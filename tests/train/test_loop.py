@@ -107,7 +107,7 @@ CHAINS = {"energy_data", "energy_model", "energy_start", "step_size", "descendin
         ((GEN,), EVERY_LINE | CHAINS | {"below_bound"}),
         ((GEN, "stages.0.objective.margin=0.0"), EVERY_LINE | CHAINS),
         ((GEN, "chains.sampler.n_steps=1"), EVERY_LINE | CHAINS - {"descending"} | {"below_bound"}),
-        (("model.head.kind=linear", "stages.0.objective.kind=cross-entropy"), EVERY_LINE),
+        (("model.head.kind=linear", "stages.0.objective.kind=cross-entropy"), EVERY_LINE | {"energy_data"}),
     ],
 )
 def test_every_metrics_line_has_its_keys_and_finite_values(begin: Begin, overrides: tuple[str, ...], keys: set[str]) -> None:
@@ -119,10 +119,51 @@ def test_every_metrics_line_has_its_keys_and_finite_values(begin: Begin, overrid
 
 def test_metrics_lines_say_step_epoch_stage_and_rate(begin: Begin) -> None:
     lines = trained(*begin(JOINT, "log.every=3", "optim.warmup_steps=10")).metrics()
-    assert [line["step"] for line in lines] == [3, 6, 9, 10]  # the last step always
-    assert [line["epoch"] for line in lines] == [0.6, 1.2, 1.8, 2.0]
-    assert [line["stage"] for line in lines] == [0, 1, 1, 1]
-    assert [line["lr"] for line in lines] == pytest.approx([3e-4, 6e-4, 9e-4, 1e-3])
+    assert [line["step"] for line in lines] == [3, *range(5, 11)]  # the last step always, and all around the switch of stages
+    assert [line["epoch"] for line in lines] == [line["step"] / 5 for line in lines]
+    assert [line["stage"] for line in lines] == [0, 0, 1, 1, 1, 1, 1]
+    assert [line["lr"] for line in lines] == pytest.approx([line["step"] * 1e-4 for line in lines])
+
+
+THREE = """stages=[{epochs=2,objective={kind="center-regression"}},
+                   {epochs=4,objective={kind="cross-entropy"}},
+                   {epochs=1,objective={kind="center-regression"}}]"""
+
+
+@pytest.mark.parametrize(("every", "others"), [(1000, []), (9, [9, 18, 27])])
+def test_the_last_step_of_a_stage_and_seven_of_the_next_are_logged(begin: Begin, every: int, others: list[int]) -> None:
+    run = trained(*begin(THREE, f"log.every={every}"))
+    around = [*range(10, 18), *range(30, 36)]  # ten steps, twenty steps, and five
+    assert [line["step"] for line in run.metrics()] == sorted({*around, *others})
+
+
+def test_a_training_of_one_stage_has_no_switch_to_log(begin: Begin) -> None:
+    assert [line["step"] for line in trained(*begin(DIS, "log.every=1000")).metrics()] == [10]
+
+
+@pytest.mark.parametrize("every", [1000, 1])
+def test_the_step_that_diverged_is_logged_once_before_its_event(begin: Begin, every: int) -> None:
+    setup, run = begin(GEN, "optim.learning_rate=1e30", "stages.0.objective.margin=0.0", f"log.every={every}")
+    with pytest.raises(DivergedError):
+        train(setup, run, quiet=True)
+    text = (run.path / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    *before, line, event = run.metrics()
+    assert event["event"] == "diverged"
+    assert line["step"] == event["step"]
+    assert line["loss"] is None or line["grad_norm"] is None  # not finite, and JSON has no word for it
+    assert [line["step"] for line in before] == list(range(1, line["step"])) * (every == 1)
+
+
+def test_what_is_finite_at_divergence_is_logged_as_it_is(begin: Begin) -> None:
+    setup, run = begin(RUNAWAY, "log.every=1000")
+    with pytest.raises(DivergedError):
+        train(setup, run, quiet=True)
+    *_, line, event = run.metrics()
+    assert line["step"] == event["step"] == 6
+    assert abs(line["loss"]) > 1e4
+    assert None not in line.values()
 
 
 def test_the_step_size_follows_the_chains(begin: Begin) -> None:

@@ -185,6 +185,12 @@ def test_steps_count_over_all_stages(begin: Begin) -> None:
     assert setup.n_steps == 15
 
 
+@pytest.mark.parametrize(("epochs", "switches"), [((3,), []), ((1, 2), [5]), ((2, 1, 4), [10, 15])])
+def test_stages_switch_where_the_epochs_before_them_end(begin: Begin, epochs: tuple[int, ...], switches: list[int]) -> None:
+    stages = ",".join(f'{{epochs={n},objective={{kind="center-regression"}}}}' for n in epochs)
+    assert begin(f"stages=[{stages}]")[0].switches == switches
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_device_that_is_not_there_is_a_recipe_error(small: Small) -> None:
     with pytest.raises(RecipeError, match=r"compute\.device cuda"):

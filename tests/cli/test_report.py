@@ -1,0 +1,93 @@
+import json
+from pathlib import Path
+
+import pytest
+from animals import Gmmc
+from handwritten import GEN, SOFTMAX, calibrated, models, scored, write
+
+from gmmcli.run import Run
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Three models in ./runs, the last of two seeds."""
+    monkeypatch.chdir(tmp_path)
+    gen, softmax = models(Path("runs"), gen=(0.9, 0.01), softmax=(0.8, 0.01))
+    return [calibrated(gen, 0.01, 0.02), calibrated(softmax, 0.1, 0.02), scored(write(Path("runs"), SOFTMAX, seed=2), 0.7)]
+
+
+def test_one_run_has_its_report_in_its_folder(gmmc: Gmmc, runs: list[Run]) -> None:
+    result = gmmc("report", "--run", runs[0].id)
+    assert result.exit_code == 0, result.stderr
+    path = runs[0].path / "report.html"
+    assert result.stdout.splitlines()[-1] == str(path)
+    assert any(line.split() == ["accuracy", "↑", "90.0%"] for line in result.stdout.splitlines())
+    assert result.stderr == f"gmmc: the same in Markdown: {path.with_suffix('.md')}\n"
+    assert path.with_suffix(".md").read_text(encoding="utf-8").startswith(f"# {GEN}\n")
+    assert f"<title>{GEN}" in path.read_text(encoding="utf-8")
+
+
+def test_runs_side_by_side_are_models_over_seeds(gmmc: Gmmc, runs: list[Run]) -> None:
+    result = gmmc("report", *(word for run in runs for word in ("--run", run.id)), "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = json.loads(result.stdout)
+    assert (document["schema"], document["command"], document["page"]) == (1, "report", "runs/report.html")
+    assert {name: model["runs"] for name, model in document["values"].items()} == {GEN: [runs[0].id], SOFTMAX: [runs[1].id, runs[2].id]}
+    assert document["values"][SOFTMAX]["figures"]["accuracy"]["mean"] == pytest.approx(0.75)
+    claims = {claim["text"]: claim["verdict"] for claim in document["claims"]}
+    assert claims["Generative GMMC is better calibrated than softmax"] == "holds"
+    assert Path("runs/report.html").is_file()
+
+
+def test_a_study_is_all_runs_of_its_directory_by_its_own_title(gmmc: Gmmc, runs: list[Run]) -> None:
+    Path("runs/study.toml").write_text('name = "zoo"\nabout = "Of three <kinds>."\nmodels = []\n')
+    document = json.loads(gmmc("report", "--study", "runs", "--json").stdout)
+    assert list(document["values"]) == [GEN, SOFTMAX]
+    assert Path("runs/report.md").read_text(encoding="utf-8").startswith("# Study zoo\n\nOf three <kinds>.\n")
+    assert "<title>Study zoo" in Path("runs/report.html").read_text(encoding="utf-8")
+
+
+def test_a_directory_without_a_study_is_titled_by_its_models(gmmc: Gmmc, runs: list[Run]) -> None:
+    assert gmmc("report", "--study", "runs", "--quiet").stdout == "runs/report.html\n"
+    assert Path("runs/report.md").read_text(encoding="utf-8").startswith(f"# {GEN}, {SOFTMAX}\n\n")
+
+
+@pytest.mark.parametrize("asked", ["--run", "--study"])
+def test_the_report_may_be_written_elsewhere(asked: str, gmmc: Gmmc, runs: list[Run]) -> None:
+    result = gmmc("report", asked, runs[0].path if asked == "--run" else "runs", "--out", "new/folder/mine.html", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "new/folder/mine.html\n", "")
+    assert sorted(path.name for path in Path("new/folder").iterdir()) == ["mine.html", "mine.md"]
+    assert not list(Path("runs").rglob("report.*"))
+
+
+def test_a_run_that_goes_on_stands_aside_until_it_has_ended(gmmc: Gmmc, runs: list[Run]) -> None:
+    runs[1].describe(status="running")
+    (runs[1].path / "results" / "eval-accuracy.json").unlink()
+    document = json.loads(gmmc("report", "--study", "runs", "--json").stdout)
+    assert document["values"][SOFTMAX]["runs"] == [runs[2].id]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--study", "nowhere"], 1, "no runs in nowhere"),
+        (["--run", "2026-01-01T000000Z-digits_gen", "--study", "runs"], 2, "--run and --study each say which runs"),
+        (["--run", "1999"], 1, "no run 1999 in runs"),
+        (["--run", "2026"], 1, "2026 is the start of 3 runs"),
+        ([], 1, "no run in runs"),  # none with a checkpoint
+    ],
+)
+@pytest.mark.usefixtures("runs")
+def test_what_cannot_be_reported_is_said(words: list[str], code: int, said: str, gmmc: Gmmc) -> None:
+    result = gmmc("report", *words)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert said in result.stderr
+    assert not list(Path().rglob("report.*"))
+
+
+def test_a_report_before_anything_has_ended(gmmc: Gmmc, tmp_path: Path) -> None:
+    write(tmp_path, status="running")
+    result = gmmc("report", "--study", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "none of these runs has ended" in result.stderr
+    assert not (tmp_path / "report.html").exists()
