@@ -74,6 +74,8 @@ def present(
     about = described.get("about", "")
     home = study or (found[0].path if len(found) == 1 else runs_dir or default_runs_dir())
     path = out or home / "report.html"
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise RecipeError(f"--out {path}: the page is HTML", "give a name that ends in .html; the Markdown goes beside it")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(comparison, title, about), encoding="utf-8")
     path.with_suffix(".md").write_text(markdown(comparison, title, about), encoding="utf-8")

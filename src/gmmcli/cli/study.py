@@ -50,11 +50,13 @@ def study_command(
     if dry_run:
         _show(schedule, trainings, json)
         return
-    note(f"study {directory}, {schedule.n_tasks} tasks", quiet)
-    done = schedule.conduct(f"study {plan.name}", quiet)
+    note(f"study {directory}, tasks: {schedule.n_tasks}", quiet)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "study.toml").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    lacking = [one for one in done if one.exit_code and not one.failed]
-    for one in lacking:
+    done = schedule.conduct(f"study {plan.name}", quiet)
+    for one in done:
+        if not one.exit_code or one.failed:
+            continue
         note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said.removeprefix('gmmc: error: ')}")
     from gmmcli.cli.report import present
 
@@ -84,11 +86,14 @@ def check_words(context: typer.Context, words: tuple[str, ...]) -> None:
         command = command.commands[name]
     if words[0] not in {"eval", "attack", "tsne", "sample"}:
         raise RecipeError(f"evaluation `{said}` does not measure a run", "give eval, attack, tsne or sample")
+    if own := {"--run", "--runs-dir", "--json", "--help", "-h"} & set(rest):
+        raise RecipeError(f"evaluation `{said}`: {', '.join(own)} is not an evaluation's to say", "the study knows its runs")
     try:
         command.make_context(said, [*rest])
     except typer.TyperException as error:
         verb = " ".join(words[: len(words) - len(rest)])
-        raise RecipeError(f"evaluation `{said}`: {error}", f"see gmmc {verb} --help") from error
+        why = error.format_message() if hasattr(error, "format_message") else str(error)
+        raise RecipeError(f"evaluation `{said}`: {why}", f"see gmmc {verb} --help") from error
 
 
 def _show(schedule: "Schedule", trainings: "list[Training]", json: bool) -> None:

@@ -58,15 +58,17 @@ def samples(model: Model) -> dict[str, Any] | None:
         return None
     run, result = found
     names = run.card().class_names[:MOST_CLASSES]
-    each = min(SAMPLES_SHOWN, *(int((arrays["labels"] == k).sum()) for k in range(len(names))))
-    if not each:
+    drawn = [k for k in range(len(names)) if bool((arrays["labels"] == k).any())]
+    if not drawn:
         return None
-    rows = np.concatenate([arrays["samples"][arrays["labels"] == k][:each] for k in range(len(names))])
+    each = min(SAMPLES_SHOWN, *(int((arrays["labels"] == k).sum()) for k in drawn))
+    rows = np.concatenate([arrays["samples"][arrays["labels"] == k][:each] for k in drawn])
     how = result["protocol"]["samples"]
     return {
         "sheet": _png(_sheet(rows, each)),
-        "classes": list(names),
+        "classes": [names[k] for k in drawn],
         "columns": each,
+        "tile": rows.shape[-1],
         "about": "fresh chains" if how.get("from") == "noise" else f"from {how.get('from')}",
     }
 
@@ -90,10 +92,10 @@ def ood(model: Model) -> dict[str, Any] | None:
     sets = [name for name, scores in values.items() if "missing" not in scores]
     scores: dict[str, Any] = {}
     for score in {key.split()[-1]: None for key in arrays}:
-        everyone = {name: arrays[f"{name} {score}"] for name in ["in", *sets]}
+        everyone = {name: own[np.isfinite(own)] for name in ["in", *sets] for own in (arrays[f"{name} {score}"],)}
         low, high = np.quantile(np.concatenate(list(everyone.values())), (0.005, 0.995))
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-        shares = {name: np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / len(own) for name, own in everyone.items()}
+        shares = {name: np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / max(1, len(own)) for name, own in everyone.items()}
         scores[score] = {
             "centres": _rounded((edges[1:] + edges[:-1]) / 2),
             "shares": {name: _rounded(share) for name, share in shares.items()},
@@ -168,23 +170,21 @@ def curves(model: Model) -> dict[str, Any] | None:
 
 
 def switch(model: Model) -> dict[str, Any] | None:
-    """Energies around each switch of stages (Table 10): the last step before it and the seven after."""
-    rows = []
+    """Energies around each switch of stages (Table 10): the last step before it and the seven after, as training went in the end."""
+    rows: dict[tuple[int, int, int], dict[str, Any]] = {}
     for run in model.runs:
         lines = [line for line in run.metrics() if "loss" in line]
         for before, after in pairwise(lines):
             if after["stage"] > before["stage"] and after["step"] == before["step"] + 1:
                 near = [line for line in lines if 0 <= line["step"] - before["step"] <= 7]
-                rows += [
-                    {
+                for line in near:  # a rollback logs steps again: the later line stands
+                    rows[run.recipe.seed, after["stage"], line["step"]] = {
                         "seed": run.recipe.seed,
                         "iteration": line["step"] - before["step"],
                         "real": line.get("energy_data"),
                         "sampled": line.get("energy_model"),
                     }
-                    for line in near
-                ]
-    return {"rows": rows} if rows else None
+    return {"rows": list(rows.values())} if rows else None
 
 
 def stability(model: Model) -> dict[str, Any] | None:
@@ -202,7 +202,9 @@ def stability(model: Model) -> dict[str, Any] | None:
 
 
 def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return lines[:: max(1, ceil(len(lines) / CURVE_POINTS))]
+    """Some lines, the last among them."""
+    step = max(1, ceil(len(lines) / CURVE_POINTS))
+    return lines[::-step][::-1]
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -155,9 +155,12 @@ def _attacked(results: dict[str, dict[str, Any]]) -> dict[Metric, Figure]:
             found[Metric(f"worst {eps}", f"{eps}, worst case", ROBUSTNESS)] = _figure(row, "accuracy")
     for command, said in (("attack pgd", "PGD"), ("attack apgd", "APGD")):
         if result := results.get(command):
-            loss = result["protocol"]["loss"]
+            loss, norm = result["protocol"]["loss"], result["protocol"]["norm"]
+            papers = (command, loss, norm) == ("attack pgd", "ce", "linf")
+            name = "pgd" if papers else f"{command.split()[1]}-{loss}-{norm}"
             for eps, row in result["values"]["eps"].items():
-                metric = Metric(f"{command.split()[1]} {eps}", f"{eps}, {said} on {loss}", ROBUSTNESS, "" if loss == "ce" else "high")
+                label = f"{eps}, {said} on {loss}" + ("" if norm == "linf" else f", {norm}")
+                metric = Metric(f"{name} {eps}", label, ROBUSTNESS, "" if loss == "ce" else "high")
                 found[metric] = _figure(row, "accuracy")
     if (cw := results.get("attack cw")) and cw["values"]["l2_mean"] is not None:
         found[Metric("cw", "C&W, mean L2 of the change", ROBUSTNESS, share=False)] = Figure(cw["values"]["l2_mean"])
@@ -232,9 +235,11 @@ def gather(runs: Sequence[Run]) -> list[Model]:
     ended = [run for run in runs if run.provenance.get("status") in ("finished", "diverged") or run.result("eval accuracy")]
     if not ended:
         raise RunError("none of these runs has ended: there is nothing to report", "finish one first: gmmc train --resume")
+    newest = {run.recipe: run for run in sorted(ended, key=lambda run: run.id)}  # trained again with the same seed: no other seed
     groups: dict[Recipe, list[Run]] = {}
     for run in ended:
-        groups.setdefault(replace(run.recipe, seed=0), []).append(run)
+        if newest[run.recipe].path == run.path and run not in (group := groups.setdefault(replace(run.recipe, seed=0), [])):
+            group.append(run)
     ordered = sorted(groups.values(), key=lambda group: group[0].provenance.get("study_position", 0))
     names = _names(ordered)
     return [Model(name, tuple(sorted(group, key=lambda run: run.recipe.seed))) for name, group in zip(names, ordered, strict=True)]

@@ -9,6 +9,7 @@ from gmmcli.report.collect import (
     AGREEMENT,
     CHOSEN_ECE,
     COVERAGE,
+    ECE,
     MINUTES,
     OOD_MEAN,
     ROBUSTNESS,
@@ -53,6 +54,8 @@ class Verdict(NamedTuple):
     verdict: str
 
 
+KNOWN = {metric.key: metric for metric in (ACCURACY, ECE, OOD_MEAN)}
+"""How published figures are written where nobody measured theirs."""
 QUESTIONS = (
     ("Which classifies best?", ACCURACY.key),
     ("Whose confidence can be believed?", CHOSEN_ECE.key),
@@ -122,7 +125,8 @@ class Comparison:
 
     def _most_telling(self) -> Metric | None:
         """Where no audit was made: the strongest attack that every model stood, at its smallest radius."""
-        return next((m for group, metrics in rows(self.models) if group == ROBUSTNESS for m in metrics if m.better and m.key != "cw"), None)
+        known = (m for group, metrics in rows(self.models) if group == ROBUSTNESS for m in metrics if m.better and m.key != "cw")
+        return next((metric for metric in known if all(metric in model.figures for model in self.models)), None)
 
     def verdicts(self) -> list[Verdict]:
         """The paper's claims, each held against the models that it is about."""
@@ -132,7 +136,9 @@ class Comparison:
         known = {metric.key: metric for _, metrics in rows(self.models) for metric in metrics}
         metric = known.get(claim.metric)
         printed = [paper().figure(claim.metric, family, self.dataset) for family in (claim.better, claim.than)]
-        published = " against ".join(said(metric or Metric(claim.metric, "", ""), figure) for figure in printed if figure is not None)
+        published = " against ".join(
+            said(metric or KNOWN.get(claim.metric) or Metric(claim.metric, "", ""), figure) for figure in printed if figure is not None
+        )
         one, other = (self._of_family(metric, family) for family in (claim.better, claim.than))
         if metric is None or one is None or other is None:
             return Verdict(claim, published, "", UNTESTED)
@@ -140,8 +146,9 @@ class Comparison:
         return Verdict(claim, published, measured, _judged(metric, one, other, claim.or_equal))
 
     def _of_family(self, metric: Metric | None, family: str) -> Summary | None:
-        """The figure of the first model of a family."""
-        return next((model.summary(metric) for model in self.models if metric and model.family == family), None)
+        """The figure of the first model of a family that has it."""
+        found = (model.summary(metric) for model in self.models if metric and model.family == family)
+        return next((summary for summary in found if summary), None)
 
 
 def _judged(metric: Metric, one: Summary, other: Summary, or_equal: bool) -> str:

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gmmcli.errors import DataError, DivergedError, MissingPartError, StoppedError
+from gmmcli.errors import DataError, DivergedError, MissingPartError, RunError, StoppedError
+from gmmcli.recipe import Recipe
 from gmmcli.run import Run, list_runs
 from gmmcli.study.spec import Training
 from gmmcli.train.log import Voice
 from gmmcli.train.signals import StopSignals
 
+FOUND = {0, DivergedError.exit_code}
+"""Exit codes of a task that is done: divergence, of a training or of the chains that an evaluation runs, is a finding."""
 WITHOUT = {DataError.exit_code, MissingPartError.exit_code}
 """Exit codes of an evaluation that lacks what it needs here: the others go on, and the next call tries again."""
 
@@ -34,9 +37,8 @@ class Done(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether something is wrong: a training that diverged and an evaluation without its data are findings, not failures."""
-        found = {DivergedError.exit_code} if self.words[0] == "train" else WITHOUT
-        return self.exit_code not in {0, *found}
+        """Whether something is wrong: what diverged is a finding, and an evaluation without its data waits for them."""
+        return self.exit_code not in (FOUND if self.words[0] == "train" else FOUND | WITHOUT)
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Schedule:
     jobs: int = 1
     _children: set["subprocess.Popen[bytes]"] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _stopping: bool = False
+    _stopping: threading.Event = field(default_factory=threading.Event)
     _skipped: int = 0
     _at_work: dict[str, str] = field(default_factory=dict)
     _runs: dict[Path, Run] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class Schedule:
         """The run of a training's very recipe, the newest where there are several; None before it has begun."""
         with self._lock:
             self._runs |= {run.path: run for run in list_runs(self.directory) if run.path not in self._runs}
-            return next((run for _, run in sorted(self._runs.items(), reverse=True) if run.recipe == training.recipe), None)
+            return next((run for _, run in sorted(self._runs.items(), reverse=True) if _recipe(run) == training.recipe), None)
 
     def left(self, training: Training) -> list[tuple[str, ...]]:
         """The commands that a training still needs: ``("train",)``, then evaluations by their words."""
@@ -65,7 +67,7 @@ class Schedule:
         if run is not None and run.provenance.get("status") == "diverged":
             return []
         trained = run is not None and run.provenance.get("status") == "finished" and run.result("eval accuracy") is not None
-        done = {tuple(line["words"]) for line in self._journal() if run is not None and line["run"] == run.id and line["exit"] == 0}
+        done = {tuple(line["words"]) for line in self._journal() if run is not None and line["run"] == run.id and line["exit"] in FOUND}
         return [*([] if trained else [("train",)]), *(words for words in training.evaluations if words not in done)]
 
     @property
@@ -101,11 +103,11 @@ class Schedule:
         """Train, then evaluate, in a thread of its own; a training that does not end well is asked nothing."""
         name = f"{training.model} seed {training.recipe.seed}"
         for words in left:
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             self._at_work[name] = f"{name}: {' '.join(words[:2])}"
             outcome = self._run(training, words)
-            if outcome.exit_code == StoppedError.exit_code:
+            if self._stopping.is_set():
                 return
             done.append(outcome)
             if words == ("train",) and outcome.exit_code:
@@ -142,7 +144,7 @@ class Schedule:
             file.write(f"$ gmmc {' '.join(call)}\n".encode())
             file.flush()
             with self._lock:
-                if self._stopping:
+                if self._stopping.is_set():
                     return StoppedError.exit_code
                 child = subprocess.Popen(
                     [sys.executable, "-m", "gmmcli", *call],
@@ -160,7 +162,7 @@ class Schedule:
 
     def _stop(self, pending: "set[Future[None]]") -> None:
         with self._lock:
-            self._stopping = True
+            self._stopping.set()
             for child in self._children:
                 child.terminate()
         for future in pending:
@@ -190,6 +192,14 @@ class Schedule:
         with self._lock, path.open("a") as file:
             cut_short = file.tell() and not path.read_text().endswith("\n")
             file.write("\n" * bool(cut_short) + json.dumps(line) + "\n")
+
+
+def _recipe(run: Run) -> Recipe | None:
+    """A run's recipe, or None where it cannot be read: a run of nobody here."""
+    try:
+        return run.recipe
+    except RunError:
+        return None
 
 
 def _last_words(log: Path) -> str:

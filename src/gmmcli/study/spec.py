@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ class Entry:
     """What this model is asked beyond the study's evaluations, as gmmc's own words: ``"eval ood --set interp"``."""
     once: tuple[str, ...] = ()
     """What its first seed alone is asked."""
+
+    def __post_init__(self) -> None:
+        if empty := [key for key, values in self.vary.items() if not values]:
+            raise ValueError(f"vary.{empty[0]} has no values")
 
     def variants(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the name and the overrides of every combination of ``vary``."""
@@ -75,13 +80,19 @@ class Study:
     once: tuple[str, ...] = ()
     """What the first seed of each model alone is asked: what takes long."""
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"name {self.name!r} becomes part of a folder's name: letters, digits, and . _ - only")
+        if not self.models:
+            raise ValueError("a study needs at least one [[models]] table")
+
     @classmethod
     def load(cls, name: str | Path, overrides: Sequence[str] = ()) -> tuple[Self, Path]:
         """Load a file, or a shipped study by its name; return it with its path.
 
         Args:
             name: which.
-            overrides: ``key=value``, for every model's recipe.
+            overrides: ``key=value``, for every model's recipe, after the file's own.
 
         Raises:
             RecipeError: it is not a study, or one of its recipes is none.
@@ -93,7 +104,8 @@ class Study:
             raise RecipeError(f"{path} cannot be read as a study ({error})") from error
         except RecipeError as error:
             raise RecipeError(f"{error.message} ({path})", error.hint) from error
-        return dataclasses.replace(study, set=(*study.set, *overrides)), path
+        entries = tuple(dataclasses.replace(entry, set=(*entry.set, *overrides)) for entry in study.models)
+        return dataclasses.replace(study, models=entries), path
 
     def trainings(self, folder: Path) -> list[Training]:
         """Every training, seed by seed, so that a study stopped halfway has something of each model.
