@@ -59,7 +59,7 @@ def test_what_is_done_is_only_reported(gmmc: Gmmc, write: Write, adopted: Run) -
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"{STUDY}/report.html"
     assert "GMMC" in result.stdout
-    assert result.stderr.splitlines()[0] == f"gmmc: study {STUDY}, 1 tasks"
+    assert result.stderr.splitlines()[0] == f"gmmc: study {STUDY}, tasks: 1"
     assert not Path(STUDY, "journal.jsonl").exists()
 
 

@@ -73,7 +73,7 @@ def audited(run: Run, **worst: float) -> Run:
 def attacked(run: Run, kind: str, loss: str, **curve: float) -> Run:
     """The run under one attack: ``attacked(run, "pgd", "ce", at4=0.5)``."""
     rows = {f"{name.removeprefix('at')}/255": {"accuracy": accuracy, "ci95": [accuracy, accuracy]} for name, accuracy in curve.items()}
-    save(run, f"attack {kind}", {"clean_accuracy": 0.9, "eps": rows}, protocol={"loss": loss})
+    save(run, f"attack {kind}", {"clean_accuracy": 0.9, "eps": rows}, protocol={"loss": loss, "norm": "linf"})
     return run
 
 

@@ -59,14 +59,14 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
         "ood mean": values[2]["uniform"]["log_px"]["auroc"],
         **{f"ood uniform {score}": values[2]["uniform"][score]["auroc"] for score in ("log_px", "max_py", "mass")},
         **{key: values[3][key] for key in ("label_agreement", "precision", "recall", "coverage", "feature_fid")},
-        **{f"pgd {eps}/255": values[4]["eps"][f"{eps}/255"]["accuracy"] for eps in (4, 8)},
+        **{f"pgd-margin-linf {eps}/255": values[4]["eps"][f"{eps}/255"]["accuracy"] for eps in (4, 8)},
         "ended": 1.0,
         "minutes": subject.run.provenance["wall_time_s"] / 60,
     }
     by_key = {metric.key: figure for metric, figure in measured(subject.run).items()}
     assert by_key["accuracy"].ci95 == tuple(values[0]["ci95"])
     assert by_key["ece temperature"].ci95 == tuple(values[1]["variants"]["temperature"]["ece_ci95"])
-    assert by_key["pgd 8/255"].ci95 == tuple(values[4]["eps"]["8/255"]["ci95"])
+    assert by_key["pgd-margin-linf 8/255"].ci95 == tuple(values[4]["eps"]["8/255"]["ci95"])
     assert by_key["precision"].ci95 is None
 
 
@@ -115,9 +115,9 @@ def test_attacks_count_by_their_radii_and_one_on_cross_entropy_makes_nobody_best
     run = audited(scored(write(tmp_path), 0.9), at1=0.5, at8=0.25)
     attacked(attacked(run, "pgd", "ce", at8=0.75), "apgd", "dlr", at8=0.3)
     save(run, "attack cw", {"l2_mean": 1.5})
-    assert plain(run) == {"worst 1/255": 0.5, "worst 8/255": 0.25, "pgd 8/255": 0.75, "apgd 8/255": 0.3, "cw": 1.5}
+    assert plain(run) == {"worst 1/255": 0.5, "worst 8/255": 0.25, "pgd 8/255": 0.75, "apgd-dlr-linf 8/255": 0.3, "cw": 1.5}
     better = {metric.key: metric.better for metric in measured(run)}
-    assert (better["pgd 8/255"], better["apgd 8/255"], better["worst 8/255"], better["cw"]) == ("", "high", "high", "high")
+    assert (better["pgd 8/255"], better["apgd-dlr-linf 8/255"], better["worst 8/255"], better["cw"]) == ("", "high", "high", "high")
 
 
 @pytest.mark.parametrize("value", [None, inf])

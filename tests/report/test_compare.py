@@ -136,7 +136,7 @@ def test_without_an_audit_the_weakest_attack_that_can_be_believed_answers(tmp_pa
     for run, kept in ((gen, 0.5), (dis, 0.25)):
         attacked(attacked(run, "pgd", "ce", at4=1 - kept), "apgd", "dlr", at4=kept, at8=kept / 2)
     (answer,) = [one for one in of([gen, dis]).champions() if one.question == "Which stands attacks?"]
-    assert (answer.metric.key, answer.model.name, answer.summary.mean) == ("apgd 4/255", GEN, 0.5)
+    assert (answer.metric.key, answer.model.name, answer.summary.mean) == ("apgd-dlr-linf 4/255", GEN, 0.5)
 
 
 def test_nobody_is_best_at_what_nobody_does(tmp_path: Path) -> None:
