@@ -182,6 +182,15 @@ def test_previews_are_pictures_of_the_buffer(begin: Begin) -> None:
     assert pictures[0].tobytes() != pictures[1].tobytes()
 
 
+@pytest.mark.parametrize(("target", "named"), [("conditional", True), ("marginal", False)])
+def test_previews_name_no_class_where_chains_have_none(begin: Begin, monkeypatch: pytest.MonkeyPatch, target: str, named: bool) -> None:
+    rows: list[str] = []
+    monkeypatch.setattr("gmmcli.train.loop.save_grid", lambda drawn, *rest: rows.extend(name for name, _ in drawn))
+    trained(*begin(f"chains.target.kind={target}", "log.preview_every=5"))
+    assert len(rows) == 10
+    assert rows == [str(k) if named else "" for k in range(10)]
+
+
 def test_a_training_without_chains_draws_no_previews(begin: Begin) -> None:
     run = trained(*begin(DIS, "log.preview_every=2"))
     assert not (run.path / "samples").exists()

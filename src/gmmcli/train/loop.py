@@ -14,6 +14,7 @@ from gmmcli.core.classifier import Classifier, predict
 from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.core.heads import GaussianHead
 from gmmcli.core.samplers import descent_share
+from gmmcli.core.targets import Marginal
 from gmmcli.data.dataset import Split
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DivergedError, StoppedError
@@ -221,11 +222,12 @@ def estimate_gamma2(model: Classifier, split: Split) -> float:
 
 
 def preview(setup: Setup, state: TrainState, path: Path) -> None:
-    """Draw the first chains of each class as they stand in the buffer; nothing without chains."""
+    """Draw the first chains of each class as they stand in the buffer; nothing without chains, and no names where chains have no class."""
     if state.chains is None:
         return
     images = decode(state.chains.buffer.images[:PREVIEW_ROWS, :PREVIEW_COLUMNS])
-    rows = list(zip(setup.dataset.class_names[:PREVIEW_ROWS], images, strict=True))
+    named = not isinstance(state.chains.target, Marginal)
+    rows = list(zip((name if named else "" for name in setup.dataset.class_names), images, strict=False))
     save_grid(rows, path, f"{setup.recipe.name}: chains after {state.step} training steps")
 
 
