@@ -25,6 +25,14 @@ RunName = Annotated[
         "--run", help="Run by path, id or unique prefix. Default: $GMMC_RUN, else the newest with a checkpoint.", show_default=False
     ),
 ]
+RunNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--run",
+        help="Run by path, id or unique prefix; several stand side by side. Default: $GMMC_RUN, else the newest with a checkpoint.",
+        show_default=False,
+    ),
+]
 Origin = Annotated[
     Literal["noise", "buffer"], typer.Option("--from", help="Fresh chains from noise, or the replay buffer as training left it.")
 ]

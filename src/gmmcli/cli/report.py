@@ -6,21 +6,14 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
+from gmmcli.cli.options import Json, Quiet, RunNames, RunsDir, answer, note
 from gmmcli.errors import RecipeError, RunError
 
 EPILOG = "Examples:\n\ngmmc report\n\ngmmc report --run digits_dis --run digits_gen\n\ngmmc report --study runs/study-digits"
 
 
 def report_command(
-    runs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--run",
-            help="Run by path, id or unique prefix; several stand side by side. Default: $GMMC_RUN, else the newest with a checkpoint.",
-            show_default=False,
-        ),
-    ] = None,
+    runs: RunNames = None,
     study: Annotated[
         Path | None, typer.Option("--study", metavar="DIR", help="All runs of a study's directory, or of any other.", show_default=False)
     ] = None,

@@ -4,21 +4,14 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli.options import Best, Data, Device, Json, N, Origin, Out, Quiet, RunsDir, Seed, SplitOption, answer, opened
+from gmmcli.cli.options import Best, Data, Device, Json, N, Origin, Out, Quiet, RunNames, RunsDir, Seed, SplitOption, answer, opened
 from gmmcli.errors import RecipeError
 
 EPILOG = "Examples:\n\ngmmc tsne\n\ngmmc tsne --run digits_dis --run digits_gen --samples 200 --out fig1.png"
 
 
 def tsne_command(
-    runs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--run",
-            help="Run by path, id or unique prefix; several stand side by side. Default: $GMMC_RUN, else the newest with a checkpoint.",
-            show_default=False,
-        ),
-    ] = None,
+    runs: RunNames = None,
     samples: Annotated[int, typer.Option("--samples", min=0, help="So many samples of each run as well, drawn as crosses.")] = 0,
     origin: Origin = "buffer",
     data: Data = None,
