@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Rectangle, StepPatch
 from PIL import Image
 
 from gmmcli.evaluate.calibration import BINS, calibration
@@ -156,9 +156,8 @@ def test_histograms_stand_over_those_of_the_own_images_and_each_sums_to_one() ->
     figure = histograms(values, "own", "title")
     assert len(figure.axes) == 4
     for axis in figure.axes:
-        heights = [bar.get_height() for bar in axis.patches if isinstance(bar, Rectangle)]
-        assert sum(heights[: len(heights) // 2]) == pytest.approx(1)
-        assert sum(heights[len(heights) // 2 :]) == pytest.approx(1)
+        shares = [patch.get_data().values.sum() for patch in axis.patches if isinstance(patch, StepPatch)]
+        assert shares == pytest.approx([1, 1])
     legends = [axis.get_legend() for axis in figure.axes[::2]]
     assert [[text.get_text() for text in legend.get_texts()] for legend in legends if legend] == [["own", "interp"], ["own", "uniform"]]
     assert [axis.get_title() for axis in figure.axes[:2]] == ["log_px", "max_py"]

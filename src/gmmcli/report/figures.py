@@ -24,6 +24,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     with mpl.rc_context(SAME_BYTES):
         for out in paths:
             figure.savefig(out, dpi=130, metadata={"Date": None} if out.suffix == ".svg" else None)
+            figure.set_layout_engine("none")  # laid out once: the second file keeps the places of the first
     return paths
 
 
@@ -101,9 +102,8 @@ def histograms(scores: Mapping[str, Mapping[str, np.ndarray]], own: str, title: 
             low, high = np.quantile(np.concatenate([sets[own], sets[name]]), (0.005, 0.995))
             edges = np.linspace(low, high if high > low else low + 1, 60)
             for values, color, label in ((sets[own], BLUE, own), (sets[name], RED, name)):
-                axis.hist(
-                    np.clip(values, low, high), edges, weights=np.full(len(values), 1 / len(values)), color=color, alpha=0.6, label=label
-                )
+                shares = np.histogram(np.clip(values, low, high), edges)[0] / len(values)
+                axis.stairs(shares, edges, fill=True, color=color, alpha=0.6, label=label)
             axis.set_yticks([])
             axis.tick_params(labelsize=7)
         axes[0][column].set_title(score)
