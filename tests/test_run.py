@@ -103,6 +103,26 @@ def test_open_run_by_path_id_and_unique_prefix(tmp_path: Path, tiny_recipe: Reci
         assert open_run(name, tmp_path).path.resolve() == run.path
 
 
+def test_a_recipes_name_means_its_newest_run_with_a_checkpoint(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    def made(stamp: str, checkpoint: bool = True) -> Run:
+        run = Run(tmp_path / stamp)
+        run.path.mkdir()
+        (run.path / "recipe.toml").write_text(tiny_recipe.dumps())
+        if checkpoint:
+            Checkpoint.save(run.path / "checkpoints", 1, {}, {})
+        return run
+
+    made("2026-01-01T000000Z-tiny")
+    newest = made("2026-01-01T000000Z-tiny-2")
+    begun = made("2026-01-02T000000Z-tiny", checkpoint=False)
+    made("2026-01-03T000000Z-tiny_too")
+    assert open_run("tiny", tmp_path).path == newest.path
+    assert open_run("tiny", tmp_path, unfinished=True).path == begun.path
+    for other in ("tin", "too", ".*", "tiny-3"):
+        with pytest.raises(RunError, match="no run"):
+            open_run(other, tmp_path)
+
+
 def test_an_id_that_starts_others_means_itself_and_a_shared_prefix_is_ambiguous(tmp_path: Path, tiny_recipe: Recipe) -> None:
     first = named(tmp_path, "2026-01-01-a", tiny_recipe)
     named(tmp_path, "2026-01-01-a-2", tiny_recipe)

@@ -246,10 +246,10 @@ def list_runs(runs_dir: Path) -> list[Run]:
 
 
 def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, unfinished: bool = False) -> Run:
-    """Open a run by path, id or unique prefix; else $GMMC_RUN; else the newest with a complete checkpoint.
+    """Open a run by path, id, unique prefix or its recipe's name; else $GMMC_RUN; else the newest with a complete checkpoint.
 
     Args:
-        name: which run, or None to choose.
+        name: which run, or None to choose. A recipe's name means its newest run, chosen like the newest of all.
         runs_dir: where runs are; $GMMC_RUNS_DIR or ./runs by default.
         unfinished: when choosing, take the newest run of all, with or without a checkpoint: the one to go on with.
 
@@ -258,15 +258,16 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     """
     runs_dir = runs_dir or default_runs_dir()
     name = name or os.environ.get("GMMC_RUN")
-    if name is not None:
-        if (Path(name) / "recipe.toml").is_file():
-            return Run(Path(name))
-        found = [run for run in list_runs(runs_dir) if run.id.startswith(str(name))]
-        found = [run for run in found if run.id == str(name)] or found
-        if len(found) > 1:
-            raise RunError(f"{name} is the start of {len(found)} runs: {', '.join(run.id for run in found)}", "give more of it")
-    else:
-        found = [run for run in list_runs(runs_dir) if unfinished or run.checkpoints][-1:]
+    if name is not None and (Path(name) / "recipe.toml").is_file():
+        return Run(Path(name))
+    runs = list_runs(runs_dir)
+    found = [run for run in runs if name is not None and run.id.startswith(str(name))]
+    found = [run for run in found if run.id == str(name)] or found
+    if len(found) > 1:
+        raise RunError(f"{name} is the start of {len(found)} runs: {', '.join(run.id for run in found)}", "give more of it")
+    if not found:
+        named = re.compile(rf"[^Z]+Z-{re.escape(str(name))}(-\d+)?")
+        found = [run for run in runs if (name is None or named.fullmatch(run.id)) and (unfinished or run.checkpoints)][-1:]
     if not found:
         what = f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}"
         raise RunError(what, "train one first: gmmc train digits_gen")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from typer.testing import CliRunner, Result
 
 from gmmcli.cli.app import app
@@ -27,6 +28,20 @@ objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
 every = 2
 preview_every = 0
 """
+
+
+def write_animals(folder: Path) -> Path:
+    """Write 60 training and 30 test images of three kinds, and the recipe that trains on them in a second; return its path."""
+    rng = np.random.default_rng(0)
+    labels = {"train": np.arange(60) % 3, "test": np.arange(30) % 3}
+    pixels = {
+        f"{name}_images": (80 * part[:, None, None] + rng.integers(0, 90, (len(part), 8, 8))).astype(np.uint8)
+        for name, part in labels.items()
+    }
+    path, recipe = folder / "animals.npz", folder / "animals.toml"
+    np.savez(path, **pixels, **{f"{name}_labels": part for name, part in labels.items()}, class_names=np.array(["cat", "dog", "fox"]))
+    recipe.write_text(RECIPE.format(path=str(path)))
+    return recipe
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,22 @@ from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
 from gmmcli.recipe import Recipe, shipped
 from gmmcli.report import measure
-from gmmcli.report.collect import ACCURACY, ECE, ENDED, MINUTES, Model, Summary, differing, family, gather, measured, of_the_run, rows
+from gmmcli.report.collect import (
+    ACCURACY,
+    ECE,
+    ENDED,
+    MINUTES,
+    Figure,
+    Metric,
+    Model,
+    Summary,
+    differing,
+    family,
+    gather,
+    measured,
+    of_the_run,
+    rows,
+)
 from gmmcli.report.generate import Generation, generate
 from gmmcli.report.robustness import bounded
 from gmmcli.run import Run
@@ -35,7 +50,11 @@ FAMILIES = {
 
 
 def figures(run: Run) -> dict[str, float]:
-    return {metric.key: figure.value for metric, figure in measured(run).items()}
+    return {metric.key: figure.value for metric, figure in everything(run).items()}
+
+
+def everything(run: Run) -> dict[Metric, Figure]:
+    return measured(run, of_the_run(run))
 
 
 def plain(run: Run) -> dict[str, float]:
@@ -63,7 +82,7 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
         "ended": 1.0,
         "minutes": subject.run.provenance["wall_time_s"] / 60,
     }
-    by_key = {metric.key: figure for metric, figure in measured(subject.run).items()}
+    by_key = {metric.key: figure for metric, figure in everything(subject.run).items()}
     assert by_key["accuracy"].ci95 == tuple(values[0]["ci95"])
     assert by_key["ece temperature"].ci95 == tuple(values[1]["variants"]["temperature"]["ece_ci95"])
     assert by_key["pgd-margin-linf 8/255"].ci95 == tuple(values[4]["eps"]["8/255"]["ci95"])
@@ -71,9 +90,9 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
 
 
 def test_a_run_that_ended_without_a_result_has_its_time_and_that_it_ended(tmp_path: Path) -> None:
-    assert measured(write(tmp_path)) == {ENDED: (1.0, None), MINUTES: (1.5, None)}
-    assert measured(write(tmp_path, status="diverged")) == {ENDED: (0.0, None)}
-    assert measured(write(tmp_path, status="running")) == {}
+    assert everything(write(tmp_path)) == {ENDED: (1.0, None), MINUTES: (1.5, None)}
+    assert everything(write(tmp_path, status="diverged")) == {ENDED: (0.0, None)}
+    assert everything(write(tmp_path, status="running")) == {}
 
 
 def test_rollbacks_are_counted_where_there_were_any(tmp_path: Path) -> None:
@@ -116,7 +135,7 @@ def test_attacks_count_by_their_radii_and_one_on_cross_entropy_makes_nobody_best
     attacked(attacked(run, "pgd", "ce", at8=0.75), "apgd", "dlr", at8=0.3)
     save(run, "attack cw", {"l2_mean": 1.5})
     assert plain(run) == {"worst 1/255": 0.5, "worst 8/255": 0.25, "pgd 8/255": 0.75, "apgd-dlr-linf 8/255": 0.3, "cw": 1.5}
-    better = {metric.key: metric.better for metric in measured(run)}
+    better = {metric.key: metric.better for metric in everything(run)}
     assert (better["pgd 8/255"], better["apgd-dlr-linf 8/255"], better["worst 8/255"], better["cw"]) == ("", "high", "high", "high")
 
 
@@ -269,3 +288,9 @@ def test_figures_come_group_by_group(tmp_path: Path) -> None:
     ]
     assert [metric.key for metric in groups["Classification"]] == ["accuracy", "nll", "brier"]
     assert all(metric.group == group for group, metrics in groups.items() for metric in metrics)
+
+
+def test_a_run_named_twice_and_a_seed_trained_again_are_no_other_seeds(tmp_path: Path) -> None:
+    first, again, other = write(tmp_path, seed=1), write(tmp_path, seed=1), write(tmp_path, seed=2)
+    (model,) = gather([first, other, again, Run(other.path)])
+    assert [run.id for run in model.runs] == [again.id, other.id]

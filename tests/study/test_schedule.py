@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import forked
-import numpy as np
 import pytest
+from animals import write_animals
 from trainings import contents
 
 from gmmcli.errors import StoppedError
@@ -24,24 +24,7 @@ from gmmcli.study.spec import Training
 from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
 
-RECIPE = """
-name = "animals"
-[data]
-source = {{ kind = "npz", path = '{path}' }}
-batch_size = 16
-[model]
-backbone = {{ kind = "wide-resnet", depth = 10, width = 1, init = "kaiming", stem_stride = 2 }}
-[chains]
-buffer_size = 12
-sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
-[[stages]]
-epochs = 2
-objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
-[log]
-every = 1
-preview_every = 0
-checkpoint_every = 2
-"""
+EVERY_STEP = ("log.every=1", "log.checkpoint_every=2")
 ASKED = ("eval calibrate", "attack cw")
 ENDS = {0: "finished", 5: "diverged", 130: "interrupted"}
 
@@ -49,16 +32,11 @@ ENDS = {0: "finished", 5: "diverged", 130: "interrupted"}
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """Three kinds of animals, a second's training."""
-    rng, labels = np.random.default_rng(0), np.arange(60) % 3
-    images = (80 * labels[:, None, None] + rng.integers(0, 90, (60, 8, 8))).astype(np.uint8)
-    np.savez(tmp_path / "animals.npz", train_images=images, train_labels=labels, test_images=images[:30], test_labels=labels[:30])
-    path = tmp_path / "animals.toml"
-    path.write_text(RECIPE.format(path=tmp_path / "animals.npz"))
-    return path
+    return write_animals(tmp_path)
 
 
 def training(recipe: Path, *overrides: str, seed: int = 1, model: str = "m", position: int = 0, asked: Sequence[str] = ASKED) -> Training:
-    own = (*overrides, f"seed={seed}")
+    own = (*EVERY_STEP, *overrides, f"seed={seed}")
     words = tuple(tuple(evaluation.split()) for evaluation in asked)
     return Training(model, position, Recipe.load(recipe, own), str(recipe), own, words)
 
@@ -174,7 +152,7 @@ def test_an_evaluation_that_did_not_end_well_is_told_and_tried_again(exit_code: 
     done = schedule.conduct("a study", quiet=True)
     assert [(one.exit_code, one.said) for one in done] == [
         (0, ""),
-        (exit_code, f"gmmc: error: eval calibrate says {exit_code}"),
+        (exit_code, f"eval calibrate says {exit_code}"),
         (0, ""),
     ]
     again = Scripted(tmp_path / "s", [training(recipe)])
@@ -195,7 +173,7 @@ def test_a_divergence_is_a_finding_that_is_asked_nothing_and_not_tried_again(rec
 
 def test_a_training_that_failed_is_asked_nothing_and_gone_on_with_the_next_time(recipe: Path, tmp_path: Path) -> None:
     (one,) = Scripted(tmp_path / "s", [training(recipe)], exits={"train": 1}).conduct("a study", quiet=True)
-    assert (one.failed, one.said) == (True, "gmmc: error: train says 1")
+    assert (one.failed, one.said) == (True, "train says 1")
     again = Scripted(tmp_path / "s", [training(recipe)])
     again.conduct("a study", quiet=True)
     assert again.calls == ["train --resume", "eval calibrate", "attack cw"]
@@ -240,7 +218,7 @@ def test_the_last_words_are_those_of_the_command_itself(recipe: Path, tmp_path: 
             return 1
 
     *_, calibrate, ood = Crashing(tmp_path / "s", [task], exits={"eval calibrate": 2}).conduct("a study", quiet=True)
-    assert calibrate.said == "gmmc: error: eval calibrate says 2"
+    assert calibrate.said == "eval calibrate says 2"
     assert ood.said == f"see {tmp_path / 's' / 'logs' / '00-animals-seed1.log'}"
 
 

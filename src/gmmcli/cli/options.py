@@ -22,14 +22,14 @@ RunsDir = Annotated[Path | None, typer.Option("--runs-dir", help="Where runs are
 RunName = Annotated[
     str | None,
     typer.Option(
-        "--run", help="Run by path, id or unique prefix. Default: $GMMC_RUN, else the newest with a checkpoint.", show_default=False
+        "--run", help="Run by path, id, unique prefix or recipe. Default: $GMMC_RUN, else the newest with a checkpoint.", show_default=False
     ),
 ]
 RunNames = Annotated[
     list[str] | None,
     typer.Option(
         "--run",
-        help="Run by path, id or unique prefix; several stand side by side. Default: $GMMC_RUN, else the newest with a checkpoint.",
+        help="Run by path, id, unique prefix or recipe; several stand side by side. Default: $GMMC_RUN, else the newest with a checkpoint.",
         show_default=False,
     ),
 ]

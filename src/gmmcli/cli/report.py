@@ -9,7 +9,7 @@ import typer
 from gmmcli.cli.options import Json, Quiet, RunNames, RunsDir, answer, note
 from gmmcli.errors import RecipeError, RunError
 
-EPILOG = "Examples:\n\ngmmc report\n\ngmmc report --run RUN --run RUN\n\ngmmc report --study runs/study-digits"
+EPILOG = "Examples:\n\ngmmc report\n\ngmmc report --run digits_dis --run digits_gen\n\ngmmc report --study runs/study-digits"
 
 
 def report_command(

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
+from gmmcli.cli.report import present
 from gmmcli.errors import GmmcError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from gmmcli.study.schedule import Schedule
     from gmmcli.study.spec import Training
 
-EPILOG = "Examples:\n\ngmmc study studies/digits.toml --jobs 2\n\ngmmc study mnist --set data.source.path=mnist.npz --dry-run"
+EPILOG = (
+    "Examples:\n\ngmmc study studies/digits.toml --jobs 2\n\n"
+    "gmmc study mnist_10k --set data.source.kind=npz --set data.source.path=mnist_10k.npz --dry-run"
+)
 
 
 def study_command(
@@ -54,12 +58,8 @@ def study_command(
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "study.toml").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     done = schedule.conduct(f"study {plan.name}", quiet)
-    for one in done:
-        if not one.exit_code or one.failed:
-            continue
-        note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said.removeprefix('gmmc: error: ')}")
-    from gmmcli.cli.report import present
-
+    for one in (one for one in done if one.exit_code and not one.failed):
+        note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said}")
     failed = [one for one in done if one.failed]
     try:
         present(None, directory, runs_dir, None, json, quiet, command="study")
@@ -70,7 +70,7 @@ def study_command(
         first = failed[0]
         task = f"{first.model} seed {first.seed}, `gmmc {' '.join(first.words)}`"
         raise GmmcError(
-            f"{len(failed)} of {schedule.n_tasks} tasks failed; the first: {task}: {first.said.removeprefix('gmmc: error: ')}",
+            f"{len(failed)} of {schedule.n_tasks} tasks failed; the first: {task}: {first.said}",
             f"see {directory / 'logs'}; the same command tries them again",
         )
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
@@ -83,9 +83,8 @@ ENDED = Metric("ended", "trainings that got to the end", "Training")
 ROLLBACKS = Metric("rollbacks", "rollbacks", "Training", "low", share=False)
 
 
-def measured(run: Run) -> dict[Metric, Figure]:
-    """Return all that a run's saved results and its record say, by metric, in the order of the report."""
-    results = of_the_run(run)
+def measured(run: Run, results: Mapping[str, dict[str, Any]]) -> dict[Metric, Figure]:
+    """Return all that a run's results (``of_the_run``) and its record say, by metric, in the order of the report."""
     found: dict[Metric, Figure] = {}
     if accuracy := results.get("eval accuracy"):
         found |= {metric: _figure(accuracy["values"], metric.key) for metric in CLASSIFICATION}
@@ -148,7 +147,7 @@ def _detection(values: dict[str, Any]) -> dict[Metric, Figure]:
     return found
 
 
-def _attacked(results: dict[str, dict[str, Any]]) -> dict[Metric, Figure]:
+def _attacked(results: Mapping[str, dict[str, Any]]) -> dict[Metric, Figure]:
     found = {}
     if audit := results.get("attack audit"):
         for eps, row in audit["values"]["worst_case"].items():
@@ -185,11 +184,16 @@ class Model:
         return family(self.recipe)
 
     @cached_property
+    def results(self) -> list[dict[str, dict[str, Any]]]:
+        """What ``of_the_run`` finds of each run."""
+        return [of_the_run(run) for run in self.runs]
+
+    @cached_property
     def figures(self) -> dict[Metric, list[Figure]]:
         """Every figure of every run."""
         found: dict[Metric, list[Figure]] = {}
-        for run in self.runs:
-            for metric, figure in measured(run).items():
+        for run, results in zip(self.runs, self.results, strict=True):
+            for metric, figure in measured(run, results).items():
                 found.setdefault(metric, []).append(figure)
         return found
 
@@ -207,7 +211,7 @@ class Model:
 
     def result(self, command: str) -> tuple[Run, dict[str, Any]] | None:
         """The first run that has a result of this command, and the result."""
-        return next(((run, found) for run in self.runs if (found := of_the_run(run).get(command))), None)
+        return next(((run, own[command]) for run, own in zip(self.runs, self.results, strict=True) if command in own), None)
 
 
 def family(recipe: Recipe) -> str:
@@ -238,8 +242,8 @@ def gather(runs: Sequence[Run]) -> list[Model]:
     newest = {run.recipe: run for run in sorted(ended, key=lambda run: run.id)}  # trained again with the same seed: no other seed
     groups: dict[Recipe, list[Run]] = {}
     for run in ended:
-        if newest[run.recipe].path == run.path and run not in (group := groups.setdefault(replace(run.recipe, seed=0), [])):
-            group.append(run)
+        if newest[run.recipe] is run:
+            groups.setdefault(replace(run.recipe, seed=0), []).append(run)
     ordered = sorted(groups.values(), key=lambda group: group[0].provenance.get("study_position", 0))
     names = _names(ordered)
     return [Model(name, tuple(sorted(group, key=lambda run: run.recipe.seed))) for name, group in zip(names, ordered, strict=True)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from gmmcli.report.collect import (
@@ -17,7 +18,6 @@ from gmmcli.report.collect import (
     Model,
     Summary,
     differing,
-    of_the_run,
     rows,
 )
 from gmmcli.report.published import FALLBACK, Claim, paper
@@ -80,6 +80,11 @@ class Comparison:
         known = {table.dataset for table in paper().tables}
         return kinds.pop() if len(kinds) == 1 and kinds <= known else FALLBACK
 
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """Every metric that a model has, by its key, in the report's order."""
+        return {metric.key: metric for _, metrics in rows(self.models) for metric in metrics}
+
     @property
     def groups(self) -> list[tuple[str, list[Line]]]:
         """Every figure, group by group."""
@@ -93,10 +98,9 @@ class Comparison:
 
     def champions(self) -> list[Champion]:
         """The answers that a reader looks for first; for each, who is best and who may be as good."""
-        known = {metric.key: metric for _, metrics in rows(self.models) for metric in metrics}
         found = []
         for question, key in QUESTIONS:
-            metric = known.get(key) or (self._most_telling() if key.startswith("worst") else None)
+            metric = self.metrics.get(key) or (self._most_telling() if key.startswith("worst") else None)
             if metric is None or not (line := self.line(metric)).best:
                 continue
             first = max(line.best, key=lambda i: _goodness(metric, line.summaries[i]))
@@ -116,7 +120,7 @@ class Comparison:
         for model in self.models:
             runs = ", ".join(f"{run.id} (step {run.checkpoint().step if run.checkpoints else 0})" for run in model.runs)
             lines.setdefault(f"runs: {runs}", []).append(model.name)
-            for command, result in of_the_run(model.runs[0]).items():
+            for command, result in model.results[0].items():
                 about = f"{result['dataset']} {result['split']}, n = {result['n']:,}"
                 facts = "; ".join(f"{key} {_brief(value)}" for key, value in result["protocol"].items() if value not in (None, "", {}, []))
                 lines.setdefault(f"{command}: {about}; {facts}", []).append(model.name)
@@ -125,7 +129,7 @@ class Comparison:
 
     def _most_telling(self) -> Metric | None:
         """Where no audit was made: the strongest attack that every model stood, at its smallest radius."""
-        known = (m for group, metrics in rows(self.models) if group == ROBUSTNESS for m in metrics if m.better and m.key != "cw")
+        known = (metric for metric in self.metrics.values() if metric.group == ROBUSTNESS and metric.better and metric.key != "cw")
         return next((metric for metric in known if all(metric in model.figures for model in self.models)), None)
 
     def verdicts(self) -> list[Verdict]:
@@ -133,8 +137,7 @@ class Comparison:
         return [self._verdict(claim) for claim in paper().claims]
 
     def _verdict(self, claim: Claim) -> Verdict:
-        known = {metric.key: metric for _, metrics in rows(self.models) for metric in metrics}
-        metric = known.get(claim.metric)
+        metric = self.metrics.get(claim.metric)
         printed = [paper().figure(claim.metric, family, self.dataset) for family in (claim.better, claim.than)]
         published = " against ".join(
             said(metric or KNOWN.get(claim.metric) or Metric(claim.metric, "", ""), figure) for figure in printed if figure is not None

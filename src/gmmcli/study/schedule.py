@@ -206,4 +206,5 @@ def _last_words(log: Path) -> str:
     """The sentence with which the last command of a log ended."""
     said = log.read_text(errors="replace").rpartition("\n$ gmmc ")[2]
     lines = [line for line in said.splitlines() if line.startswith("gmmc: ")]
-    return next((line for line in reversed(lines) if "error:" in line), lines[-1] if lines else f"see {log}")
+    last = next((line for line in reversed(lines) if "error:" in line), lines[-1] if lines else f"see {log}")
+    return last.removeprefix("gmmc: ").removeprefix("error: ")

@@ -38,5 +38,5 @@ class GuardedStep:
         if not self.healthy:
             raise DivergedError(
                 f"training diverged at step {step}: loss {float(self.loss):.4g}, gradient norm {float(self.grad_norm):.4g}",
-                'checkpoints from before are kept; set guard.on_divergence = "rollback", a margin, or a lower learning rate',
+                'what was saved before is kept; set guard.on_divergence = "rollback", a margin, or a lower learning rate',
             )

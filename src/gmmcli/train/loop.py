@@ -26,7 +26,7 @@ from gmmcli.train.signals import StopSignals
 from gmmcli.train.state import TrainState
 
 PREVIEW_ROWS, PREVIEW_COLUMNS = 20, 10
-AFTER_A_SWITCH = 7  # steps, as in Table 10
+AFTER_A_SWITCH = 7  # steps that are logged one by one: what a switch of stages does to energies shows there (Table 10)
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def _advance(job: Job, state: TrainState) -> None:
     setup, log = job.setup, job.run.recipe.log
     update = GuardedStep(state.optimizer, job.run.recipe.guard.max_loss, setup.device)
     rate = _Rate(state.step, job.run.recipe.data.batch_size)
+    near_a_switch = {switch + i for switch in setup.switches for i in range(AFTER_A_SWITCH + 1)}
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)
         step, last = state.step, state.step == setup.n_steps
@@ -130,7 +131,7 @@ def _advance(job: Job, state: TrainState) -> None:
         )
         asking = setup.device.type == "cpu" or logging or previewing or validating or saving or bool(job.stop.received)
         diverged = asking and not update.healthy
-        if logging or diverged or _near_a_switch(setup, step):
+        if logging or diverged or step in near_a_switch:
             line = measure(setup, state, report) | {"grad_norm": float(update.grad_norm), "images_per_sec": rate(step)}
             job.run.log({key: value if isfinite(value) else None for key, value in line.items()})
             job.voice.at(step, _summary(line))
@@ -145,11 +146,6 @@ def _advance(job: Job, state: TrainState) -> None:
             raise StoppedError(
                 f"{job.stop.received} after step {step}; everything is saved", f"go on with: gmmc train --resume --run {job.run.path}"
             )
-
-
-def _near_a_switch(setup: Setup, step: int) -> bool:
-    """Whether this is the last step of a stage or one of the first of the next: what the switch does to energies shows there (Table 10)."""
-    return any(0 <= step - switch <= AFTER_A_SWITCH for switch in setup.switches)
 
 
 def _due(step: int, every: int, last: bool) -> bool:
