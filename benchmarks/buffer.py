@@ -3,6 +3,7 @@
 Steps of `digits_gen` with 1,000, 10,000 and 100,000 slots take turns in one process; medians, and ratios to the smallest.
 """
 
+import argparse
 import time
 from statistics import median
 
@@ -15,6 +16,7 @@ SIZES, ROUNDS = (1_000, 10_000, 100_000), 41
 
 def main() -> None:
     """Print milliseconds a step."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     trainings = {}
     for size in SIZES:
         setup = Setup.prepare(Recipe.load("digits_gen", [f"chains.buffer_size={size}"]))

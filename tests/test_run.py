@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.heads import GaussianHead
-from gmmcli.errors import CheckpointError, RunError
+from gmmcli.data.npz import Npz
+from gmmcli.errors import CheckpointError, DataError, RunError
 from gmmcli.recipe import Recipe
 from gmmcli.run import ModelCard, Run, default_runs_dir, list_runs, load_model, open_run
 
@@ -328,3 +330,26 @@ def test_a_locked_run_refuses_a_second_holder_until_it_is_let_go(tmp_path: Path,
         pass
     with Run(run.path).locked():
         pass
+
+
+def test_a_run_finds_its_data_from_anywhere_and_moved_together_with_them(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "data").mkdir(parents=True)
+    images, labels = np.zeros((40, 8, 8), np.uint8), np.arange(40) % 2
+    np.savez(here / "data" / "x.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    recipe = replace(tiny_recipe, data=replace(tiny_recipe.data, source=Npz(path="data/x.npz")))
+    monkeypatch.chdir(here)
+    run = create(recipe, Path("runs"))
+    assert run.dataset().name == "data/x.npz"
+    monkeypatch.chdir(tmp_path)
+    assert Run(here / "runs" / run.id).dataset().name == "here/data/x.npz"
+    here.rename(tmp_path / "there")
+    assert Run(Path("there/runs") / run.id).dataset().name == "there/data/x.npz"
+    monkeypatch.chdir(tmp_path / "there")
+    Run(Path("runs") / run.id).describe(trained_from="../../nowhere")  # the data of a run that was moved alone may be here
+    assert Run(Path("runs") / run.id).dataset().title == "x.npz"
+    (tmp_path / "there" / "data" / "x.npz").unlink()
+    with pytest.raises(DataError, match=r"^no file at data/x\.npz$"):
+        Run(Path("runs") / run.id).dataset()

@@ -55,9 +55,8 @@ class Checkpoint:
 
     @classmethod
     def all(cls, folder: Path) -> list["Checkpoint"]:
-        """The complete checkpoints of a folder, oldest first: those whose manifest is there and whose files have its sizes."""
-        found = [cls(path) for path in sorted(folder.glob("step-*")) if (path / MANIFEST).is_file()]
-        return [checkpoint for checkpoint in found if checkpoint._sizes_match()]
+        """The checkpoints of a folder that were saved whole, oldest first. A file spoilt since then is found when it is read."""
+        return [cls(path) for path in sorted(folder.glob("step-*")) if (path / MANIFEST).is_file()]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Read one part's tensors: memory-mapped and copied on write, so a large buffer costs no memory until it is touched."""
@@ -95,12 +94,6 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path / MANIFEST} cannot be read ({error})", f"remove {self.path} to use an older one") from error
         return manifest
-
-    def _sizes_match(self) -> bool:
-        try:
-            return all((self.path / name).stat().st_size == entry["bytes"] for name, entry in self._manifest.items())
-        except (OSError, CheckpointError):
-            return False
 
     def _verified(self, name: str) -> Path:
         """The path of a file whose bytes are those of the manifest; CheckpointError otherwise."""

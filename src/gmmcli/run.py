@@ -22,6 +22,8 @@ import torch
 from gmmcli.checkpoint import Checkpoint, write_atomically
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.classifier import Classifier
+from gmmcli.data.dataset import Dataset
+from gmmcli.data.sources import located
 from gmmcli.errors import CheckpointError, RecipeError, RunError
 from gmmcli.recipe import Recipe
 
@@ -92,6 +94,7 @@ class Run:
         run = cls(path)
         run.describe(
             argv=list(argv),
+            trained_from=os.path.relpath(Path.cwd(), path),
             git=_git_revision(),
             python=sys.version.split()[0],
             versions={name: version(name) for name in VERSIONED},
@@ -115,6 +118,10 @@ class Run:
     def describe(self, **facts: Any) -> None:
         """Add facts to provenance.json."""
         write_atomically(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
+
+    def dataset(self) -> Dataset:
+        """The run's own data, wherever gmmc is called; DataError where it is gone or broken."""
+        return located(self.recipe.data.source, self.path / self.provenance.get("trained_from", Path.cwd())).load()
 
     @property
     def checkpoints(self) -> list[Checkpoint]:

@@ -1,7 +1,8 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gmmcli.cli.attack import radii
 from gmmcli.core.classifier import predict
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate import audit
-from gmmcli.evaluate.attacks import Attack, over_eps
+from gmmcli.evaluate.attacks import DEFAULT_EPS, PLAIN, Attack, over_eps
 from gmmcli.report import robustness
 from gmmcli.run import Run
 
@@ -100,6 +101,16 @@ def test_radii_are_fractions_numbers_and_lists(texts: list[str] | None, norm: st
     assert radii(texts, norm) == expected
 
 
+@pytest.mark.parametrize("verb", PLAIN)
+def test_what_a_command_does_by_itself_is_what_results_are_named_after(verb: str) -> None:
+    parameters = signature(getattr(commands, f"{verb}_command")).parameters
+    said = {"steps" if name == "queries" else name: parameter.default for name, parameter in parameters.items()}
+    plain = asdict(PLAIN[verb])  # type: ignore[index]
+    agreed = {"loss", "steps", "step_size", "restarts", "norm", "seed"} & said.keys()
+    assert {key: said[key] for key in agreed} == {key: plain[key] for key in agreed}
+    assert {norm: radii(None, norm) for norm in ("linf", "l2")} == DEFAULT_EPS
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("text", ["x", "", "1/0", "1/x", "8/255/2", "-1", "-8/255", "nan", "inf", "0.1,", "0.1,y"])
 def test_what_is_no_radius_is_said_to_be_none(text: str, norm: str) -> None:
@@ -125,7 +136,7 @@ def test_a_fraction_beyond_the_range_is_not_taken_for_a_number_of_255ths() -> No
 def test_three_classes_of_grey_images_are_enough_for_every_command(verb: str, ask: Ask, run: Run, right: tuple[str, ...]) -> None:
     document = ask(verb, *SHORT[verb], *right, *(("--loss", "margin") if verb in BOUNDED[:3] else ()))
     assert (document["schema"], document["command"], document["n"]) == (1, f"attack {verb}", 8)
-    assert document == run.result(f"attack {verb} own.npz test")
+    assert document in run.results().values()
     assert document["values"]["clean_accuracy"] == 1.0
 
 
@@ -184,8 +195,7 @@ def test_a_masked_figure_warns_even_when_quiet(gmmc: Gmmc, right: tuple[str, ...
 
 def test_the_table_has_what_the_object_has(gmmc: Gmmc, run: Run, right: tuple[str, ...]) -> None:
     shown = gmmc("attack", "pgd", "--steps", 2, "--eps", "8/255,1", "--loss", "margin", "--quiet", *right).stdout
-    result = run.result("attack pgd own.npz test")
-    assert result is not None
+    result = next(result for stem, result in run.results().items() if stem.startswith("attack-pgd-loss-margin-steps-2-eps-8-255-1-"))
     for eps, row in result["values"]["eps"].items():
         low, high = row["ci95"]
         assert f"{eps} = {row['eps']:.4f}" in shown

@@ -74,7 +74,8 @@ def dataset(run: Run) -> Dataset:
 
 
 def saved(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
-    with np.load(run.path / "results" / "eval-generate.npz", allow_pickle=False) as archive:
+    latest = max((run.path / "results").glob("eval-generate*.npz"), key=lambda path: path.stat().st_mtime_ns)
+    with np.load(latest, allow_pickle=False) as archive:
         return torch.from_numpy(archive["samples"]), torch.from_numpy(archive["labels"])
 
 
@@ -95,16 +96,18 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first) + np.trace(second) - 2 * cross)
 
 
-@pytest.mark.parametrize(("words", "path"), [((), "{run}/figures/eval-generate-neighbours.png"), (("--out", "new/n.png"), "new/n.png")])
+@pytest.mark.parametrize(
+    ("words", "path"), [((), "{run}/figures/eval-generate-pixels-neighbours.png"), (("--out", "new/n.png"), "new/n.png")]
+)
 def test_the_nearest_neighbours_are_drawn_where_stdout_says(words: tuple[str, ...], path: str, gmmc: Gmmc, run: Run) -> None:
     result = gmmc("eval", "generate", "--features", "pixels", *words, "-q")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
     drawn = Path(path.format(run=run.path))
     assert result.stdout.splitlines()[-1] == str(drawn)
     with Image.open(drawn) as picture:
         assert picture.format == "PNG"
         assert picture.width > picture.height / 3 * 5  # three classes; a sample and five neighbours each
-    assert (run.path / "figures" / "eval-generate-neighbours.png").exists() == (not words)
+    assert (run.path / "figures" / "eval-generate-pixels-neighbours.png").exists() == (not words)
 
 
 def test_an_out_that_no_picture_can_have_exits_2(refused: Refused) -> None:
@@ -115,7 +118,7 @@ def test_an_out_that_no_picture_can_have_exits_2(refused: Refused) -> None:
 
 def test_the_whole_buffer_is_measured_and_saved_by_default(generate: Generate, run: Run) -> None:
     document = generate()
-    assert document == run.result("eval generate")
+    assert document == run.result("eval generate pixels")
     assert (document["n"], document["protocol"]["samples"]) == (12, {"from": "buffer", "seed": 1})
     samples, labels = saved(run)
     slots = to_arrays(decode(run.buffer().images.flatten(0, 1)))
@@ -303,7 +306,7 @@ def test_absent_weights_exit_4_and_say_what_to_fetch_before_anything_is_drawn(gm
     assert (result.exit_code, result.stdout) == (4, "")
     for word in (str(tmp_path / "torch"), FILE, "95,628,359 bytes", "fid_weights release of mseitzer/pytorch-fid", "--features pixels"):
         assert word in result.stderr
-    assert run.result("eval generate") is None
+    assert run.results().keys() == {"eval-accuracy"}
 
 
 @pytest.mark.parametrize(
@@ -323,7 +326,7 @@ def test_with_weights_the_figures_have_their_usual_names_and_few_samples_a_warni
         sha256 = "of w.pth"
 
         def features(self, images: torch.Tensor) -> torch.Tensor:
-            return images.flatten(1)[:, :4].float()
+            return images.flatten(1)[:, :20].float()
 
         def class_probs(self, features: torch.Tensor) -> torch.Tensor:
             return features.softmax(1)

@@ -117,6 +117,21 @@ def test_a_damaged_checkpoint_exits_6_and_names_the_file(gmmc: Gmmc, trained: Tr
     assert f"{file} is damaged" in result.stderr
 
 
+def test_a_checkpoint_cut_short_is_no_checkpoint_less_and_without_it_training_goes_on(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(trained.path, tmp_path / "copy")))
+    last = run.checkpoint()
+    file = last.path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    result = gmmc("train", "--resume", "--run", run.path)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert f"{file} is damaged" in result.stderr and f"remove {last.path} to use an older one" in result.stderr
+    shutil.rmtree(last.path)
+    result = gmmc("train", "--resume", "--run", run.path)
+    assert result.exit_code == 0, result.stderr
+    assert run.checkpoint().step == last.step
+    assert run.card().gamma2 == Run(trained.path).card().gamma2
+
+
 def test_a_run_in_other_hands_is_not_touched(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
     run = Run.create(Recipe.load(trained.recipe), tmp_path, [])
     with run.locked():

@@ -101,3 +101,10 @@ def test_hold_out_is_always_the_same_whatever_the_global_randomness() -> None:
 def test_a_share_too_small_for_the_classes_is_an_error() -> None:
     with pytest.raises(DataError, match=r"^toy: cannot hold out a share of 0\.1 of 20 images, class by class"):
         hold_out(numbered(20, 10), 0.1, "toy")
+
+
+def test_a_class_of_one_image_cannot_be_divided() -> None:
+    split = numbered(20, 4)
+    split.labels[7] = 9
+    with pytest.raises(DataError, match=r"^toy: image 7 is the only one with label 9, and one is needed to train on"):
+        hold_out(split, 0.2, "toy")

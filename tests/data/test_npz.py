@@ -77,6 +77,15 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "too many labels": ({"train_labels": np.arange(50) % 2}, "train_labels is int64 of shape (50,) for 40 images"),
     "objects": ({"train_labels": np.array([None] * 40)}, "x.npz cannot be read as an .npz of plain arrays (Object arrays"),
     "a label beyond the names": ({"test_labels": np.arange(10)}, "x.npz, test: label 2 of image 2 is outside 0..1"),
+    "one image of its class": (
+        {"train_labels": np.array([*(np.arange(39) % 2), 99]), "class_names": None},
+        "image 39 is the only one with label 99",
+    ),
+    "one image beyond the names": (
+        {"train_labels": np.array([*(np.arange(39) % 2), 99])},
+        "x.npz, train: label 99 of image 39 is outside 0..1",
+    ),
+    "a label below 0": ({"train_labels": np.array([-1, *(np.arange(39) % 2)])}, "x.npz, train: label -1 of image 0 is outside 0..1"),
     "one name alone": ({"class_names": np.array("cat")}, "label 1 of image 1 is outside 0..0"),
 }
 

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from gmmcli.data.digits import Digits
 from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
 from gmmcli.data.folder import Folder
 from gmmcli.data.npz import Npz
-from gmmcli.data.sources import Source, parse_source
+from gmmcli.data.sources import Source, located, parse_source
 from gmmcli.errors import RecipeError
 
 
@@ -44,3 +46,30 @@ def test_what_is_no_source_gets_a_hint(text: str, hint: str) -> None:
         parse_source(text)
     assert repr(text) in error.value.message
     assert error.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (Npz(path="images/x.npz"), Npz(path="home/images/x.npz")),
+        (Npz(path="../there/x.npz", validation=0.3), Npz(path="there/x.npz", validation=0.3)),
+        (Folder(path="images", size=8), Folder(path="home/images", size=8)),
+        (SVHN(root="images"), SVHN(root="home/images")),
+        (Npz(path="gone.npz"), Npz(path="gone.npz")),
+        (Digits(), Digits()),
+    ],
+)
+def test_a_relative_path_starts_elsewhere_where_something_is_there(
+    source: Source, found: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("home/images/x.npz", "there/x.npz", "images/x.npz"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    assert located(source, Path("home")) == found
+    assert located(source, tmp_path / "home") == found
+
+
+def test_an_absolute_path_stays(tmp_path: Path) -> None:
+    source = Npz(path=str(tmp_path))
+    assert located(source, Path("home")) == source

@@ -13,8 +13,9 @@ from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.classifier import predict
 from gmmcli.data.npz import Npz
 from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.evaluate.attacks import PLAIN, Attack
 from gmmcli.evaluate.predict import CHUNK, outputs
-from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.evaluate.subject import Subject, chosen, departures
 from gmmcli.recipe import Recipe
 from gmmcli.run import ModelCard, Run
 
@@ -238,6 +239,12 @@ def test_a_result_is_named_by_what_it_is_about(foreign: bool, more: dict[str, An
     assert subject.name("eval accuracy") == f"eval accuracy{name}"
 
 
+def test_a_result_is_named_by_how_it_departs_from_the_usual(run: Run) -> None:
+    assert departures(Attack("apgd", "margin", restarts=5), PLAIN["apgd"]) == ["loss margin", "steps 40", "restarts 5"]
+    assert departures(PLAIN["pgd"], Attack()) == []
+    assert Subject.open(run.path, n=7).name("attack apgd", "loss margin") == "attack apgd loss margin n7"
+
+
 def test_a_result_says_what_it_rests_on(run: Run) -> None:
     subject = Subject.open(run.path, split="validation", n=7)
     protocol, values = {"interval": "none"}, {"accuracy": 0.5}
@@ -247,7 +254,7 @@ def test_a_result_says_what_it_rests_on(run: Run) -> None:
         "command": "eval accuracy",
         "run": run.id,
         "step": 20,
-        "dataset": subject.dataset.name,
+        "dataset": subject.dataset.title,
         "split": "validation",
         "n": 7,
         "protocol": protocol,

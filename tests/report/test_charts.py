@@ -145,9 +145,11 @@ def test_robustness_is_the_audits_where_there_is_one(run: Run) -> None:
 
 def test_robustness_is_that_of_single_attacks_without_an_audit(run: Run) -> None:
     attacked(attacked(run, "pgd", "ce", at8=0.75), "square", "margin", at4=0.5)
+    attacked(run, "pgd", "ce", at4=0.8, at16=0.1)
     found = of("robustness", run)
     assert (found["clean"], found["sentence"]) == (0.9, None)
-    assert found["curves"] == {"pgd-ce": {"8/255": 0.75}, "square-margin": {"4/255": 0.5}}
+    assert found["curves"] == {"pgd-ce": {"4/255": 0.8, "8/255": 0.75, "16/255": 0.1}, "square-margin": {"4/255": 0.5}}
+    assert list(found["curves"]["pgd-ce"]) == ["4/255", "8/255", "16/255"]
 
 
 @pytest.mark.parametrize(("n", "shown"), [(7, 7), (600, drawn.POINTS_SHOWN)])

@@ -33,7 +33,8 @@ def ask(subject: Subject, space: Space | None = None, draw: Draw | None = None, 
 
 
 def saved(run: Run) -> dict[str, np.ndarray]:
-    with np.load(run.path / "results" / "eval-generate.npz", allow_pickle=False) as archive:
+    latest = max((run.path / "results").glob("eval-generate*.npz"), key=lambda path: path.stat().st_mtime_ns)
+    with np.load(latest, allow_pickle=False) as archive:
         return dict(archive)
 
 
@@ -63,7 +64,7 @@ def test_the_replay_buffer_in_pixels_from_end_to_end(subject: Subject) -> None:
     result, run = measured.result, subject.run
     assert list(result) == KEYS
     assert (result["command"], result["n"], result["step"]) == ("eval generate", 100, 20)
-    assert json.loads((run.path / "results" / "eval-generate.json").read_text()) == result == run.result("eval generate")
+    assert json.loads((run.path / "results" / "eval-generate-pixels.json").read_text()) == result == run.result("eval generate pixels")
     assert set(result["values"]) == {
         *("feature_fid", "feature_kid", "feature_kid_std", "precision", "recall", "density", "coverage"),
         *("label_agreement", "label_agreement_ci95", "per_class", "judge", "judge_accuracy", "judge_n", "memorisation"),
@@ -71,7 +72,7 @@ def test_the_replay_buffer_in_pixels_from_end_to_end(subject: Subject) -> None:
     assert set(result["values"]["memorisation"]) == {"sample_to_train", "test_to_train", "copies"}
     assert result["protocol"]["space"] == "pixels"
     assert result["protocol"]["samples"] == {"from": "buffer", "seed": 1}
-    assert result["protocol"]["reference"] == f"{subject.dataset.name} train"
+    assert result["protocol"]["reference"] == f"{subject.dataset.title} train"
     assert (result["protocol"]["n_reference"], result["protocol"]["filter"]) == (260, "none")
     assert measured.warnings == []
 
@@ -150,7 +151,7 @@ def test_samples_of_the_reference_itself_are_at_no_distance(subject: Subject, tm
 @pytest.mark.parametrize(("reference", "n"), [("train", 260), ("test", 120), ("train+test", 380)])
 def test_the_reference_is_what_was_asked_for(reference: Any, n: int, subject: Subject) -> None:
     result = ask(subject, reference=reference).result
-    assert (result["protocol"]["n_reference"], result["protocol"]["reference"]) == (n, f"{subject.dataset.name} {reference}")
+    assert (result["protocol"]["n_reference"], result["protocol"]["reference"]) == (n, f"{subject.dataset.title} {reference}")
     parts = {"train": everything(subject), "test": subject.dataset.test.images}
     real = np.concatenate([flat(parts[name]) for name in reference.split("+")])
     assert result["values"]["feature_fid"] == pytest.approx(frechet(flat(saved(subject.run)["samples"]), real), rel=1e-3)
@@ -194,8 +195,9 @@ def test_only_the_most_confident_are_kept_and_that_is_said_three_times(subject: 
     assert np.array_equal(arrays["labels"], everyone["labels"][kept])
     assert measured.result["n"] == len(kept) < 60
     assert measured.result["protocol"]["filter"] == "the most confident 50% of each predicted class"
-    (warning,) = measured.warnings
-    assert "most confident 50%" in warning
+    few, filtered = measured.warnings
+    assert "samples are few" in few
+    assert "most confident 50%" in filtered
 
 
 @pytest.mark.parametrize("more", [{"n": 1}, {"top_share": 0.0}])
@@ -203,16 +205,16 @@ def test_too_few_samples_to_measure(more: dict[str, Any], subject: Subject) -> N
     with pytest.raises(RecipeError, match="too few to measure") as error:
         ask(subject, **more)
     assert error.value.exit_code == 2
-    assert subject.run.result("eval generate") is None
+    assert subject.run.results() == {}
 
 
 def test_in_inceptions_features_distances_have_their_names_and_few_samples_are_warned_of(subject: Subject) -> None:
     space = Space("inception", "a stand-in", lambda images: torch.from_numpy(flat(images)), lambda features: features[:, :10].softmax(1))
-    measured = ask(subject, space)
+    measured = ask(subject, space, n=50)
     assert {"fid", "kid", "kid_std", "is_mean", "is_std"} < set(measured.result["values"])
     assert not any(name.startswith("feature_") for name in measured.result["values"])
     (warning,) = measured.warnings
-    assert warning.startswith("100 samples are few")
+    assert warning.startswith("50 samples are few")
     assert measured.result["protocol"]["is"]
     assert len(ask(subject, space, top_share=0.5).warnings) == 2
 
@@ -272,7 +274,7 @@ def test_samples_that_are_not_there(subject: Subject, tmp_path: Path) -> None:
 @pytest.mark.parametrize("out", [None, "elsewhere/near.png"])
 def test_one_sample_a_class_is_shown_before_its_nearest_training_images(out: str | None, subject: Subject, tmp_path: Path) -> None:
     (path,) = ask(subject, out=tmp_path / out if out else None).pictures
-    assert path == (tmp_path / out if out else subject.run.path / "figures" / "eval-generate-neighbours.png")
+    assert path == (tmp_path / out if out else subject.run.path / "figures" / "eval-generate-pixels-neighbours.png")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         picture.load()
@@ -280,8 +282,8 @@ def test_one_sample_a_class_is_shown_before_its_nearest_training_images(out: str
 
 def test_another_checkpoint_has_a_result_and_a_picture_of_its_own(run: Run) -> None:
     last, best = ask(Subject.open(run.path)), ask(Subject.open(run.path, best=True))
-    assert run.result("eval generate") == last.result
-    assert run.result("eval generate best") == best.result
+    assert run.result("eval generate pixels") == last.result
+    assert run.result("eval generate pixels best") == best.result
     assert last.pictures != best.pictures
 
 
@@ -312,3 +314,18 @@ def test_the_judge_is_judged_on_images_drawn_at_random_not_on_the_first(subject:
     assert len(asked[-1]) == 30
     assert not torch.equal(asked[-1], test[:30])
     assert {image.numpy().tobytes() for image in asked[-1]} <= {image.numpy().tobytes() for image in test}
+
+
+def test_other_questions_have_results_of_their_own(subject: Subject) -> None:
+    plain, few = ask(subject), ask(subject, n=20)
+    fresh = ask(subject, n=20, draw=Draw("noise", steps=1), reference="test", top_share=0.5)
+    assert subject.run.result("eval generate pixels") == plain.result
+    assert subject.run.result("eval generate pixels n20") == few.result
+    assert subject.run.result("eval generate pixels noise n20 test top 0.5") == fresh.result
+    assert [one.result["split"] for one in (plain, few, fresh)] == ["train", "train", "test"]
+    assert len({one.pictures[0] for one in (plain, few, fresh)}) == 3
+
+
+@pytest.mark.parametrize(("n", "warned"), [(63, True), (64, False)])
+def test_fewer_samples_than_features_are_warned_of_in_every_space(n: int, warned: bool, subject: Subject) -> None:
+    assert any("below the 64 features" in warning for warning in ask(subject, n=n).warnings) == warned

@@ -56,7 +56,7 @@ def test_a_result_has_its_keys_and_is_saved_as_it_is_returned(verb: str, more: d
     result = ask(subject, verb, **more).result
     assert list(result) == KEYS
     about = [result[key] for key in ("schema", "command", "run", "step", "dataset", "split", "n")]
-    assert about == [1, f"eval {verb}", subject.run.id, 20, subject.dataset.name, "test", 120]
+    assert about == [1, f"eval {verb}", subject.run.id, 20, subject.dataset.title, "test", 120]
     assert result["protocol"]["gamma2"] == subject.gamma2
     text = (subject.run.path / "results" / f"eval-{verb}.json").read_text()
     assert json.loads(text) == result == subject.run.result(f"eval {verb}")
@@ -170,7 +170,7 @@ def test_a_set_twice_is_measured_once_and_in_the_order_asked_for(subject: Subjec
     result = measure.ood(subject, ["gaussian", "noise", "interp", "gaussian"], ["distance"]).result
     assert list(result["values"]) == list(result["protocol"]["sets"]) == ["gaussian", "uniform", "interp"]
     assert result["protocol"]["sets"]["interp"]["n"] == 60  # half of so few
-    assert result["protocol"]["in_distribution"] == f"{subject.dataset.name} test"
+    assert result["protocol"]["in_distribution"] == f"{subject.dataset.title} test"
 
 
 def test_the_default_sets_are_those_of_the_data_and_its_kind(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def test_detection_from_data_at_a_long_path_is_drawn(subject: Subject, monkeypat
     with Image.open(png) as picture:
         assert picture.format == "PNG"
         picture.load()
-    assert f"{subject.dataset.name} test" in svg.read_text(encoding="utf-8")
+    assert f"{subject.dataset.title} test" in svg.read_text(encoding="utf-8")
 
 
 def test_progress_goes_to_stderr_unless_quiet(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

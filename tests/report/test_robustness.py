@@ -70,7 +70,7 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def saved(subject: Subject, name: str) -> dict[str, np.ndarray]:
-    return arrays(subject.run.path / "results" / f"{name}.npz")
+    return arrays(max((subject.run.path / "results").glob(f"{name}*.npz"), key=lambda path: path.stat().st_mtime_ns))
 
 
 def fallen(eps: float) -> int:
@@ -101,7 +101,7 @@ def test_every_attack_is_a_result_of_its_own_saved_image_by_image(attack: Attack
     subject = toy()
     measured = bounded(subject, attack, [8 / 255, 1.0])
     result = measured.result
-    assert result == subject.run.result(f"attack {attack.kind}")
+    assert [*subject.run.results().values()] == [result]
     assert (result["command"], result["step"], result["n"], result["dataset"]) == (f"attack {attack.kind}", 7, 8, "blocks")
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["protocol"]["kind"] == attack.kind and result["protocol"]["steps"] == attack.steps
@@ -200,14 +200,14 @@ def test_where_no_image_is_classified_rightly_accuracy_is_0_and_there_is_no_smal
     assert [row["forwards"] for row in values["eps"].values()] == [0, 0, 0]
     with pytest.raises(RecipeError, match="classifies none of these 8 images rightly"):
         carlini(subject, CarliniWagner(steps=1))
-    assert subject.run.result("attack cw") is None
+    assert [result["command"] for result in subject.run.results().values()] == ["attack pgd"]
 
 
 def test_what_a_run_of_few_classes_cannot_be_attacked_with_is_no_result(toy: Toy) -> None:
     subject = toy(n_classes=3)
     with pytest.raises(RecipeError, match="this run has 3 classes"):
         bounded(subject, Attack("apgd", "dlr-targeted"), EPS)
-    assert subject.run.result("attack apgd") is None
+    assert subject.run.results() == {}
 
 
 def test_a_model_that_is_not_finite_has_no_robustness(toy: Toy, small: None) -> None:
@@ -239,11 +239,11 @@ def test_the_smallest_change_is_the_distance_to_the_boundary_of_what_is_classifi
     assert values["l2_mean"] == pytest.approx(true.mean(), rel=0.05)
     assert values["l2_median"] == pytest.approx(np.median(true), rel=0.05)
     assert measured.result["protocol"]["n_attacked"] == 7
-    assert measured.result == subject.run.result("attack cw")
+    assert [*subject.run.results().values()] == [measured.result]
     kept = saved(subject, "attack-cw")
     assert np.isnan(kept["l2"][0])
     assert kept["l2"][1:].tolist() == pytest.approx(true.tolist(), rel=0.05)
-    assert measured.pictures == [subject.run.path / "figures" / "attack-cw.png"]
+    assert measured.pictures == [subject.run.path / "figures" / "attack-cw-steps-40-searches-7.png"]
     with Image.open(measured.pictures[0]) as picture:
         assert picture.format == "PNG"
         picture.load()

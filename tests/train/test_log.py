@@ -84,3 +84,14 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "3/3" in text
     assert "a word" in text
     assert "loss 3" in text
+
+
+def test_after_a_step_back_rate_and_remaining_time_count_from_there(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Voice("digits", 60) as voice:
+        voice.at(0)
+        clock.now = 1.0
+        voice.at(50)
+        voice.at(20, "back")
+        clock.now = 11.0
+        voice.at(40)
+    assert spoken(capsys) == ["digits 40/60, 2.00 steps/s, 0:10 left"]

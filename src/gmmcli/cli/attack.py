@@ -21,6 +21,7 @@ Norm = Annotated[Literal["linf", "l2"], typer.Option("--norm", help="The ball.")
 Restarts = Annotated[int, typer.Option("--restarts", min=1, help="Random starts; an image counts as broken if one breaks it.")]
 Scale = Annotated[float, typer.Option("--scale", help="Attack the logits divided by this.")]
 Float64 = Annotated[bool, typer.Option("--float64", help="Compute in float64, where gradients vanish later.")]
+FewImages = Annotated[int, typer.Option("--n", min=2, help="At most so many images, drawn by --seed: each takes thousands of passes.")]
 Save = Annotated[Path | None, typer.Option("--save", help="Write the adversarial images here, an .npz.", show_default=False)]
 
 
@@ -219,7 +220,7 @@ def cw_command(
     learning_rate: Annotated[float, typer.Option("--learning-rate", min=1e-6, help="Adam's.")] = 0.01,
     float64: Float64 = False,
     save: Save = None,
-    n: N = None,
+    n: FewImages = 500,
     seed: Seed = 1,
     out: Out = None,
     data: Data = None,
@@ -245,7 +246,7 @@ def audit_command(
     transfer: Annotated[
         str | None, typer.Option("--transfer", metavar="RUN", help="Also try what deceives this other run.", show_default=False)
     ] = None,
-    n: N = None,
+    n: FewImages = 500,
     seed: Seed = 1,
     out: Out = None,
     data: Data = None,

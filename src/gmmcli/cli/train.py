@@ -51,12 +51,13 @@ def train_command(
         return
     if resume:
         chosen = open_run(run, runs_dir, unfinished=True)
-        if chosen.provenance.get("status") == "finished" and (done := chosen.result("eval accuracy")):
+        complete = chosen.provenance.get("status") == "finished" and chosen.checkpoints and chosen.card().gamma2 is not None
+        if complete and (done := chosen.result("eval accuracy")):
             note(f"run {chosen.path} is finished: nothing to go on with")
             if json:
                 answer(done | {"command": "train"})
             return
-        setup = Setup.prepare(chosen.recipe)
+        setup = Setup.prepare(chosen.recipe, chosen.dataset())
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))  # what fails here leaves no run directory behind
         chosen = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)

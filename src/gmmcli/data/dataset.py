@@ -43,6 +43,11 @@ class Dataset:
     test: Split
 
     @property
+    def title(self) -> str:
+        """What it is called in results and pictures: of a path its last part."""
+        return Path(self.name).name
+
+    @property
     def n_classes(self) -> int:
         """K."""
         return len(self.class_names)
@@ -83,13 +88,18 @@ class Dataset:
             raise DataError(f"{where}: images are {_size(images)}, those of train {_size(self.train.images)}", "bring all to one size")
         if images.shape[2] != images.shape[3] or images.shape[2] < 8:
             raise DataError(f"{where}: images are {_size(images)}", "make them square, 8 x 8 or larger")
-        bad = torch.nonzero((labels < 0) | (labels >= self.n_classes))
-        if len(bad):
-            at = int(bad[0])
-            raise DataError(
-                f"{where}: label {int(labels[at])} of image {at} is outside 0..{self.n_classes - 1}",
-                "number the classes from 0, or name them all in class_names",
-            )
+        check_labels(labels, self.n_classes, where)
+
+
+def check_labels(labels: Labels, n_classes: int, where: str) -> None:
+    """Raise DataError, naming the first label that is not one of 0..n_classes - 1."""
+    bad = torch.nonzero((labels < 0) | (labels >= n_classes))
+    if len(bad):
+        at = int(bad[0])
+        raise DataError(
+            f"{where}: label {int(labels[at])} of image {at} is outside 0..{n_classes - 1}",
+            "number the classes from 0, or name them all in class_names",
+        )
 
 
 def _size(images: RawImages) -> str:
@@ -100,6 +110,13 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
     """Divide a split in two, stratified by class and always the same way; the second part has ``share`` of it."""
     from sklearn.model_selection import train_test_split  # two seconds that most commands can do without
 
+    lonely = torch.nonzero(torch.bincount(split.labels) == 1).flatten().tolist()
+    if lonely:
+        at = int(torch.nonzero(split.labels == lonely[0])[0])
+        raise DataError(
+            f"{name}: image {at} is the only one with label {lonely[0]}, and one is needed to train on and one to hold out",
+            "mend its label, or give the class more images",
+        )
     positions = np.arange(len(split.labels))
     try:
         kept, held = train_test_split(positions, test_size=round(share * len(positions)), stratify=split.labels.numpy(), random_state=0)

@@ -72,7 +72,7 @@ class Folder:
     def _root(self) -> Tree:
         path = Path(self.path)
         if not path.exists():
-            raise DataError(f"no folder or .zip at {self.path}", "set data.source.path to your images")
+            raise DataError(f"no folder or .zip at {self.path}", "put your images there, or set data.source.path to where they are")
         if path.is_dir():
             return path
         try:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
+from gmmcli.data.dataset import Dataset, HeldOut, Split, check_labels, hold_out
 from gmmcli.errors import DataError
 
 
@@ -25,7 +25,7 @@ class Npz:
     def load(self) -> Dataset:
         """Read the archive; DataError names the array that will not do."""
         if not Path(self.path).exists():
-            raise DataError(f"no file at {self.path}", "set data.source.path to your .npz")
+            raise DataError(f"no file at {self.path}", "put it there, or set data.source.path to where it is")
         try:
             with Path(self.path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
@@ -35,14 +35,15 @@ class Npz:
             ) from error
         train = self._split(arrays, "train")
         test = self._split(arrays, "test")
-        if "val_images" in arrays:
-            validation = self._split(arrays, "val")
-        else:
-            train, validation = hold_out(train, self.validation, self.path)
         if "class_names" in arrays:
             names = tuple(str(name) for name in arrays["class_names"].reshape(-1))
         else:
             names = tuple(str(k) for k in range(int(train.labels.max()) + 1 if len(train.labels) else 0))
+        check_labels(train.labels, len(names), f"{self.path}, train")
+        if "val_images" in arrays:
+            validation = self._split(arrays, "val")
+        else:
+            train, validation = hold_out(train, self.validation, self.path)
         return Dataset(self.path, names, train, validation, test)
 
     def _split(self, arrays: dict[str, np.ndarray], name: str) -> Split:

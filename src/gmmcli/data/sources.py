@@ -1,6 +1,10 @@
 """The registry of dataset kinds."""
 
+import os
+from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 from gmmcli.data.digits import Digits
 from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
@@ -17,6 +21,17 @@ NAMED: dict[str, type[Digits | MNIST | CIFAR10 | CIFAR100 | SVHN]] = {
     "svhn": SVHN,
 }
 AT_PATH: dict[str, type[Folder | Npz]] = {"folder": Folder, "npz": Npz}
+
+
+def located(source: Source, base: Path) -> Source:
+    """Return a source whose relative path starts at ``base``; as it is where nothing is there."""
+    for key in ("root", "path"):
+        place = Path(getattr(source, key, "/"))
+        found = Path(os.path.relpath(base / place))
+        if not place.is_absolute() and found.exists():
+            changed: Any = {key: str(found)}
+            return replace(source, **changed)
+    return source
 
 
 def parse_source(text: str) -> Source:

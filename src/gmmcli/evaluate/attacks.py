@@ -21,6 +21,7 @@ Norm = Literal["linf", "l2"]
 Kind = Literal["fgsm", "pgd", "apgd", "square"]
 CHUNK = 250
 TARGETS = 9
+DEFAULT_EPS = {"linf": [8 / 255], "l2": [0.5]}
 TOLERANCE = 1e-5  # of float32 sums: an L2 norm over thousands of pixels
 
 
@@ -54,6 +55,15 @@ class Attack:
             raise RecipeError(f"loss {self.loss} compares {needed} logits, and this run has {n_classes} classes", "take margin")
         if self.kind == "fgsm" and self.norm == "l2":
             raise RecipeError("fgsm is a step in the linf norm", "take pgd with --steps 1 for l2")
+
+
+PLAIN = {
+    "fgsm": Attack("fgsm", steps=1),
+    "pgd": Attack("pgd"),
+    "apgd": Attack("apgd", "dlr", steps=100),
+    "square": Attack("square", "margin", steps=5000),
+}
+"""What each command does by itself."""
 
 
 class Outcome(NamedTuple):

@@ -19,7 +19,6 @@ from gmmcli.rng import stream
 from gmmcli.types import Features, Logits, RawImages
 
 MOST = 10_000  # images of either kind in the figures of nearest neighbours
-FEW = 2_048  # a covariance of Inception's features from fewer images is singular
 
 
 class Space(NamedTuple):

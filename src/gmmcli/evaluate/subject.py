@@ -1,7 +1,7 @@
 """What is evaluated: a checkpoint of a run, and the images it is asked about."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Subject:
         """
         chosen = open_run(run, runs_dir)
         card, checkpoint = chosen.card(best), chosen.checkpoint(best)
-        dataset = (parse_source(data) if data else chosen.recipe.data.source).load()
+        dataset = parse_source(data).load() if data else chosen.dataset()
         if dataset.shape != card.image_shape:
             raise RecipeError(
                 f"{dataset.name} has images of {_size(dataset.shape)}, run {chosen.id} takes {_size(card.image_shape)}", FITTING
@@ -74,8 +74,7 @@ class Subject:
     @cached_property
     def validation(self) -> Split:
         """The run's own validation images."""
-        own = self.run.recipe.data.source.load() if self.foreign else self.dataset
-        return own.validation
+        return (self.run.dataset() if self.foreign else self.dataset).validation
 
     def _some(self, split: Split) -> Split:
         return split.take(chosen(len(split.labels), self.n, self.seed).numpy())
@@ -110,20 +109,27 @@ class Subject:
             "command": command,
             "run": self.run.id,
             "step": self.step,
-            "dataset": self.dataset.name,
+            "dataset": self.dataset.title,
             "split": self.split,
             "n": len(self.images.labels) if n is None else n,
             "protocol": protocol,
             "values": values,
         }
 
-    def name(self, command: str) -> str:
-        """What a result is saved as: the command, and what it is about where that is not the last checkpoint and all its test images."""
-        about = [Path(self.dataset.name).name] * self.foreign + [self.split] * (self.foreign or self.split != "test")
-        about += ["best"] * self.best
+    def name(self, command: str, *departures: str) -> str:
+        """What a result is saved as: the command, and how it departs from its defaults, the last checkpoint and all test images."""
+        about = [*departures, *[self.dataset.title] * self.foreign]
+        about += [self.split] * (self.foreign or self.split != "test") + ["best"] * self.best
         if len(self.images.labels) < len(self.dataset.split(self.split).labels):
             about.append(f"n{self.n}")
         return " ".join([command, *about])
+
+
+def departures(asked: Any, plain: Any) -> list[str]:
+    """Return the fields in which one dataclass differs from another, as words: ``["steps 100"]``."""
+    return [
+        f"{field.name} {getattr(asked, field.name)}" for field in fields(asked) if getattr(asked, field.name) != getattr(plain, field.name)
+    ]
 
 
 FITTING = "evaluate a run trained on images like these; gmmc eval ood compares with images of any kind"

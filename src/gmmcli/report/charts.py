@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gmmcli.report.collect import Model
+from gmmcli.report.collect import Model, bounded
 
 SAMPLES_SHOWN = 10  # of each class
 POINTS_SHOWN = 500  # of a t-SNE: each brings its image along
@@ -107,6 +107,7 @@ def ood(model: Model) -> dict[str, Any] | None:
 def robustness(model: Model) -> dict[str, Any] | None:
     """Accuracy over eps: of the audit its worst case and each attack, else of the attacks that were run."""
     curves: dict[str, dict[str, float]] = {}
+    radii: dict[str, dict[str, Any]] = {}
     clean = sentence = None
     if audit := model.result("attack audit"):
         values = audit[1]["values"]
@@ -114,12 +115,12 @@ def robustness(model: Model) -> dict[str, Any] | None:
         curves = {name: {eps: row["accuracy"] for eps, row in rows.items()} for name, rows in values["attacks"].items() if len(rows) > 1}
         curves["worst case"] = {eps: row["accuracy"] for eps, row in values["worst_case"].items()}
     else:
-        for command in ("attack pgd", "attack apgd", "attack square"):
-            if found := model.result(command):
-                values = found[1]["values"]
-                clean = values["clean_accuracy"]
-                name = f"{command.split()[1]}-{found[1]['protocol']['loss']}"
-                curves[name] = {eps: row["accuracy"] for eps, row in values["eps"].items()}
+        for result in bounded(model.results[0]):
+            clean = result["values"]["clean_accuracy"]
+            name = f"{result['command'].split()[1]}-{result['protocol']['loss']}"
+            radii[name] = radii.get(name, {}) | result["values"]["eps"]
+        for name, rows in radii.items():
+            curves[name] = {eps: row["accuracy"] for eps, row in sorted(rows.items(), key=lambda row: row[1]["eps"])}
     return {"clean": clean, "curves": curves, "sentence": sentence} if curves else None
 
 

@@ -77,6 +77,7 @@ SAMPLES = (
     Metric("is_mean", "IS", "Samples", share=False),
     Metric("feature_fid", "Fréchet distance (no FID)", "Samples", "low", share=False),
 )
+BOUNDED = {"attack pgd": "PGD", "attack apgd": "APGD", "attack square": "Square"}
 ROBUSTNESS = "Robustness (accuracy under attack)"
 MINUTES = Metric("minutes", "training, minutes", "Training", "low", share=False)
 ENDED = Metric("ended", "trainings that got to the end", "Training")
@@ -110,17 +111,25 @@ def measured(run: Run, results: Mapping[str, dict[str, Any]]) -> dict[Metric, Fi
 def of_the_run(run: Run) -> dict[str, dict[str, Any]]:
     """The results about the last checkpoint and the run's own test images, by command; of several the one of most images.
 
+    Bounded attacks stand by themselves, each under the name of its file: others with other losses and radii are no better or worse.
+
     Each carries its file's ``stem``, by which ``Run.arrays`` finds what it was computed from.
     """
     own = run.result("eval accuracy")
     found: dict[str, dict[str, Any]] = {}
     for stem, result in run.results().items():
-        about = [result.get(key) for key in ("dataset", "split", "step")]
-        if own is None or about != [own[key] for key in ("dataset", "split", "step")]:
+        keys = ["dataset", "step"] + ["split"] * (result["command"] != "eval generate")  # whose split is what samples are compared with
+        if own is None or any(result.get(key) != own[key] for key in keys):
             continue
-        if result["n"] >= found.get(result["command"], result)["n"]:
-            found[result["command"]] = result | {"stem": stem}
+        name = stem if result["command"] in BOUNDED else result["command"]
+        if name not in found or result["n"] > found[name]["n"]:
+            found[name] = result | {"stem": stem}
     return found
+
+
+def bounded(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the results of attacks at given radii, those of most images last: where two say the same, they are to be believed."""
+    return sorted((result for result in results.values() if result["command"] in BOUNDED), key=lambda result: result["n"])
 
 
 def _figure(values: dict[str, Any], key: str) -> Figure:
@@ -152,15 +161,14 @@ def _attacked(results: Mapping[str, dict[str, Any]]) -> dict[Metric, Figure]:
     if audit := results.get("attack audit"):
         for eps, row in audit["values"]["worst_case"].items():
             found[Metric(f"worst {eps}", f"{eps}, worst case", ROBUSTNESS)] = _figure(row, "accuracy")
-    for command, said in (("attack pgd", "PGD"), ("attack apgd", "APGD")):
-        if result := results.get(command):
-            loss, norm = result["protocol"]["loss"], result["protocol"]["norm"]
-            papers = (command, loss, norm) == ("attack pgd", "ce", "linf")
-            name = "pgd" if papers else f"{command.split()[1]}-{loss}-{norm}"
-            for eps, row in result["values"]["eps"].items():
-                label = f"{eps}, {said} on {loss}" + ("" if norm == "linf" else f", {norm}")
-                metric = Metric(f"{name} {eps}", label, ROBUSTNESS, "" if loss == "ce" else "high")
-                found[metric] = _figure(row, "accuracy")
+    for result in bounded(results):
+        said, loss, norm = BOUNDED[result["command"]], result["protocol"]["loss"], result["protocol"]["norm"]
+        papers = (said, loss, norm) == ("PGD", "ce", "linf")
+        name = "pgd" if papers else f"{said.lower()}-{loss}-{norm}"
+        for eps, row in result["values"]["eps"].items():
+            label = f"{eps}, {said} on {loss}" + ("" if norm == "linf" else f", {norm}")
+            metric = Metric(f"{name} {eps}", label, ROBUSTNESS, "" if loss == "ce" else "high")
+            found[metric] = _figure(row, "accuracy")
     if (cw := results.get("attack cw")) and cw["values"]["l2_mean"] is not None:
         found[Metric("cw", "C&W, mean L2 of the change", ROBUSTNESS, share=False)] = Figure(cw["values"]["l2_mean"])
     return found

@@ -12,7 +12,7 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.frechet import UNREADABLE, Moments
-from gmmcli.evaluate.generation import FEW, MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
+from gmmcli.evaluate.generation import MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
 from gmmcli.evaluate.judge import MOST_JUDGED, Judge, agreement_values, pixels
 from gmmcli.evaluate.manifold import memorisation_values, nearest
 from gmmcli.evaluate.predict import outputs
@@ -45,6 +45,15 @@ class Generation:
     top_share: float = 1.0
     """Keep only so large a share of each predicted class, the most confident, as the paper did."""
 
+    @property
+    def departures(self) -> list[str]:
+        """In what it departs from the buffer's images, in Inception's features, against the training images."""
+        words = [self.space.name] * (self.space.name != "inception")
+        words += [f"samples {self.samples.stem}"] if self.samples else [self.draw.origin] * (self.draw.origin != "buffer")
+        words += [f"n{self.n}"] * (self.n is not None) + [self.reference] * (self.reference != "train")
+        words += [f"stats {self.stats.stem}"] if self.stats else []
+        return words + [f"top {self.top_share:g}"] * (self.top_share < 1)
+
 
 def generate(subject: Subject, asked: Generation, *, out: Path | None = None, quiet: bool = True) -> Measured:
     """Samples against real images: distances, manifold, label agreement, and whether they are copies of training images."""
@@ -75,20 +84,25 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
     protocol = generation_protocol(space, len(reference)) | {
         "samples": how,
         "filter": f"the most confident {asked.top_share:.0%} of each predicted class" if asked.top_share < 1 else "none",
-        "reference": asked.stats.name if asked.stats else f"{dataset.name} {asked.reference}",
+        "reference": asked.stats.name if asked.stats else f"{dataset.title} {asked.reference}",
         "memorisation": f"pixel distances to {len(train):,} training images",
     }
-    result = subject.result("eval generate", protocol, values, n=len(raw))
-    stem = subject.run.save_result(result, subject.name("eval generate"), samples=raw.numpy(), labels=labels.numpy()).stem
+    result = subject.result("eval generate", protocol, values, n=len(raw)) | {"split": asked.reference}
+    stem = subject.run.save_result(
+        result, subject.name("eval generate", *asked.departures), samples=raw.numpy(), labels=labels.numpy()
+    ).stem
     picture = out or subject.run.path / "figures" / f"{stem}-neighbours.png"
     _neighbours(raw, labels, train, subject, picture)
-    return Measured(result, [picture], _warnings(len(raw), space, asked))
+    return Measured(result, [picture], _warnings(len(raw), embedded.shape[1], asked))
 
 
-def _warnings(n: int, space: Space, asked: Generation) -> list[str]:
+def _warnings(n: int, dim: int, asked: Generation) -> list[str]:
     warnings = []
-    if n < FEW and space.class_probs:
-        warnings.append(f"{n} samples are few: FID grows as n falls, and below {FEW:,} the covariance is singular; compare at equal n only")
+    if n < dim:
+        warnings.append(
+            f"{n} samples are few: the Frechet distance grows as n falls, and below the {dim:,} features of this space the covariance "
+            "is singular; compare at equal n only"
+        )
     if asked.top_share < 1:
         warnings.append(
             f"only the most confident {asked.top_share:.0%} of the samples were measured, as the paper did; compare with nobody else"

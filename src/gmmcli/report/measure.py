@@ -40,7 +40,7 @@ def progress(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]
 
 def tested(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:
     """The pass over the subject's own images."""
-    with progress(f"{subject.dataset.name} {subject.split}", len(subject.images.labels), quiet) as at:
+    with progress(f"{subject.dataset.title} {subject.split}", len(subject.images.labels), quiet) as at:
         return subject.outputs(mass=mass, at=at)
 
 
@@ -63,7 +63,7 @@ def calibrate(subject: Subject, *, out: Path | None = None, quiet: bool = True) 
     values = with_validation(calibration_values(own.logits, labels, gamma2, temperature), held_out, validation.labels)
     result = subject.result("eval calibrate", calibration_protocol(gamma2, len(validation.labels), temperature is not None), values)
     figure = figures.reliability(
-        values["variants"], f"{subject.card.recipe.name}, {subject.dataset.name} {subject.split}, n = {len(labels):,}"
+        values["variants"], f"{subject.card.recipe.name}, {subject.dataset.title} {subject.split}, n = {len(labels):,}"
     )
     measured = _kept(subject, result, figure, out, _logits(own, labels))
     return measured._replace(warnings=calibration_warnings(values, temperature is not None))
@@ -97,7 +97,7 @@ def ood(
         about[name] = {"n": len(images), "images": one.about}
     values: dict[str, Any] = ood_values(own, others, subject.gamma2, scores)
     values |= {name: {"missing": fact["missing"], "hint": fact["hint"]} for name, fact in about.items() if "missing" in fact}
-    protocol = ood_protocol(subject.gamma2) | {"in_distribution": f"{subject.dataset.name} {subject.split}", "sets": about}
+    protocol = ood_protocol(subject.gamma2) | {"in_distribution": f"{subject.dataset.title} {subject.split}", "sets": about}
     result = subject.result("eval ood", protocol, {name: values[name] for name in names})
     everyone = {"": own} | others
     arrays = {
@@ -105,7 +105,7 @@ def ood(
     }
     if not others:
         return _kept(subject, result, None, out, arrays)
-    own_name = f"{subject.dataset.name} {subject.split}"
+    own_name = f"{subject.dataset.title} {subject.split}"
     drawn = {score: {name or own_name: arrays[f"{name or 'in'} {score}"] for name in everyone} for score in scores}
     return _kept(subject, result, figures.histograms(drawn, own_name, f"{subject.card.recipe.name}: high = in-distribution"), out, arrays)
 

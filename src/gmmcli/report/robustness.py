@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ from gmmcli.errors import RecipeError
 from gmmcli.evaluate import audit as audits
 from gmmcli.evaluate.accuracy import share
 from gmmcli.evaluate.adversary import PixelModel
-from gmmcli.evaluate.attacks import Attack, distances, over_eps, pixel_logits
+from gmmcli.evaluate.attacks import DEFAULT_EPS, PLAIN, Attack, distances, over_eps, pixel_logits
 from gmmcli.evaluate.audit import said
 from gmmcli.evaluate.carlini import CarliniWagner
 from gmmcli.evaluate.losses import LOSSES
-from gmmcli.evaluate.subject import Subject
+from gmmcli.evaluate.subject import Subject, departures
 from gmmcli.report import figures
 from gmmcli.report.measure import Measured
 from gmmcli.train.log import Voice
 
-SHOWN = 8
+SHOWN = 10  # classes in a picture
 
 
 def attacked(subject: Subject, float64: bool = False, scale: float = 1.0) -> tuple[PixelModel, Tensor, Tensor]:
@@ -74,7 +74,10 @@ def bounded(
     values = {"clean_accuracy": clean["accuracy"], "clean_ci95": clean["ci95"], "eps": per_eps, "largest_change": moved}
     protocol = {**asdict(attack), "loss_is": LOSSES[attack.loss].about, **_protocol(float64, scale)}
     result = subject.result(f"attack {attack.kind}", protocol, values)
-    subject.run.save_result(result, subject.name(result["command"]), fell=fell.cpu().numpy(), labels=labels.cpu().numpy())
+    own = departures(attack, replace(PLAIN[attack.kind], seed=attack.seed))
+    own += [f"eps {' '.join(per_eps)}"] * (radii != DEFAULT_EPS[attack.norm])
+    own += [f"scale {scale:g}"] * (scale != 1) + ["float64"] * float64
+    subject.run.save_result(result, subject.name(result["command"], *own), fell=fell.cpu().numpy(), labels=labels.cpu().numpy())
     pictures = [_saved(save, adversarial, fell.cpu().numpy(), labels)] if save else []
     return Measured(result, pictures, _warnings(attack, per_eps))
 
@@ -137,9 +140,15 @@ def carlini(
     result = subject.result("attack cw", protocol, values)
     everyone = np.full(len(labels), np.nan)
     everyone[rows.cpu().numpy()] = torch.where(success, norms, torch.full_like(norms, float("inf"))).cpu().numpy()
-    stem = subject.run.save_result(result, subject.name("attack cw"), l2=everyone, labels=labels.cpu().numpy()).stem
+    stem = subject.run.save_result(
+        result,
+        subject.name("attack cw", *departures(attack, CarliniWagner()), *["float64"] * float64),
+        l2=everyone,
+        labels=labels.cpu().numpy(),
+    ).stem
     path = out or subject.run.path / "figures" / f"{stem}.png"
-    picked = success.nonzero().squeeze(1)[:SHOWN]
+    own = [((labels[rows] == k) & success).nonzero().flatten()[:1] for k in range(len(subject.card.class_names))]
+    picked = torch.cat(own)[:SHOWN]
     names = subject.card.class_names
     picture = [(f"{names[int(labels[rows[i]])]} > {names[int(predicted[i])]}", _triple(pixels[rows[i]], found[i])) for i in picked.tolist()]
     if picture:
@@ -196,7 +205,9 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     }
     result = subject.result("attack audit", protocol, values)
     arrays = {name.replace(" ", "_"): radius.numpy() for name, radius in fell.items()}
-    stem = subject.run.save_result(result, subject.name("attack audit"), **arrays, labels=labels.cpu().numpy()).stem
+    stem = subject.run.save_result(
+        result, subject.name("attack audit", *[f"transfer {transfer.run.id}"] if transfer else []), **arrays, labels=labels.cpu().numpy()
+    ).stem
     for kept in partial.glob("*.npy"):
         kept.unlink()
     partial.rmdir()
@@ -227,7 +238,7 @@ def _transfer(model: PixelModel, other: Subject, pixels: Tensor, labels: Tensor)
 
 def _fingerprint(subject: Subject, transfer: Subject | None, plan: Mapping[str, Any]) -> str:
     """What an interrupted audit must agree in to be gone on with."""
-    about = [subject.run.id, subject.step, subject.split, subject.n, subject.seed, subject.dataset.name, transfer and transfer.run.id]
+    about = [subject.run.id, subject.step, subject.split, subject.n, subject.seed, subject.dataset.title, transfer and transfer.run.id]
     return sha256(json.dumps([*about, {name: [asdict(attack), eps] for name, (attack, eps) in plan.items()}]).encode()).hexdigest()[:12]
 
 

@@ -42,7 +42,9 @@ def figure(name: str, values: dict[str, Any]) -> str:
 
 def result_table(result: dict[str, Any]) -> Group:
     """Return a result for the terminal: a line that names command, run, step, data and n, then its table."""
-    about = f"{result['command']}: run {result['run']}, step {result['step']:,}, {result['dataset']} {result['split']}, n = {result['n']:,}"
+    images, n = f"{result['dataset']} {result['split']}", f"{result['n']:,}"
+    images = f"{n} samples against {images}" if result["command"] == "eval generate" else f"{images}, n = {n}"
+    about = f"{result['command']}: run {result['run']}, step {result['step']:,}, {images}"
     return Group(Text(about, style="bold"), *FILLED.get(result["command"], _plain)(result["values"]))
 
 

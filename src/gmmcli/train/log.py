@@ -34,6 +34,7 @@ class Voice:
             self._task = self._bar.add_task(title, total=total, note="")
         self._started = self._spoke = time.monotonic()
         self._first: int | None = None
+        self._last = 0
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -50,8 +51,9 @@ class Voice:
             self._bar.update(self._task, completed=step, note=note)
             return
         now = time.monotonic()
-        if self._first is None:
+        if self._first is None or step < self._last:  # begun, or gone back to an earlier step
             self._first, self._started = step, now
+        self._last = step
         if self.quiet or (now - self._spoke < PATIENCE and step < self.total):
             return
         self._spoke = now

@@ -28,8 +28,8 @@ class Setup:
     validation: Split
 
     @classmethod
-    def prepare(cls, recipe: Recipe) -> Self:
-        """Choose the device and load the data.
+    def prepare(cls, recipe: Recipe, dataset: Dataset | None = None) -> Self:
+        """Choose the device, and load the recipe's data where none is given.
 
         Raises:
             DataError: the dataset is missing or broken.
@@ -39,7 +39,7 @@ class Setup:
             device = recipe.compute.select()
         except ValueError as error:
             raise RecipeError(f"compute.{error}", 'set compute.device = "auto"') from error
-        dataset = recipe.data.source.load()
+        dataset = dataset or recipe.data.source.load()
         dataset.check_trainable()
         try:
             recipe.check(dataset.n_classes)
