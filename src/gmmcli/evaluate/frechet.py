@@ -56,14 +56,20 @@ class Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Return ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2)``, FID in Inception's features (Heusel et al. 2017).
 
-    The trace of the root comes from symmetric eigenproblems, ``tr (S_a^1/2 S_b S_a^1/2)^1/2``: real by construction, also
-    for singular covariances, where a general matrix root has failed many users of other tools.
+    The trace of the root is the sum of the singular values of ``R_a^T R_b`` with ``S = R R^T``: real by construction, and without the
+    root of a rounding error in each of the directions in which singular covariances have nothing, where a general matrix root has
+    failed many users of other tools.
     """
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp(min=0).sqrt()
-    inner = torch.linalg.eigvalsh(root.T @ b.covariance @ root)
-    trace = a.covariance.trace() + b.covariance.trace() - 2 * inner.clamp(min=0).sqrt().sum()
+    trace = a.covariance.trace() + b.covariance.trace() - 2 * torch.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance)).sum()
     return max(0.0, float((a.mean - b.mean).square().sum() + trace))
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """R with ``R R^T`` the covariance, a column for each direction that is not rounding error, shape (feature, rank)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    factor: Tensor = vectors[:, kept] * values[kept].sqrt()
+    return factor
 
 
 def kernel_distance(a: Features, b: Features, seed: int) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
 from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.report.measure import Measured, progress
+from gmmcli.train.log import Voice
 from gmmcli.types import RawImages, to_bytes, to_model
 
 Reference = Literal["train", "test", "train+test"]
@@ -66,21 +67,24 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
     if len(raw) < 2:
         raise RecipeError(f"{len(raw)} sample is too few to measure", "draw two at least; a trustworthy FID wants 10,000")
     reference = _reference(dataset, asked.reference)
-    with progress("features", 2, quiet) as at:
-        embedded = space.embed(raw)
-        at(1)
-        real = space.embed(reference)
-        at(2)
-    moments = Moments.load(asked.stats, embedded.shape[1]) if asked.stats else None
-    if asked.save_stats:
-        Moments.of(real).save(asked.save_stats)
-    values: dict[str, Any] = distance_values(space, embedded, real, moments, subject.seed)
-    values |= neighbour_values(embedded, real, subject.seed)
     judged, compared = (dataset.test.take(chosen(len(dataset.test.labels), most, subject.seed).numpy()) for most in (MOST_JUDGED, MOST))
-    values |= agreement_values(asked.judge, raw, labels, judged, subject.card.class_names)
     train = dataset.train.images[chosen(len(dataset.train.images), MOST, subject.seed)]
     some = chosen(len(raw), MOST, subject.seed)
-    values["memorisation"] = memorisation_values(pixels(raw[some]), pixels(compared.images), pixels(train))
+    with Voice("eval generate", 5, quiet, unit="parts") as voice:
+        voice.at(0, "features")
+        embedded, real = space.embed(raw), space.embed(reference)
+        moments = Moments.load(asked.stats, embedded.shape[1]) if asked.stats else None
+        if asked.save_stats:
+            Moments.of(real).save(asked.save_stats)
+        voice.at(1, "distances")
+        values: dict[str, Any] = distance_values(space, embedded, real, moments, subject.seed)
+        voice.at(2, "neighbours")
+        values |= neighbour_values(embedded, real, subject.seed)
+        voice.at(3, "label agreement")
+        values |= agreement_values(asked.judge, raw, labels, judged, subject.card.class_names)
+        voice.at(4, "memorisation")
+        values["memorisation"] = memorisation_values(pixels(raw[some]), pixels(compared.images), pixels(train))
+        voice.at(5)
     protocol = generation_protocol(space, len(reference)) | {
         "samples": how,
         "filter": f"the most confident {asked.top_share:.0%} of each predicted class" if asked.top_share < 1 else "none",
