@@ -1,5 +1,6 @@
 """Sets of images that a model was not trained on, brought to its image size."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -27,6 +28,11 @@ class Outliers(NamedTuple):
 
     images: RawImages
     about: str
+
+
+def title(name: str) -> str:
+    """What a set is called in pictures and reports: of a path its last part."""
+    return re.sub(r"^(npz|folder):(?:.*/)?", "", name)
 
 
 def default_sets(dataset: Dataset, source_kind: str) -> list[str]:

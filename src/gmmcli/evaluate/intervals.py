@@ -21,7 +21,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def resampled(n: int, seed: int = 0) -> Weights:
     """Return, to read only, how often each of n images counts in each bootstrap replicate, shape (replicate, n).
 

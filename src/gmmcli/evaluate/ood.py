@@ -1,7 +1,7 @@
 """Out-of-distribution detection: how well a score tells two sets of images apart. High = in-distribution, everywhere."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,34 +15,43 @@ TPR = 0.95
 AT_A_TIME = 50  # replicates: bounds the memory, not the result
 
 
-def _counts(scores: Tensor, positive: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
-    """True and false positives at every distinct threshold, from the highest score down; one row a replicate."""
-    order = scores.argsort(descending=True)
-    ordered, hit = scores[order], positive[order]
-    last_of_a_tie = torch.cat([ordered[1:] != ordered[:-1], torch.tensor([True])])
-    w = weights[:, order]
-    return (w * hit).cumsum(1)[:, last_of_a_tie], (w * ~hit).cumsum(1)[:, last_of_a_tie]
+class _Sorted(NamedTuple):
+    """Two sets of scores from the highest down, and how many of either set lie at or above each; a function of the scores alone."""
+
+    order: tuple[Tensor, Tensor]
+    """Positions in each set, inside and outside."""
+    up_to: tuple[Tensor, Tensor, Tensor, Tensor]
+    """For each inside score how many inside and outside ones are at least as high; for each outside score how many are higher."""
+    tied: Tensor
+    """For each outside score how many inside ones are at least as high."""
+
+    @classmethod
+    def of(cls, inside: Energies, outside: Energies) -> "_Sorted":
+        order = inside.argsort(descending=True), outside.argsort(descending=True)
+        x, y = -inside[order[0]], -outside[order[1]]  # ascending, as searchsorted wants them
+        at_least = torch.searchsorted(x, x, right=True), torch.searchsorted(y, x, right=True)
+        above = torch.searchsorted(x, y), torch.searchsorted(y, y)
+        return cls(order, (*at_least, *above), torch.searchsorted(x, y, right=True))
 
 
-def _average_precision(true: Tensor, false: Tensor) -> Tensor:
-    """``sum_i (recall_i - recall_{i-1}) precision_i``."""
-    gained = true.diff(dim=1, prepend=torch.zeros_like(true[:, :1]))
-    return (gained * true / (true + false).clamp(min=1e-300)).sum(1) / true[:, -1]
+def _figures(scores: _Sorted, inside: Weights, outside: Weights) -> dict[str, Tensor]:
+    """The four figures, one value a replicate, at each replicate's weights of the inside and the outside images.
 
-
-def _figures(scores: Tensor, inside: Tensor, weights: Weights) -> dict[str, Tensor]:
-    """The four figures, one value a replicate."""
-    true, false = _counts(scores, inside, weights)
-    tpr, fpr = true / true[:, -1:], false / false[:, -1:]
-    origin = torch.zeros_like(tpr[:, :1])
-    first = (tpr >= TPR).double().argmax(1, keepdim=True)
+    Sums over images rather than over thresholds: each image of a tie stands for its share of the step that the tie makes.
+    """
+    w_in, w_out = inside[:, scores.order[0]], outside[:, scores.order[1]]
+    c_in, c_out = (torch.nn.functional.pad(w.cumsum(1), (1, 0)) for w in (w_in, w_out))
+    all_in, all_out = c_in[:, -1:], c_out[:, -1:]
+    true, false = c_in[:, scores.up_to[0]], c_out[:, scores.up_to[1]]  # let in by the threshold at each inside image
+    higher_in, higher_out = c_in[:, scores.up_to[2]], c_out[:, scores.up_to[3]]
+    first = (true / all_in >= TPR).double().argmax(1, keepdim=True)
     # the others as positives, from the lowest score up: all that is not above the threshold
-    out_true, out_false = (true_or_false[:, -1:] - torch.cat([origin, true_or_false[:, :-1]], 1) for true_or_false in (false, true))
+    out_true, out_false = all_out - higher_out, all_in - higher_in
     return {
-        "auroc": torch.trapezoid(torch.cat([origin, tpr], 1), torch.cat([origin, fpr], 1), dim=1),
-        "aupr_in": _average_precision(true, false),
-        "aupr_out": _average_precision(out_true.flip(1), out_false.flip(1)),
-        "fpr95": fpr.gather(1, first).squeeze(1).where(true[:, -1] > 0, torch.nan),
+        "auroc": (w_out * (higher_in + c_in[:, scores.tied])).sum(1) / (2 * all_in * all_out).squeeze(1),
+        "aupr_in": (w_in * true / (true + false).clamp(min=1e-300)).sum(1) / all_in.squeeze(1),
+        "aupr_out": (w_out * out_true / (out_true + out_false).clamp(min=1e-300)).sum(1) / all_out.squeeze(1),
+        "fpr95": (false.gather(1, first) / all_out).squeeze(1).where(all_in.squeeze(1) > 0, torch.nan),
     }
 
 
@@ -57,10 +66,10 @@ def detection(inside: Energies, outside: Energies) -> dict[str, Any]:
         ``auroc``; ``aupr_in`` and ``aupr_out``, average precision with either set as the positives; ``fpr95``, the share of the
         others let in by the threshold that lets in 95% of the in-distribution images; each with its bootstrap interval.
     """
-    scores = torch.cat([inside, outside])
-    is_inside = torch.arange(len(scores)) < len(inside)
-    measured = _figures(scores, is_inside, torch.ones(1, len(scores), dtype=torch.float64))
-    chunks = [_figures(scores, is_inside, weights) for weights in torch.split(resampled(len(scores)), AT_A_TIME)]
+    scores = _Sorted.of(inside, outside)
+    measured = _figures(scores, *(torch.ones(1, len(some), dtype=torch.float64) for some in (inside, outside)))
+    weights = (torch.split(resampled(len(some), seed), AT_A_TIME) for seed, some in enumerate((inside, outside)))
+    chunks = [_figures(scores, *pair) for pair in zip(*weights, strict=True)]
     values: dict[str, Any] = {}
     for name, value in measured.items():
         values[name] = float(value)

@@ -1,7 +1,6 @@
 """What runs have measured: their saved results, gathered by model, a model being a recipe whatever its seed."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from gmmcli.core.heads import Linear
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel
 from gmmcli.core.targets import InjectedLatent
+from gmmcli.data.outliers import title
 from gmmcli.errors import RunError
 from gmmcli.evaluate.intervals import wilson_interval
 from gmmcli.recipe import Recipe, flatten
@@ -150,8 +150,7 @@ def _detection(values: dict[str, Any]) -> dict[Metric, Figure]:
     for score, said in SCORES.items():
         for name, scores in sets.items():
             if score in scores:
-                short = re.sub(r"^(npz|folder):(?:.*/)?", "", name)
-                metric = Metric(f"ood {short} {score}", f"{said} against {short}", OOD, share=False)
+                metric = Metric(f"ood {title(name)} {score}", f"{said} against {title(name)}", OOD, share=False)
                 found[metric] = _figure(scores[score], "auroc")
     return found
 

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from gmmcli.data.outliers import title as set_title
+
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 SAME_BYTES: Any = {"svg.hashsalt": "gmmc", "svg.fonttype": "none", "font.size": 9}
 
@@ -103,8 +105,9 @@ def histograms(scores: Mapping[str, Mapping[str, np.ndarray]], own: str, title: 
             edges = np.linspace(low, high if high > low else low + 1, 60)
             for values, color, label in ((sets[own], BLUE, own), (sets[name], RED, name)):
                 shares = np.histogram(np.clip(values, low, high), edges)[0] / len(values)
-                axis.stairs(shares, edges, fill=True, color=color, alpha=0.6, label=label)
+                axis.stairs(shares, edges, fill=True, color=color, alpha=0.6, label=set_title(label))
             axis.set_yticks([])
+            axis.locator_params("x", nbins=4)
             axis.tick_params(labelsize=7)
         axes[0][column].set_title(score)
     for row in range(len(others)):
