@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from animals import Gmmc, Trained
-from matplotlib.figure import Figure
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.cli import attack as commands
@@ -73,7 +72,7 @@ def labelled(run: Run, shift: int) -> tuple[str, ...]:
 @pytest.fixture
 def ask(gmmc: Gmmc, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """The object that a command answers with; figures stay empty."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **more: Path(path).touch())
+    monkeypatch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
 
     def asked(*words: object) -> dict[str, Any]:
         result = gmmc("attack", *words, "--json")

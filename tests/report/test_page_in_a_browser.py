@@ -63,7 +63,7 @@ def runs(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     with pytest.MonkeyPatch.context() as patch:
         for figure in ("confusion", "reliability", "histograms", "scatter"):
             patch.setattr(f"gmmcli.report.figures.{figure}", lambda *values: Figure())
-        patch.setattr(Figure, "savefig", lambda self, path, **more: Path(path).touch())
+        patch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
         patch.setattr("gmmcli.report.embed.embed", lambda features, seed: features[:, :2].numpy())
         return [measured(run, samples=run is copies[0]) for run in copies]
 

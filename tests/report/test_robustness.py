@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -280,7 +279,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(audits, "AT_FOCUS", {"pgd-margin x2 steps": Attack("pgd", "margin", steps=4)})
     monkeypatch.setattr(audits, "EPS", (4 / 255, 8 / 255))
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **more: path.touch())
+    monkeypatch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
 
 
 def fired(result: dict[str, Any]) -> set[str]:
@@ -321,7 +320,7 @@ def test_what_a_run_of_few_classes_cannot_be_audited_with_is_named(toy: Toy) -> 
         patch.setattr(audits, "SUITE", tuple(replace(attack, steps=1) for attack in audits.SUITE))
         patch.setattr(audits, "AT_FOCUS", {"pgd-margin x2 steps": Attack("pgd", "margin", steps=2)})
         patch.setattr(audits, "EPS", (8 / 255,))
-        patch.setattr(Figure, "savefig", lambda self, path, **more: path.touch())
+        patch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
         protocol = audit(subject).result["protocol"]
     assert protocol["left_out"] == ["pgd-dlr-targeted"]
     assert "pgd-dlr" in protocol["attacks"] and "pgd-dlr-targeted" not in protocol["attacks"]

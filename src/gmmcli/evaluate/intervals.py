@@ -27,7 +27,7 @@ def resampled(n: int, seed: int = 0) -> Weights:
 
     Poisson(1) counts: the multinomial ones of the textbook without their fixed sum, so that every image is drawn by itself.
     """
-    return torch.from_numpy(np.random.default_rng(seed).poisson(1.0, (REPLICATES, n)).astype(np.float64))
+    return torch.from_numpy(np.random.default_rng(seed).poisson(1.0, (REPLICATES, n)).astype(np.float64, order="F"))
 
 
 def percentiles(replicates: torch.Tensor) -> list[float]:

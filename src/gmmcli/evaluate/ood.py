@@ -37,21 +37,22 @@ class _Sorted(NamedTuple):
 def _figures(scores: _Sorted, inside: Weights, outside: Weights) -> dict[str, Tensor]:
     """The four figures, one value a replicate, at each replicate's weights of the inside and the outside images.
 
-    Sums over images rather than over thresholds: each image of a tie stands for its share of the step that the tie makes.
+    Sums over images rather than over thresholds: each image of a tie stands for its share of the step that the tie makes. A row here is
+    an image and a column a replicate: index_select picks whole rows several times faster than brackets do.
     """
-    w_in, w_out = inside[:, scores.order[0]], outside[:, scores.order[1]]
-    c_in, c_out = (torch.nn.functional.pad(w.cumsum(1), (1, 0)) for w in (w_in, w_out))
-    all_in, all_out = c_in[:, -1:], c_out[:, -1:]
-    true, false = c_in[:, scores.up_to[0]], c_out[:, scores.up_to[1]]  # let in by the threshold at each inside image
-    higher_in, higher_out = c_in[:, scores.up_to[2]], c_out[:, scores.up_to[3]]
-    first = (true / all_in >= TPR).double().argmax(1, keepdim=True)
+    w_in, w_out = inside.T.index_select(0, scores.order[0]), outside.T.index_select(0, scores.order[1])
+    c_in, c_out = (torch.nn.functional.pad(w.cumsum(0), (0, 0, 1, 0)) for w in (w_in, w_out))
+    all_in, all_out = c_in[-1], c_out[-1]
+    # let in by the threshold at each inside image; higher than each outside image
+    true, false, higher_in, higher_out = (c.index_select(0, n) for c, n in zip((c_in, c_out) * 2, scores.up_to, strict=True))
+    first = (true / all_in < TPR).sum(0, keepdim=True)
     # the others as positives, from the lowest score up: all that is not above the threshold
     out_true, out_false = all_out - higher_out, all_in - higher_in
     return {
-        "auroc": (w_out * (higher_in + c_in[:, scores.tied])).sum(1) / (2 * all_in * all_out).squeeze(1),
-        "aupr_in": (w_in * true / (true + false).clamp(min=1e-300)).sum(1) / all_in.squeeze(1),
-        "aupr_out": (w_out * out_true / (out_true + out_false).clamp(min=1e-300)).sum(1) / all_out.squeeze(1),
-        "fpr95": (false.gather(1, first) / all_out).squeeze(1).where(all_in.squeeze(1) > 0, torch.nan),
+        "auroc": (w_out * (higher_in + c_in.index_select(0, scores.tied))).sum(0) / (2 * all_in * all_out),
+        "aupr_in": (w_in * true / (true + false).clamp(min=1e-300)).sum(0) / all_in,
+        "aupr_out": (w_out * out_true / (out_true + out_false).clamp(min=1e-300)).sum(0) / all_out,
+        "fpr95": (false.gather(0, first).squeeze(0) / all_out).where(all_in > 0, torch.nan),
     }
 
 
