@@ -1,4 +1,4 @@
-"""What leaving broken images out of an attack saves: ``python benchmarks/attack.py [RUN] [--n 360] [--eps 32/255]``.
+"""What leaving broken images out of an attack saves: ``python benchmarks/attack.py [RUN] [--n 360] [--eps 8/255]``.
 
 Every PGD attack of the audit's suite, in turn on the images that the ones before it left standing, each image dropped at the step that
 breaks it; against each attack on all images through all steps. Counted in forward passes of one image; accuracy must come out alike.
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?")
     parser.add_argument("--n", type=int, default=360)
-    parser.add_argument("--eps", type=lambda text: float(Fraction(text)), default=32 / 255)
+    parser.add_argument("--eps", type=lambda text: float(Fraction(text)), default=8 / 255)
     arguments = parser.parse_args()
     subject = Subject.open(arguments.run, n=arguments.n)
     model, pixels, labels = attacked(subject)
