@@ -67,6 +67,17 @@ def test_a_checkpoint_without_its_manifest_does_not_count(tmp_path: Path) -> Non
     assert [checkpoint.step for checkpoint in Checkpoint.all(tmp_path)] == [1]
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "buffer.safetensors", "progress.json"])
+def test_a_file_that_is_gone_is_an_error_on_reading_and_no_older_checkpoint_takes_its_place(file: str, tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (save(tmp_path, 2).path / file).unlink()
+    newest = Checkpoint.all(tmp_path)[-1]
+    assert newest.step == 2
+    with pytest.raises(CheckpointError, match=f"has no {file}") as error:
+        newest.progress if file == "progress.json" else newest.tensors(file.removesuffix(".safetensors"))
+    assert "to use an older" in error.value.hint
+
+
 @pytest.mark.parametrize("file", ["manifest.json", "model.safetensors", "progress.json"])
 def test_a_file_cut_short_is_an_error_on_reading_and_no_older_checkpoint_takes_its_place(file: str, tmp_path: Path) -> None:
     save(tmp_path, 1)

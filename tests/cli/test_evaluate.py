@@ -110,7 +110,7 @@ def test_the_pictures_are_pictures(words: tuple[str, ...], gmmc: Gmmc, run: Run)
         (("accuracy",), ["eval-accuracy.png", "eval-accuracy.svg"]),
         (("accuracy", "--split", "train"), ["eval-accuracy-train.png", "eval-accuracy-train.svg"]),
         (("calibrate",), ["eval-calibrate.png", "eval-calibrate.svg"]),
-        (("ood", *UNIFORM), ["eval-ood.png", "eval-ood.svg"]),
+        (("ood", *UNIFORM), ["eval-ood-uniform-log_px.png", "eval-ood-uniform-log_px.svg"]),
         (
             ("all", *GONE),
             [
@@ -174,8 +174,8 @@ def test_calibration_is_given_at_three_scales_and_headed_by_gamma(evaluate: Eval
 
 def test_detection_is_that_of_the_scores_saved_beside_it(evaluate: Evaluate, run: Run) -> None:
     document = evaluate("ood", "--set", "interp", "--set", "noise", "--set", "uniform", "--score", "mass", "--score", "log_px")
-    assert document == run.result("eval ood")
-    arrays = saved(run, "eval-ood")
+    assert document == run.result("eval ood interp noise uniform mass log_px")
+    arrays = saved(run, "eval-ood-interp-noise-uniform-mass-log_px")
     assert list(document["values"]) == list(document["protocol"]["sets"]) == ["interp", "uniform", "gaussian"]
     for name, scores in document["values"].items():
         assert list(scores) == ["mass", "log_px"]
@@ -228,7 +228,7 @@ def test_no_set_at_all_is_a_result_without_a_picture(gmmc: Gmmc, run: Run) -> No
     assert (result.exit_code, result.stderr) == (0, "")
     assert "missing: no file at gone.npz" in result.stdout
     assert pictures(result) == []
-    assert run.result("eval ood") is not None
+    assert run.result("eval ood gone.npz") is not None
 
 
 @pytest.mark.parametrize(("verb", "split", "n"), [("accuracy", "validation", 6), ("calibrate", "train", 54)])

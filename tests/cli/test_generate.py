@@ -102,6 +102,8 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_nearest_neighbours_are_drawn_where_stdout_says(words: tuple[str, ...], path: str, gmmc: Gmmc, run: Run) -> None:
     result = gmmc("eval", "generate", "--features", "pixels", *words, "-q")
     assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()  # nothing but that twelve samples are few
+    assert warning.startswith("gmmc: warning: 12 samples are few")
     drawn = Path(path.format(run=run.path))
     assert result.stdout.splitlines()[-1] == str(drawn)
     with Image.open(drawn) as picture:

@@ -70,12 +70,13 @@ def audited(run: Run, **worst: float) -> Run:
     return run
 
 
-def attacked(run: Run, kind: str, loss: str, **curve: float) -> Run:
+def attacked(run: Run, kind: str, loss: str, steps: int = 40, **curve: float) -> Run:
     """The run under one attack, as a result of its own: ``attacked(run, "pgd", "ce", at4=0.5)``."""
     radii = {int(name.removeprefix("at")): accuracy for name, accuracy in curve.items()}
     rows = {f"{at}/255": {"eps": at / 255, "accuracy": accuracy, "ci95": [accuracy, accuracy]} for at, accuracy in radii.items()}
-    name = f"attack {kind} {loss} {' '.join(curve)}"
-    save(run, f"attack {kind}", {"clean_accuracy": 0.9, "eps": rows}, name, protocol={"loss": loss, "norm": "linf"})
+    name = f"attack {kind} {loss} {steps} {' '.join(curve)}"
+    protocol = {"loss": loss, "norm": "linf", "steps": steps, "restarts": 1}
+    save(run, f"attack {kind}", {"clean_accuracy": 0.9, "eps": rows}, name, protocol=protocol)
     return run
 
 

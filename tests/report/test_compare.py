@@ -7,6 +7,7 @@ from handwritten import DIS, GEN, JEM, JOINT, SOFTMAX, attacked, audited, calibr
 
 from gmmcli.report.collect import ACCURACY, ECE, MINUTES, Metric, Summary, gather
 from gmmcli.report.compare import HOLDS, OPPOSITE, UNDECIDED, UNTESTED, Comparison, Verdict, best_of, said, summarised
+from gmmcli.report.text import markdown
 from gmmcli.run import Run
 
 LOSS = Metric("loss", "loss", "", "low", share=False)
@@ -139,6 +140,17 @@ def test_without_an_audit_the_weakest_attack_that_can_be_believed_answers(tmp_pa
     assert (answer.metric.key, answer.model.name, answer.summary.mean) == ("apgd-dlr-linf 4/255", GEN, 0.5)
 
 
+def test_who_is_best_at_something_but_classifies_clearly_worse_is_said_to(tmp_path: Path) -> None:
+    gen, dis, softmax = models(tmp_path, gen=(0.9, 0.01), dis=(0.885, 0.01), softmax=(0.1, 0.01))
+    calibrated(gen, 0.3, 0.3)
+    calibrated(dis, 0.3, 0.3)
+    calibrated(softmax, 0.01, 0.01)
+    said = {one.question: one.accuracy and one.accuracy.mean for one in of([gen, dis, softmax]).champions()}
+    assert said["Whose confidence can be believed?"] == 0.1
+    assert said["Which classifies best?"] is None
+    assert "its accuracy is 10.0%" in markdown(of([gen, dis, softmax]), "title")
+
+
 def test_nobody_is_best_at_what_nobody_does(tmp_path: Path) -> None:
     runs = [audited(run, at8=0.0) for run in models(tmp_path, gen=(0.9, 0.01), dis=(0.8, 0.01))]
     assert "Which stands attacks?" not in [one.question for one in of(runs).champions()]
@@ -229,6 +241,12 @@ def test_the_protocol_says_what_all_share_once_and_what_differs_of_each(tmp_path
         f"{DIS}: runs: {dis.id} (step 0)",
         f"{DIS}: eval calibrate: digits test, n = 100; gamma2 2; filter none",
     ]
+
+
+def test_the_protocol_names_an_attack_by_its_command_whatever_its_file_is_called(tmp_path: Path) -> None:
+    (gen,) = models(tmp_path, gen=(0.9, 0.0))
+    attacked(gen, "pgd", "ce", at8=0.5)
+    assert "attack pgd: digits test, n = 100; loss ce; norm linf; steps 40; restarts 1" in of([gen]).protocol()
 
 
 def calibration() -> dict[str, Any]:

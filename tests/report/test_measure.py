@@ -48,6 +48,7 @@ def ask(subject: Subject, verb: str, **more: Any) -> Measured:
     return {"accuracy": measure.accuracy, "calibrate": measure.calibrate, "ood": measure.ood}[verb](subject, **more)  # type: ignore[operator, no-any-return]
 
 
+NAMES = {"accuracy": "eval accuracy", "calibrate": "eval calibrate", "ood": "eval ood uniform log_px"}
 VERBS: list[tuple[str, dict[str, Any]]] = [("accuracy", {}), ("calibrate", {}), ("ood", {"sets": ["uniform"], "scores": ["log_px"]})]
 
 
@@ -58,8 +59,8 @@ def test_a_result_has_its_keys_and_is_saved_as_it_is_returned(verb: str, more: d
     about = [result[key] for key in ("schema", "command", "run", "step", "dataset", "split", "n")]
     assert about == [1, f"eval {verb}", subject.run.id, 20, subject.dataset.title, "test", 120]
     assert result["protocol"]["gamma2"] == subject.gamma2
-    text = (subject.run.path / "results" / f"eval-{verb}.json").read_text()
-    assert json.loads(text) == result == subject.run.result(f"eval {verb}")
+    text = (subject.run.path / "results" / f"{NAMES[verb].replace(' ', '-')}.json").read_text()
+    assert json.loads(text) == result == subject.run.result(NAMES[verb])
     assert "NaN" not in text and "Infinity" not in text
 
 
@@ -139,7 +140,7 @@ def test_a_saturated_softmax_is_warned_of(subject: Subject) -> None:
 
 def test_detection_follows_from_the_scores_beside_it(subject: Subject) -> None:
     values = measure.ood(subject, ["interp", "noise"]).result["values"]
-    arrays = saved(subject.run, "eval-ood")
+    arrays = saved(subject.run, "eval-ood-interp-noise")
     assert list(values) == ["interp", "uniform", "gaussian"]
     assert set(arrays) == {f"{name} {score}" for name in ("in", *values) for score in SCORES}
     for name, scores in values.items():
@@ -154,7 +155,7 @@ def test_detection_follows_from_the_scores_beside_it(subject: Subject) -> None:
 
 def test_the_scores_are_those_of_the_own_images_in_their_order(subject: Subject) -> None:
     measure.ood(subject, ["uniform"])
-    arrays = saved(subject.run, "eval-ood")
+    arrays = saved(subject.run, "eval-ood-uniform")
     own = outputs(subject.model, subject.dataset.test.images, subject.gamma2)
     assert own.mass is not None
     expected = {
@@ -190,27 +191,33 @@ def test_missing_sets_are_reported_and_the_rest_is_measured(subject: Subject, tm
         assert set(missing) == {"missing", "hint"}
         assert missing == result["protocol"]["sets"][name]
         assert missing["missing"] and missing["hint"]
-    assert set(saved(subject.run, "eval-ood")) == {"in log_px", "uniform log_px"}
+    assert set(saved(subject.run, "eval-ood-celeba-uniform-gone.npz-gone-log_px")) == {"in log_px", "uniform log_px"}
+
+
+def test_other_sets_have_a_result_of_their_own(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "default_sets", lambda *about: ["gaussian"])
+    usual, other = (measure.ood(subject, sets).result for sets in (None, ["uniform"]))
+    assert (subject.run.result("eval ood"), subject.run.result("eval ood uniform")) == (usual, other)
 
 
 def test_with_every_set_missing_there_is_a_result_and_no_picture(subject: Subject) -> None:
     measured = measure.ood(subject, ["npz:gone.npz"])
     assert measured.pictures == []
-    assert subject.run.result("eval ood") == measured.result
+    assert subject.run.result("eval ood gone.npz") == measured.result
     assert not (subject.run.path / "figures").exists()
 
 
 def test_an_unknown_set_is_an_error_and_nothing_is_saved(subject: Subject) -> None:
     with pytest.raises(RecipeError, match="no set of images 'svnh'"):
         measure.ood(subject, ["uniform", "svnh"], ["log_px"])
-    assert subject.run.result("eval ood") is None
+    assert subject.run.results() == {}
 
 
 def test_n_holds_for_the_others_too(run: Run) -> None:
     subject = Subject.open(run.path, n=30)
     result = measure.ood(subject, ["uniform"], ["log_px"]).result
     assert (result["n"], result["protocol"]["sets"]["uniform"]["n"]) == (30, 30)
-    arrays = saved(run, "eval-ood-n30")
+    arrays = saved(run, "eval-ood-uniform-log_px-n30")
     assert [len(array) for array in arrays.values()] == [30, 30]
 
 
@@ -267,7 +274,7 @@ def test_the_picture_lies_in_the_run_or_where_it_is_asked_for(
     out: str | None, verb: str, more: dict[str, Any], subject: Subject, tmp_path: Path
 ) -> None:
     pictures = ask(subject, verb, out=tmp_path / out if out else None, **more).pictures
-    stem = (tmp_path / out).with_suffix("") if out else subject.run.path / "figures" / f"eval-{verb}"
+    stem = (tmp_path / out).with_suffix("") if out else subject.run.path / "figures" / NAMES[verb].replace(" ", "-")
     assert pictures == [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     assert all(path.is_file() for path in pictures)
 

@@ -12,6 +12,9 @@ import torch
 from gmmcli.data.dataset import Dataset, HeldOut, Split, check_labels, hold_out
 from gmmcli.errors import DataError
 
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What reading an .npz raises that is broken, no archive at all, or lacks an array."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Npz:
@@ -29,7 +32,7 @@ class Npz:
         try:
             with Path(self.path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, TypeError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{self.path} cannot be read as an .npz of plain arrays ({error})", "save it with numpy.savez, without objects"
             ) from error

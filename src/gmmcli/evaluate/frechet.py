@@ -1,7 +1,5 @@
 """Distances between two sets of features, and the Inception score."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmmcli.data.npz import UNREADABLE
 from gmmcli.errors import DataError
 from gmmcli.types import Features
 from gmmcli.vision import torchvision
 
 SUBSETS, SUBSET_SIZE = 100, 1000
 SPLITS = 10
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # a broken .npz
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,12 @@ def of_the_run(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def bounded(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results of attacks at given radii, those of most images last: where two say the same, they are to be believed."""
-    return sorted((result for result in results.values() if result["command"] in BOUNDED), key=lambda result: result["n"])
+    """Return the results of attacks at given radii; of two at the same radius the later one counts: more images, then more work."""
+
+    def weight(result: dict[str, Any]) -> tuple[int, int]:
+        return result["n"], result["protocol"]["steps"] * result["protocol"]["restarts"]
+
+    return sorted((result for result in results.values() if result["command"] in BOUNDED), key=weight)
 
 
 def _figure(values: dict[str, Any], key: str) -> Figure:

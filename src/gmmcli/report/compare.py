@@ -43,6 +43,8 @@ class Champion(NamedTuple):
     model: Model
     summary: Summary
     tied: list[Model]
+    accuracy: Summary | None
+    """How well it classifies, where others do clearly better: to be calibrated at chance, say, is easy."""
 
 
 class Verdict(NamedTuple):
@@ -99,6 +101,7 @@ class Comparison:
     def champions(self) -> list[Champion]:
         """The answers that a reader looks for first; for each, who is best and who may be as good."""
         found = []
+        accurate = self.line(ACCURACY)
         for question, key in QUESTIONS:
             metric = self.metrics.get(key) or (self._most_telling() if key.startswith("worst") else None)
             if metric is None or not (line := self.line(metric)).best:
@@ -107,7 +110,9 @@ class Comparison:
             summary = line.summaries[first]
             if summary is None or (metric.better == "high" and not summary.mean):  # nobody is good at it
                 continue
-            found.append(Champion(question, metric, self.models[first], summary, [self.models[i] for i in sorted(line.best - {first})]))
+            tied = [self.models[i] for i in sorted(line.best - {first})]
+            behind = bool(accurate.best) and first not in accurate.best
+            found.append(Champion(question, metric, self.models[first], summary, tied, accurate.summaries[first] if behind else None))
         return found
 
     def differences(self) -> dict[str, list[Any]]:
@@ -120,10 +125,10 @@ class Comparison:
         for model in self.models:
             runs = ", ".join(f"{run.id} (step {run.checkpoint().step if run.checkpoints else 0})" for run in model.runs)
             lines.setdefault(f"runs: {runs}", []).append(model.name)
-            for command, result in model.results[0].items():
+            for result in model.results[0].values():
                 about = f"{result['dataset']} {result['split']}, n = {result['n']:,}"
                 facts = "; ".join(f"{key} {_brief(value)}" for key, value in result["protocol"].items() if value not in (None, "", {}, []))
-                lines.setdefault(f"{command}: {about}; {facts}", []).append(model.name)
+                lines.setdefault(f"{result['command']}: {about}; {facts}", []).append(model.name)
         everyone = len(self.models)
         return [line if len(names) == everyone else f"{', '.join(names)}: {line}" for line, names in lines.items()]
 

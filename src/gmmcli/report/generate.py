@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from gmmcli.data.dataset import Dataset
+from gmmcli.data.npz import UNREADABLE
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
-from gmmcli.evaluate.frechet import UNREADABLE, Moments
+from gmmcli.evaluate.frechet import Moments
 from gmmcli.evaluate.generation import MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
 from gmmcli.evaluate.judge import MOST_JUDGED, Judge, agreement_values, pixels
 from gmmcli.evaluate.manifold import memorisation_values, nearest

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from gmmcli.data.outliers import Outliers, default_sets, outliers
+from gmmcli.data.outliers import Outliers, default_sets, outliers, title
 from gmmcli.errors import DataError
 from gmmcli.evaluate.accuracy import accuracy_protocol, accuracy_values
 from gmmcli.evaluate.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature, with_validation
@@ -79,6 +79,7 @@ def ood(
 ) -> Measured:
     """Out-of-distribution detection; a set that is not to be had is reported as missing, and the rest is measured."""
     mass = "mass" in scores
+    own_words = [title(name) for name in sets or ()] + [*scores] * (tuple(scores) != tuple(SCORES))
     names = sets or default_sets(subject.dataset, subject.run.recipe.data.source.kind)
     names = list(dict.fromkeys(one for name in names for one in (NOISE if name == "noise" else (name,))))
     found: dict[str, Outliers] = {}
@@ -104,10 +105,11 @@ def ood(
         f"{name or 'in'} {score}": SCORES[score](passed, subject.gamma2).numpy() for name, passed in everyone.items() for score in scores
     }
     if not others:
-        return _kept(subject, result, None, out, arrays)
+        return _kept(subject, result, None, out, arrays, *own_words)
     own_name = f"{subject.dataset.title} {subject.split}"
     drawn = {score: {name or own_name: arrays[f"{name or 'in'} {score}"] for name in everyone} for score in scores}
-    return _kept(subject, result, figures.histograms(drawn, own_name, f"{subject.card.recipe.name}: high = in-distribution"), out, arrays)
+    figure = figures.histograms(drawn, own_name, f"{subject.card.recipe.name}: high = in-distribution")
+    return _kept(subject, result, figure, out, arrays, *own_words)
 
 
 def _logits(own: Outputs, labels: Labels) -> dict[str, np.ndarray]:
@@ -115,9 +117,11 @@ def _logits(own: Outputs, labels: Labels) -> dict[str, np.ndarray]:
     return {"logits": own.logits.numpy(), "labels": labels.numpy()}
 
 
-def _kept(subject: Subject, result: dict[str, Any], figure: Figure | None, out: Path | None, arrays: Mapping[str, np.ndarray]) -> Measured:
+def _kept(
+    subject: Subject, result: dict[str, Any], figure: Figure | None, out: Path | None, arrays: Mapping[str, np.ndarray], *departures: str
+) -> Measured:
     """Save a result with its arrays, and its figure in the run's figures/ or where ``out`` says."""
-    name = subject.name(result["command"])
+    name = subject.name(result["command"], *departures)
     saved = subject.run.save_result(result, name, **arrays)
     pictures = figures.save(figure, out or subject.run.path / "figures" / f"{saved.stem}.png") if figure else []
     return Measured(result, pictures)

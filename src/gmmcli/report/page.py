@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gmmcli.report.charts import charts
+from gmmcli.report.collect import ACCURACY
 from gmmcli.report.compare import Comparison, said, summarised
 from gmmcli.report.published import paper
 
@@ -31,6 +32,7 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
         comparison=comparison,
         paper=paper(),
         charts=charts(comparison.models),
+        accuracy=ACCURACY,
         provenance=provenance(comparison),
         plotly=get_plotlyjs(),
     )

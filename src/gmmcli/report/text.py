@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gmmcli.report.collect import ACCURACY
 from gmmcli.report.compare import Comparison, Line, said, summarised
 from gmmcli.report.published import paper
 
@@ -74,7 +75,8 @@ def _answers(comparison: Comparison) -> Iterator[str]:
         yield from ("## Which is best at what", "", "| question | answer | figure | may be as good |", "|---|---|---|---|")
         for one in champions:
             tied = ", ".join(model.name for model in one.tied) or "none"
-            yield _row([one.question, f"**{one.model.name}**", f"{one.metric.label}: {summarised(one.metric, one.summary)}", tied])
+            behind = f"; its accuracy is {summarised(ACCURACY, one.accuracy)}" if one.accuracy else ""
+            yield _row([one.question, f"**{one.model.name}**", f"{one.metric.label}: {summarised(one.metric, one.summary)}{behind}", tied])
         yield ""
 
 
