@@ -34,6 +34,8 @@ class Stage:
     objective: Objective
     ramp_epochs: Natural = 0
     """Raise the objective's beta linearly from 0 over this many epochs."""
+    freeze_norm: bool = False
+    """Batch norm in evaluation mode: its statistics stand still, its scales and offsets go on learning."""
 
     def __post_init__(self) -> None:
         if self.ramp_epochs > self.epochs:

@@ -22,6 +22,7 @@ import torch
 from gmmcli.checkpoint import Checkpoint, write_atomically
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.classifier import Classifier
+from gmmcli.core.starts import Starts, restored
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
 from gmmcli.errors import CheckpointError, RecipeError, RunError
@@ -153,17 +154,16 @@ class Run:
 
     def buffer(self) -> ReplayBuffer:
         """The newest checkpoint's replay buffer, memory-mapped; RunError for a run trained without chains."""
-        return ReplayBuffer(self._chains()["images"])
-
-    def step_size(self) -> torch.Tensor | None:
-        """The sampler's step size as training left it, or None for a run trained without chains."""
-        return self._chains()["step_size"] if self.checkpoint().has("buffer") else None
-
-    def _chains(self) -> dict[str, torch.Tensor]:
         checkpoint = self.checkpoint()
         if not checkpoint.has("buffer"):
             raise RunError(f"{self.id} was trained without chains and has no replay buffer", "use --from noise")
-        return checkpoint.tensors("buffer")
+        return ReplayBuffer(checkpoint.tensors("buffer")["images"])
+
+    def starts(self, device: torch.device | str = "cpu") -> Starts:
+        """Where the run's chains set out, on a device; uniform noise for a run trained without chains."""
+        checkpoint = self.checkpoint()
+        tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
+        return restored({name: tensor.to(device) for name, tensor in tensors.items()}, self.card().image_shape)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one object to metrics.jsonl."""

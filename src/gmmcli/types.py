@@ -26,6 +26,8 @@ Trace = Float[Tensor, "step batch"]
 Weights = Float[Tensor, "replicate batch"]
 """How often each image counts, one row a bootstrap replicate."""
 Scalar = Float[Tensor, ""]
+Displacements = Float[Tensor, " batch"]
+"""Root mean squared change of each image's pixels, in the model range."""
 EnergyFn = Callable[[Images], Energies]
 
 Count = Annotated[int, Ge(1)]
@@ -41,14 +43,17 @@ class Batch(NamedTuple):
 
     images: Images
     labels: Labels
+    clean: Images | None = None
+    """The same images without crop and mirror, for objectives that ask for them."""
 
 
 class Negatives(NamedTuple):
-    """Where the chains of one training step arrived, and the energies they met."""
+    """Where the chains of one training step arrived, the energies they met, and how far they got."""
 
     images: Images
     labels: Labels
     trace: Trace
+    moved: Displacements
 
 
 class Loss(NamedTuple):

@@ -35,7 +35,7 @@ def sample_command(
         int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
     ] = None,
     step_size: Annotated[
-        float | None, typer.Option("--step-size", help="Step size. Default: where training ended, times chains.fresh_step_scale.")
+        float | None, typer.Option("--step-size", help="Step size. Default: chains.sampler.step_size of the recipe.")
     ] = None,
     noise: Annotated[
         float | None, typer.Option("--noise", min=0, help="Noise std that fresh chains set out with. Default: the recipe's.")

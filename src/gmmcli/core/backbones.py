@@ -11,6 +11,7 @@ from gmmcli.types import Count, Features, Images
 
 SLOPE = 0.2  # of LeakyReLU: a ReLU's flat half would leave chains without a gradient
 Norm = Literal["none", "batch", "group"]
+Downsample = Literal["stride", "avg-pool"]
 
 
 def _normalise(kind: Norm, channels: int) -> nn.Module:
@@ -28,10 +29,11 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each after norm and LeakyReLU, around a shortcut."""
+    """Two 3x3 convolutions, each after norm and LeakyReLU, around a shortcut; pooled first where ``pool`` says so."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, pool: bool) -> None:
         super().__init__()
+        self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
         self.norm1 = _normalise(norm, inputs)
         self.conv1 = _conv(inputs, outputs, 3)
         self.norm2 = _normalise(norm, outputs)
@@ -39,7 +41,8 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if inputs == outputs and stride == 1 else _conv(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
+        """Map (batch, inputs, height, width) to (batch, outputs, height / 2, width / 2) where it strides or pools, else the same size."""
+        x = self.pool(x)
         h: Tensor = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
         h = self.conv2(F.leaky_relu(self.norm2(h), SLOPE))
         shortcut: Tensor = self.shortcut(x)
@@ -49,21 +52,22 @@ class Block(nn.Module):
 class WideResNetFeatures(nn.Module):
     """Images to pooled features: a stem of 16 channels and three groups of blocks, 16w, 32w and 64w wide."""
 
-    def __init__(self, channels: int, depth: int, width: int, norm: Norm, stem_stride: int) -> None:
+    def __init__(self, channels: int, depth: int, width: int, norm: Norm, stem_stride: int, downsample: Downsample) -> None:
         super().__init__()
-        widths = [16, 16 * width, 32 * width, 64 * width]
-        self.stem = _conv(channels, widths[0], 3, stem_stride)
+        widths, pools = [16, 16 * width, 32 * width, 64 * width], downsample == "avg-pool"
+        self.stem = _conv(channels, widths[0], 3, 1 if pools else stem_stride)
+        self.pool = nn.Sequential(nn.LeakyReLU(SLOPE), nn.AvgPool2d(2)) if pools and stem_stride == 2 else nn.Identity()
         self.blocks = nn.Sequential()
         for group, (inputs, outputs) in enumerate(pairwise(widths)):
             for block in range((depth - 4) // 6):
-                first = block == 0
-                self.blocks.append(Block(inputs if first else outputs, outputs, 2 if first and group else 1, norm))
+                first, halves = block == 0, block == 0 and group > 0
+                self.blocks.append(Block(inputs if first else outputs, outputs, 2 if halves and not pools else 1, norm, halves and pools))
         self.norm = _normalise(norm, widths[-1])
         self.dim = widths[-1]
 
     def forward(self, images: Images) -> Features:
         """Return features phi(x), shape (batch, 64 w)."""
-        return F.leaky_relu(self.norm(self.blocks(self.stem(images))), SLOPE).mean((2, 3))
+        return F.leaky_relu(self.norm(self.blocks(self.pool(self.stem(images)))), SLOPE).mean((2, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,11 @@ class WideResNet:
     norm: Norm = "none"
     stem_stride: Literal[1, 2] = 1
     """2 halves the image at once: a quarter of the work, for machines without a GPU."""
+    downsample: Downsample = "stride"
+    """stride: strided convolutions, as JEM and GMMC have it. avg-pool: 2 x 2 means before each later group, and after the stem where
+    its stride is 2 (IGEBM, CLEL): the image's gradient then weighs all pixels alike, and chains grow no checkerboards."""
+    spectral_norm: bool = False
+    """Divide every convolution's weight by its largest singular value (Miyato et al. 2018), as IGEBM does."""
     init: Literal["torch", "kaiming"] = "torch"
     """torch: PyTorch's default, the paper's; its small features leave every energy near C^2 / 2 for long when there is no norm.
     kaiming: normal with LeakyReLU's gain (He et al. 2015), zero biases."""
@@ -96,8 +105,10 @@ class WideResNet:
 
     def build(self, channels: int) -> WideResNetFeatures:
         """Build the network for images with this many channels; its weights come from torch's global generator."""
-        network = WideResNetFeatures(channels, self.depth, self.width, self.norm, self.stem_stride)
-        return network.apply(_kaiming) if self.init == "kaiming" else network
+        network = WideResNetFeatures(channels, self.depth, self.width, self.norm, self.stem_stride, self.downsample)
+        if self.init == "kaiming":
+            network.apply(_kaiming)
+        return network.apply(_spectral) if self.spectral_norm else network
 
 
 def _kaiming(layer: nn.Module) -> None:
@@ -105,3 +116,8 @@ def _kaiming(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, a=SLOPE)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def _spectral(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.utils.parametrizations.spectral_norm(layer)

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from gmmcli.core.starts import Starts
 from gmmcli.types import Images, Labels, to_bytes, to_model
 
 Dtype = Literal["float32", "float16", "uint8"]
@@ -21,11 +22,11 @@ class ReplayBuffer:
         self.images = images
 
     @classmethod
-    def noise(cls, n_classes: int, slots: int, shape: tuple[int, int, int], dtype: Dtype, generator: torch.Generator) -> "ReplayBuffer":
-        """A buffer on the generator's device whose chains all start from U(-1, 1)."""
-        images = torch.empty(n_classes, slots, *shape, dtype=getattr(torch, dtype), device=generator.device)
-        for per_class in images:  # class by class: the float32 draw must not double a large buffer's memory
-            per_class.copy_(_encode(uniform(slots, shape, generator), images.dtype))
+    def started(cls, starts: Starts, n_classes: int, slots: int, dtype: Dtype, generator: torch.Generator) -> "ReplayBuffer":
+        """A buffer on the generator's device whose chains have all just set out."""
+        images = torch.empty(n_classes, slots, *starts.shape, dtype=getattr(torch, dtype), device=generator.device)
+        for k, own in enumerate(images):  # class by class: the float32 draw must not double a large buffer's memory
+            own.copy_(_encode(starts(torch.full((slots,), k, device=generator.device), generator), images.dtype))
         return cls(images)
 
     @property
@@ -43,11 +44,6 @@ class ReplayBuffer:
         places, order = labels * self.slots + slots, torch.arange(len(labels), device=labels.device)
         last = torch.where(places[:, None] == places, order, -1).amax(1)  # torch leaves it to its threads which duplicate wins
         self.images[labels, slots] = _encode(images, self.images.dtype)[last]
-
-
-def uniform(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Images:
-    """Fresh starts of chains: n images from U(-1, 1)."""
-    return torch.rand(n, *shape, generator=generator, device=generator.device).mul_(2).sub_(1)
 
 
 def decode(stored: torch.Tensor) -> torch.Tensor:

@@ -4,47 +4,45 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from gmmcli.core.buffer import Dtype, ReplayBuffer, uniform
+from gmmcli.core.buffer import Dtype, ReplayBuffer
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.samplers import SGLD, Sampler
+from gmmcli.core.starts import Start, Starts, Uniform
 from gmmcli.core.targets import StagedLatent, Target
-from gmmcli.types import Count, Images, Labels, Natural, Negatives, NonNegative, Positive, Scalar, Share, Trace
+from gmmcli.types import Count, Displacements, Images, Labels, Natural, Negatives, NonNegative, Share, Trace
 
 
-@dataclass
+@dataclass(frozen=True)
 class PersistentChains:
-    """The chains of a training: their places, their rule, and the step size they have reached."""
+    """The chains of a training: their places, where they set out, and their rule."""
 
     buffer: ReplayBuffer
+    starts: Starts
     target: Target
     sampler: Sampler
     reinit_prob: float
-    step_size: Scalar
 
     def __call__(self, model: Classifier, labels: Labels, generator: torch.Generator) -> Negatives:
         """Advance one chain per label by one visit and return where they arrived."""
         slots, images = self.buffer.draw(labels, generator)
         fresh = torch.rand(labels.shape, generator=generator, device=labels.device) < self.reinit_prob
-        noise = uniform(len(labels), tuple(images.shape[1:]), generator)
-        images = torch.where(fresh[:, None, None, None], noise, images)
-        images, trace = visit(model, self.target, self.sampler, labels, images, generator, self.step_size)
+        before = torch.where(fresh[:, None, None, None], self.starts(labels, generator), images)
+        images, trace = visit(model, self.target, self.sampler, labels, before, generator)
         self.buffer.write(labels, slots, images)
-        self.step_size = self.sampler.adapted(self.step_size, trace)
-        return Negatives(images, labels, trace)
+        return Negatives(images, labels, trace, displacement(before, images))
+
+
+def displacement(before: Images, after: Images) -> Displacements:
+    """Return how far each image moved: the root of its pixels' mean squared change, in the model range."""
+    return (after - before).square().mean((1, 2, 3)).sqrt()
 
 
 def visit(
-    model: Classifier,
-    target: Target,
-    sampler: Sampler,
-    labels: Labels,
-    images: Images,
-    generator: torch.Generator,
-    step_size: Scalar | None = None,
+    model: Classifier, target: Target, sampler: Sampler, labels: Labels, images: Images, generator: torch.Generator
 ) -> tuple[Images, Trace]:
     """Run the sampler once on a frozen model: one visit to the chains at ``images``, at a target drawn for it."""
     with frozen(model):
-        return sampler(target(model, labels, generator), images, generator, step_size)
+        return sampler(target(model, labels, generator), images, generator)
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Chains:
     buffer_size: Count = 100_000
     """Slots in all; a multiple of the number of classes."""
     reinit_prob: Share = 0.025
-    """Probability that a visit starts its chain afresh from U(-1, 1)."""
+    """Probability that a visit starts its chain afresh."""
     dtype: Dtype = "float32"
     """How the buffer keeps images, in memory and in checkpoints."""
     fresh_steps: Natural = 0
@@ -64,8 +62,7 @@ class Chains:
 
     Chains without noise end in the first local minimum they meet; annealed noise lets them out of the shallow ones.
     """
-    fresh_step_scale: Positive = 1.0
-    """Its steps are so many times as long as those that training ended with."""
+    start: Start = field(default_factory=Uniform)
     target: Target = field(default_factory=StagedLatent)
     sampler: Sampler = field(default_factory=SGLD)
 
@@ -85,27 +82,19 @@ class Chains:
             )
         return self.buffer_size // n_classes
 
-    def build(self, n_classes: int, shape: tuple[int, int, int], generator: torch.Generator) -> PersistentChains:
-        """Build chains for images of this shape, all fresh; raises ValueError like ``slots``."""
-        return self.around(ReplayBuffer.noise(n_classes, self.slots(n_classes), shape, self.dtype, generator))
+    def build(self, starts: Starts, n_classes: int, generator: torch.Generator) -> PersistentChains:
+        """Build chains that have all just set out; raises ValueError like ``slots``."""
+        return self.around(ReplayBuffer.started(starts, n_classes, self.slots(n_classes), self.dtype, generator), starts)
 
-    def around(self, buffer: ReplayBuffer, step_size: Scalar | None = None) -> PersistentChains:
+    def around(self, buffer: ReplayBuffer, starts: Starts) -> PersistentChains:
         """Build chains over a buffer that exists already."""
-        if step_size is None:
-            step_size = torch.tensor(self.sampler.step_size, device=buffer.images.device)
-        return PersistentChains(buffer, self.target, self.sampler, self.reinit_prob, step_size)
+        return PersistentChains(buffer, starts, self.target, self.sampler, self.reinit_prob)
 
 
 def fresh_samples(
-    model: Classifier,
-    chains: Chains,
-    labels: Labels,
-    shape: tuple[int, int, int],
-    generator: torch.Generator,
-    n_steps: int | None = None,
-    step_size: Scalar | None = None,
+    model: Classifier, chains: Chains, starts: Starts, labels: Labels, generator: torch.Generator, n_steps: int | None = None
 ) -> Images:
-    """Draw one image per label from U(-1, 1) with the chains' own rule.
+    """Draw one image per label, from its start on, with the chains' own rule.
 
     A chain makes the visits that it would make in training, each with its own target, until ``n_steps`` updates are done;
     ``chains.fresh_noise_std`` is annealed from the first visit to the last, which is without it.
@@ -113,21 +102,20 @@ def fresh_samples(
     Args:
         model: the classifier, on the generator's device.
         chains: the recipe's table.
+        starts: where chains set out, on the generator's device.
         labels: the class of each image.
-        shape: (channel, height, width).
         generator: of starts, latents and noise.
-        n_steps: updates in all; ``chains.lifetime`` by default.
-        step_size: the step size training ended with, instead of the recipe's.
+        n_steps: updates in all, 0 for the starts themselves; ``chains.lifetime`` by default.
 
     Returns:
         Images in the model range.
     """
-    images = uniform(len(labels), shape, generator)
+    images = starts(labels, generator)
     left = total = chains.lifetime if n_steps is None else n_steps
     while left:
         n_visit = min(left, chains.sampler.n_steps)
         noise_std = max(chains.sampler.noise_std, chains.fresh_noise_std * (left - n_visit) / total)
         sampler = replace(chains.sampler, n_steps=n_visit, noise_std=noise_std)
-        images, _ = visit(model, chains.target, sampler, labels, images, generator, step_size)
+        images, _ = visit(model, chains.target, sampler, labels, images, generator)
         left -= sampler.n_steps
     return images

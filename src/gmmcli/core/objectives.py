@@ -1,7 +1,7 @@
 """What a training step minimises: logits of real images, and for contrastive divergence those of the chains."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -20,6 +20,7 @@ class CrossEntropy:
     """The softmax baseline: ``-log softmax(logits)[y]``."""
 
     needs_negatives: ClassVar[bool] = False
+    clean_positive: ClassVar[bool] = False
     kind: Literal["cross-entropy"] = "cross-entropy"
 
     def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
@@ -35,6 +36,7 @@ class CenterRegression:
     """Discriminative GMMC: the batch mean of ``1/2 ||phi(x) - mu_y||^2`` (Eq. 5, Z taken as a constant)."""
 
     needs_negatives: ClassVar[bool] = False
+    clean_positive: ClassVar[bool] = False
     kind: Literal["center-regression"] = "center-regression"
 
     def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
@@ -44,17 +46,50 @@ class CenterRegression:
         return Loss(energy, {"energy_data": energy.detach(), "accuracy": _accuracy(logits, batch.labels)})
 
 
+class _Logits(NamedTuple):
+    """One forward's logits: of the batch, of the images whose density is raised, and of the chains', with the labels of these."""
+
+    batch: Logits
+    positive: Logits
+    negative: Logits
+    negative_labels: Labels
+
+
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveDivergence:
+class _Generative:
+    """What the objectives with negatives share."""
+
+    needs_negatives: ClassVar[bool] = True
+    clean_positive: bool = False
+    """Raise the density of the images as they are, and classify the cropped and mirrored ones (SADA-JEM, DAT): with one set for both,
+    the model learns that reflected borders are part of the data."""
+
+    def _forward(self, model: Classifier, batch: Batch, negatives: Negatives | None) -> _Logits:
+        """Real and sampled images share one forward, so that a step is exactly one forward and one backward."""
+        if negatives is None:
+            raise ValueError("a generative objective needs the negatives of the chains")
+        images = [batch.images, negatives.images]
+        if self.clean_positive:
+            if batch.clean is None:
+                raise ValueError("clean_positive needs a batch with clean images")
+            images.append(batch.clean)
+        parts = model(torch.cat(images)).split([len(part) for part in images])
+        return _Logits(parts[0], parts[2] if self.clean_positive else parts[0], parts[1], negatives.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveDivergence(_Generative):
     """Generative GMMC: ``mean E(x, y) - beta mean E(x', y')`` over real and sampled images (Eqs. 6 and 7).
 
     ``E >= 0`` but nothing bounds it above, so the plain loss can run to infinity by pushing samples away. A ``margin``
     m > 0 bounds the negative phase: ``mean min(E(x'), max(m mean E(x), floor))`` with the bound detached. A sample whose
     energy is already above the bound gives no gradient; the floor keeps the bound up when the data's energy becomes small,
     or spurious minima between the two would never be filled.
+
+    With ``clean_positive`` the loss is ``mean E(x_aug, y) + beta (mean E(x, y) - mean min(E(x'), bound))``: regression on augmented
+    images beside a contrast between images as they are and samples.
     """
 
-    needs_negatives: ClassVar[bool] = True
     kind: Literal["contrastive-divergence"] = "contrastive-divergence"
     beta: NonNegative = 0.5
     margin: NonNegative = 0.0
@@ -69,36 +104,33 @@ class ContrastiveDivergence:
             raise ValueError("floor is the least bound of a margin; without a margin nothing is bounded")
 
     def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
-        """Return the contrastive loss with ``beta`` scaled by ``ramp`` (joint training raises it from 0).
-
-        Real and sampled images share one forward, so that a step is exactly one forward and one backward.
-        """
-        if negatives is None:
-            raise ValueError("contrastive divergence needs the negatives of the chains")
-        logits = model(torch.cat([batch.images, negatives.images]))
-        real, sampled = logits.split([len(batch.images), len(negatives.images)])
-        energy_data = joint_energy(real, batch.labels).mean()
-        energies = joint_energy(sampled, negatives.labels)
+        """Return the contrastive loss with ``beta`` scaled by ``ramp`` (joint training raises it from 0)."""
+        logits = self._forward(model, batch, negatives)
+        real, sampled = joint_energy(logits.positive, batch.labels), joint_energy(logits.negative, logits.negative_labels)
+        energy_data, bounded = real.mean(), sampled
         parts = {
             "energy_data": energy_data.detach(),
-            "energy_model": energies.detach().mean(),
-            "accuracy": _accuracy(real, batch.labels),
+            "energy_model": sampled.detach().mean(),
+            "accuracy": _accuracy(logits.batch, batch.labels),
         }
         if self.margin:
             bound = (self.margin * energy_data.detach()).clamp(min=self.floor)
-            parts["below_bound"] = (energies.detach() < bound).float().mean()
-            energies = energies.clamp(max=bound)
-        loss = energy_data - ramp * self.beta * energies.mean()
+            parts["below_bound"] = (sampled.detach() < bound).float().mean()
+            bounded = sampled.clamp(max=bound)
+        beta = ramp * self.beta
+        if self.clean_positive:
+            loss = joint_energy(logits.batch, batch.labels).mean() + beta * (energy_data - bounded.mean())
+        else:
+            loss = energy_data - beta * bounded.mean()
         if self.l2:
-            loss = loss + self.l2 * (joint_energy(real, batch.labels).square().mean() + energies.square().mean())
+            loss = loss + self.l2 * (real.square().mean() + bounded.square().mean())
         return Loss(loss, parts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointEnergyModel:
+class JointEnergyModel(_Generative):
     """JEM: ``CE(x, y) + beta (mean E(x) - mean E(x'))`` with ``E(x) = -logsumexp_y logits[y]`` (Grathwohl et al. 2020, Eqs. 5 and 9)."""
 
-    needs_negatives: ClassVar[bool] = True
     kind: Literal["jem"] = "jem"
     beta: NonNegative = 1.0
     """Weight of log p(x); 1 is JEM's. A stage's ramp scales it."""
@@ -106,13 +138,10 @@ class JointEnergyModel:
     """Adds ``l2 (mean E(x)^2 + mean E(x')^2)``: the authors' advice against divergence is about 0.1."""
 
     def __call__(self, model: Classifier, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> Loss:
-        """Return the loss; real and sampled images share one forward."""
-        if negatives is None:
-            raise ValueError("jem needs the negatives of the chains")
-        logits = model(torch.cat([batch.images, negatives.images]))
-        real, sampled = logits.split([len(batch.images), len(negatives.images)])
-        data, chains = marginal_energy(real), marginal_energy(sampled)
-        cross_entropy = F.cross_entropy(real, batch.labels)
+        """Return the loss."""
+        logits = self._forward(model, batch, negatives)
+        data, chains = marginal_energy(logits.positive), marginal_energy(logits.negative)
+        cross_entropy = F.cross_entropy(logits.batch, batch.labels)
         loss = cross_entropy + ramp * self.beta * (data.mean() - chains.mean())
         if self.l2:
             loss = loss + self.l2 * (data.square().mean() + chains.square().mean())
@@ -120,7 +149,7 @@ class JointEnergyModel:
             "energy_data": data.detach().mean(),
             "energy_model": chains.detach().mean(),
             "cross_entropy": cross_entropy.detach(),
-            "accuracy": _accuracy(real, batch.labels),
+            "accuracy": _accuracy(logits.batch, batch.labels),
         }
         return Loss(loss, parts)
 

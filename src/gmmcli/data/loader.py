@@ -51,8 +51,11 @@ class Loader:
         self._epoch = -1
         self._order = torch.empty(0)
 
-    def batch(self, step: int, generator: torch.Generator) -> Batch:
-        """Return the batch of a step (from 0): an epoch visits each image at most once, in an order of its own."""
+    def batch(self, step: int, generator: torch.Generator, clean: bool = False) -> Batch:
+        """Return the batch of a step (from 0): an epoch visits each image at most once, in an order of its own.
+
+        With ``clean`` it has the images a second time, with noise of their own but neither cropped nor mirrored.
+        """
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             order = stream("cpu", self.seed, "epoch", epoch)
@@ -60,12 +63,18 @@ class Loader:
             self._epoch = epoch
         size = self.data.batch_size
         chosen = self._order[position * size : (position + 1) * size]
-        return Batch(self.augment(to_model(self.split.images[chosen]), generator), self.split.labels[chosen])
+        images = to_model(self.split.images[chosen])
+        augmented = self.augment(images, generator)
+        return Batch(augmented, self.split.labels[chosen], self.with_noise(images, generator) if clean else None)
 
     def augment(self, images: Images, generator: torch.Generator) -> Images:
         """Crop, mirror and add noise, drawn per image."""
         if self.data.crop_padding or self.data.flip:
             images = _shift(images, self.data.crop_padding, self.data.flip, generator)
+        return self.with_noise(images, generator)
+
+    def with_noise(self, images: Images, generator: torch.Generator) -> Images:
+        """Add the recipe's noise."""
         if self.data.noise_std:
             images = images + self.data.noise_std * torch.randn(images.shape, generator=generator, device=images.device)
         return images

@@ -69,20 +69,27 @@ class Draw:
         chains = card.recipe.chains if self.noise is None else replace(card.recipe.chains, fresh_noise_std=self.noise)
         if isinstance(chains.target, Marginal):  # JEM trains without labels and draws a class by its own energy
             chains = replace(chains, target=Conditional())
-        reached = run.step_size()
-        size = self.step_size or chains.fresh_step_scale * (float(reached) if reached is not None else chains.sampler.step_size)
+        if self.step_size is not None:
+            chains = replace(chains, sampler=replace(chains.sampler, step_size=self.step_size))
         steps = self.steps or chains.lifetime
-        model, step_size = run.model(best, device), torch.tensor(size, device=device)
+        model, starts = run.model(best, device), run.starts(device)
         parts = []
         for i, part in enumerate(torch.split(labels, CHUNK)):
             generator = stream(device, self.seed, "sample", i)
-            parts.append(fresh_samples(model, chains, part.to(device), card.image_shape, generator, steps, step_size).cpu())
+            parts.append(fresh_samples(model, chains, starts, part.to(device), generator, steps).cpu())
             at(min(len(labels), (i + 1) * CHUNK))
         images = torch.cat(parts)
         if not bool(images.isfinite().all()):
             raise DivergedError(f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is far too long")
         noise = {"noise_std": chains.sampler.noise_std, "fresh_noise_std": chains.fresh_noise_std}
-        protocol = {"from": "noise", "steps": steps, "step_size": size, **noise, "seed": self.seed}
+        protocol = {
+            "from": "noise",
+            "steps": steps,
+            "start": chains.start.kind,
+            "step_size": chains.sampler.step_size,
+            **noise,
+            "seed": self.seed,
+        }
         return Samples(images, labels, protocol)
 
     def _from_buffer(self, run: Run, classes: Sequence[int], n: int) -> Images:

@@ -20,6 +20,7 @@ from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DivergedError, StoppedError
 from gmmcli.run import Run
 from gmmcli.train.guard import GuardedStep
+from gmmcli.train.health import STILL, ChainWatch
 from gmmcli.train.log import Voice
 from gmmcli.train.setup import Setup, StepReport, training_step
 from gmmcli.train.signals import StopSignals
@@ -122,6 +123,7 @@ def _advance(job: Job, state: TrainState) -> None:
     setup, log = job.setup, job.run.recipe.log
     update = GuardedStep(state.optimizer, job.run.recipe.guard.max_loss, setup.device)
     rate = _Rate(state.step, job.run.recipe.data.batch_size)
+    watch = ChainWatch(never_negative=isinstance(state.model.head, GaussianHead))
     near_a_switch = {switch + i for switch in setup.switches for i in range(AFTER_A_SWITCH + 1)}
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)
@@ -135,6 +137,9 @@ def _advance(job: Job, state: TrainState) -> None:
             line = measure(setup, state, report) | {"grad_norm": float(update.grad_norm), "images_per_sec": rate(step)}
             job.run.log({key: value if isfinite(value) else None for key, value in line.items()})
             job.voice.at(step, _summary(line))
+            if logging and (complaint := watch(line)):
+                job.run.log({"step": step, "event": "chains", "reason": complaint})
+                job.voice.warn(f"gmmc: step {step}: {complaint}")
         if diverged:
             update.raise_if_diverged(step)
         if previewing:
@@ -176,7 +181,9 @@ def measure(setup: Setup, state: TrainState, report: StepReport) -> dict[str, An
     }
     line |= {name: float(value) for name, value in report.loss.parts.items()}
     if report.negatives is not None and state.chains is not None:
-        line |= {"energy_start": float(report.negatives.trace[0].mean()), "step_size": float(state.chains.step_size)}
+        moved = report.negatives.moved
+        line |= {"energy_start": float(report.negatives.trace[0].mean()), "moved": float(moved.mean())}
+        line["still"] = float((moved < STILL).float().mean())
         if len(report.negatives.trace) > 1:
             line["descending"] = float(descent_share(report.negatives.trace))
     return line

@@ -5,7 +5,9 @@ from itertools import accumulate
 from typing import Self
 
 import torch
+from torch import nn
 
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import has_fast_bf16
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
@@ -62,9 +64,16 @@ class Setup:
     @property
     def warnings(self) -> list[str]:
         """What will work, but not as hoped for."""
+        found = []
         if self.recipe.compute.precision == "bf16" and not has_fast_bf16(self.device):
-            return ["this machine has no bfloat16 instructions: bf16 is emulated, many times slower; set compute.precision=fp32"]
-        return []
+            found.append("this machine has no bfloat16 instructions: bf16 is emulated, many times slower; set compute.precision=fp32")
+        for i, stage in enumerate(self.recipe.stages):
+            if stage.objective.needs_negatives and self.recipe.model.backbone.norm == "batch" and not stage.freeze_norm:
+                found.append(
+                    f"stage {i} normalises real and sampled images together, by their batch, while chains use the running statistics; "
+                    f"set stages.{i}.freeze_norm=true after a discriminative stage, or model.backbone.norm"
+                )
+        return found
 
     def initial_state(self) -> TrainState:
         """The state before the first step, a function of the recipe's seed."""
@@ -73,7 +82,9 @@ class Setup:
         model = recipe.compute.place(model, self.device)
         chains = None
         if recipe.needs_chains:
-            chains = recipe.chains.build(dataset.n_classes, dataset.shape, stream(self.device, recipe.seed, "buffer"))
+            train, seed = self.loader.split, stream("cpu", recipe.seed, "starts").initial_seed()
+            starts = recipe.chains.start.fit(train.images, train.labels, dataset.n_classes, seed)
+            chains = recipe.chains.build(starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer"))
         return TrainState(model, recipe.optim.build(model.parameters()), chains)
 
 
@@ -87,12 +98,22 @@ class StepReport:
     learning_rate: float
 
 
+def set_mode(model: Classifier, stage: Stage) -> None:
+    """Put the model in training mode; a stage with a frozen norm leaves batch norm in evaluation mode, where its statistics stand still."""
+    model.train()
+    if stage.freeze_norm:
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
+
+
 def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
     """Take the next step. Its randomness is a function of (seed, rollbacks, step): a resume needs no generator's state."""
     recipe, step = setup.recipe, state.step
     stage, ramp = recipe.stage_at(step / setup.loader.steps_per_epoch)
     rng = stream(setup.device, recipe.seed, state.rollbacks, "step", step)
-    batch = setup.loader.batch(step, rng)
+    batch = setup.loader.batch(step, rng, stage.objective.clean_positive)
+    set_mode(state.model, stage)
     negatives = None
     if state.chains is not None and stage.objective.needs_negatives:
         negatives = state.chains(state.model, batch.labels, rng)

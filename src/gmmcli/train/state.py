@@ -42,7 +42,9 @@ class TrainState:
         if moments:  # none before the first step
             parts["optimizer"] = Part(moments, {})
         if self.chains is not None:
-            parts["buffer"] = Part({"images": self.chains.buffer.images, "step_size": self.chains.step_size}, {})
+            parts["buffer"] = Part({"images": self.chains.buffer.images}, {})
+            if starts := self.chains.starts.tensors():  # so that chains can set out without the data
+                parts["starts"] = Part(starts, {})
         progress = {name: getattr(self, name) for name in PROGRESS}
         saved = Checkpoint.save(run.path / "checkpoints", self.step, parts, progress)
         for old in run.checkpoints[: -run.recipe.log.keep]:
@@ -62,8 +64,7 @@ class TrainState:
                 "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"{name}.exp_avg_sq"]),
             }
         if self.chains is not None:
-            device = self.chains.step_size.device
-            saved = checkpoint.tensors("buffer")
-            self.chains = recipe.chains.around(ReplayBuffer(saved["images"].to(device)), saved["step_size"].to(device))
+            device = self.chains.buffer.images.device
+            self.chains = recipe.chains.around(ReplayBuffer(checkpoint.tensors("buffer")["images"].to(device)), self.chains.starts)
         for name in PROGRESS:
             setattr(self, name, checkpoint.progress[name])

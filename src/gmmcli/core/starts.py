@@ -1,0 +1,136 @@
+"""Where chains set out: noise, or draws from Gaussians fitted to the training images."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gmmcli.types import Count, Images, Labels, RawImages, to_model
+
+OVERSAMPLED, POWER_ITERATIONS = 20, 4
+"""Of the randomised SVD (Halko, Martinsson and Tropp 2011): extra directions, and passes that sharpen the spectrum."""
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """A distribution over images, one for each class."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channel, height, width)."""
+
+    def __call__(self, labels: Labels, generator: torch.Generator) -> Images:
+        """Draw one image per label."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep to draw without the data."""
+
+
+@dataclass(frozen=True)
+class UniformStarts:
+    """Every pixel from U(-1, 1)."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, labels: Labels, generator: torch.Generator) -> Images:
+        """Draw one image per label; all labels are alike."""
+        return torch.rand(len(labels), *self.shape, generator=generator, device=generator.device).mul_(2).sub_(1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+@dataclass(frozen=True)
+class GaussianStarts:
+    """One Gaussian for each class, ``mean_y + components_y^T n`` with n standard normal, clamped to the model range."""
+
+    shape: tuple[int, ...]
+    mean: Tensor
+    """Shape (class, pixel)."""
+    components: Tensor
+    """Principal components, each as long as its standard deviation, shape (class, component, pixel)."""
+
+    def __call__(self, labels: Labels, generator: torch.Generator) -> Images:
+        """Draw one image per label, from its class; with one Gaussian, all labels are alike."""
+        n_classes, rank = self.components.shape[:2]
+        own = labels if n_classes > 1 else torch.zeros_like(labels)
+        # a matrix with a block for each class: one product, where gathering components would copy megabytes for every image
+        coefficients = torch.zeros(len(labels), n_classes, rank, device=generator.device)
+        position = torch.arange(len(labels), device=generator.device)
+        coefficients[position, own] = torch.randn(len(labels), rank, generator=generator, device=generator.device)
+        pixels = self.mean[own].addmm(coefficients.flatten(1), self.components.flatten(0, 1))
+        return pixels.clamp_(-1, 1).view(-1, *self.shape)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Means and components."""
+        return {"mean": self.mean, "components": self.components}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """Chains start from U(-1, 1), the paper's and JEM's way."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def fit(self, images: RawImages, labels: Labels, n_classes: int, seed: int) -> UniformStarts:
+        """Nothing is fitted but the images' shape."""
+        return UniformStarts(tuple(images.shape[1:]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian:
+    """Chains start from the Gaussian of the training images, all classes together, as M-EBM has it (Yang et al. 2023)."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    rank: Count = 256
+    """Principal components kept; the variance along the others is left out."""
+
+    def fit(self, images: RawImages, labels: Labels, n_classes: int, seed: int) -> GaussianStarts:
+        """Fit one Gaussian to all images."""
+        return _fit([images], self.rank, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassGaussian:
+    """Chains start from the Gaussian of their class's training images, JEM++'s informative initialisation (Yang and Ji 2021).
+
+    JEM++ adds 1e-4 to every variance and keeps all components.
+    """
+
+    kind: Literal["class-gaussian"] = "class-gaussian"
+    rank: Count = 256
+    """Principal components kept of each class; the variance along the others is left out."""
+
+    def fit(self, images: RawImages, labels: Labels, n_classes: int, seed: int) -> GaussianStarts:
+        """Fit one Gaussian to the images of each class."""
+        return _fit([images[labels == k] for k in range(n_classes)], self.rank, seed)
+
+
+Start = Uniform | Gaussian | ClassGaussian
+
+
+def restored(tensors: dict[str, Tensor], shape: tuple[int, ...]) -> Starts:
+    """Rebuild starts for images of this shape from what a checkpoint kept of them."""
+    return GaussianStarts(shape, tensors["mean"], tensors["components"]) if tensors else UniformStarts(shape)
+
+
+def _fit(groups: list[RawImages], rank: int, seed: int) -> GaussianStarts:
+    """Fit means and leading principal components by a randomised SVD of the centred images, without a pixel x pixel matrix."""
+    shape = tuple(groups[0].shape[1:])
+    rank = min(rank, shape[0] * shape[1] * shape[2])
+    means, components = [], []
+    with torch.random.fork_rng(devices=[]):  # torch's randomised SVD knows only the global generator
+        torch.manual_seed(seed)
+        for images in groups:
+            pixels = to_model(images).flatten(1)
+            mean = pixels.mean(0)
+            sketch = min(rank + OVERSAMPLED, *pixels.shape)
+            _, scales, directions = torch.svd_lowrank(pixels - mean, q=sketch, niter=POWER_ITERATIONS)
+            deviations = (scales / len(pixels) ** 0.5)[:, None] * directions.T
+            kept = torch.zeros(rank, pixels.shape[1], device=pixels.device)  # a small class has fewer components: the others are 0
+            kept[: min(rank, sketch)] = deviations[:rank]
+            means.append(mean)
+            components.append(kept)
+    return GaussianStarts(shape, torch.stack(means), torch.stack(components))
