@@ -1,6 +1,6 @@
 """Where and how the arithmetic runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,8 +14,9 @@ class Compute:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one, else cpu."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: the backbone under bfloat16 autocast; slower, not faster, on a CPU without bf16 instructions."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """bf16: the backbone under bfloat16 autocast; slower, not faster, on a CPU without bf16 instructions. auto: bf16 where the device
+    has such instructions, else fp32; a run's recipe says which it became."""
     channels_last: bool = True
 
     def select(self) -> torch.device:
@@ -32,6 +33,12 @@ class Compute:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
         return torch.device("cuda")
+
+    def resolved(self, device: torch.device) -> "Compute":
+        """Return the table with ``auto`` decided for this device."""
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bf16" if has_fast_bf16(device) else "fp32")
 
     def place(self, model: Classifier, device: torch.device) -> Classifier:
         """Move the model to the device, in the memory format and precision of this table."""

@@ -59,7 +59,7 @@ def plan(recipe: Recipe) -> Plan:
     state = setup.initial_state()
     per_epoch = setup.loader.steps_per_epoch
     times, start = [], 0
-    for stage in recipe.stages:
+    for stage in setup.recipe.stages:
         times.append(_step_seconds(setup, state, start * per_epoch))
         start += stage.epochs
     parameters = sum(p.numel() for p in state.model.parameters())
@@ -67,7 +67,7 @@ def plan(recipe: Recipe) -> Plan:
     moments = [t for entry in state.optimizer.state.values() for t in entry.values()]
     buffer = state.chains.buffer.images if state.chains else torch.empty(0)
     return Plan(
-        recipe,
+        setup.recipe,
         str(setup.device),
         setup.n_steps,
         parameters,
@@ -75,7 +75,7 @@ def plan(recipe: Recipe) -> Plan:
         sum(t.numel() * t.element_size() for t in moments),
         buffer.numel() * buffer.element_size(),
         tuple(times),
-        sum(stage.epochs * per_epoch * seconds for stage, seconds in zip(recipe.stages, times, strict=True)),
+        sum(stage.epochs * per_epoch * seconds for stage, seconds in zip(setup.recipe.stages, times, strict=True)),
         tuple(setup.warnings),
     )
 

@@ -1,6 +1,6 @@
 """A recipe meets its data and its machine: everything that stays the same through a training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Self
 
@@ -41,6 +41,7 @@ class Setup:
             device = recipe.compute.select()
         except ValueError as error:
             raise RecipeError(f"compute.{error}", 'set compute.device = "auto"') from error
+        recipe = replace(recipe, compute=recipe.compute.resolved(device))
         dataset = dataset or recipe.data.source.load()
         dataset.check_trainable()
         try:
