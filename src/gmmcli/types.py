@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "batch channel height width"]
@@ -26,6 +26,7 @@ Trace = Float[Tensor, "step batch"]
 Weights = Float[Tensor, "replicate batch"]
 """How often each image counts, one row a bootstrap replicate."""
 Scalar = Float[Tensor, ""]
+Flag = Bool[Tensor, ""]
 EnergyFn = Callable[[Images], Energies]
 
 Count = Annotated[int, Ge(1)]

@@ -31,7 +31,7 @@ def test_healthy_steps_are_adam_by_hand() -> None:
     x = torch.tensor(START, dtype=torch.float64)
     first, second = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for t, rate in enumerate([0.1, 0.05, 0.2], start=1):
-        update(sane(weights), rate)
+        update(lambda: sane(weights), rate)
         gradient = 2 * (x - 1)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
@@ -56,13 +56,13 @@ UNHEALTHY: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("loss", UNHEALTHY.values(), ids=UNHEALTHY)
 def test_an_unhealthy_step_leaves_weights_and_moments_untouched_forever(loss: Callable[[Tensor], Tensor]) -> None:
     weights, update = guarded()
-    update(sane(weights), 0.1)
+    update(lambda: sane(weights), 0.1)
     good = state_of(weights, update)
-    update(loss(weights), 0.1)
+    update(lambda: loss(weights), 0.1)
     assert not update.healthy
     assert all(map(torch.equal, state_of(weights, update), good))
     for _ in range(2):
-        update(sane(weights), 0.1)
+        update(lambda: sane(weights), 0.1)
         assert all(map(torch.equal, state_of(weights, update), good))
     with pytest.raises(DivergedError, match="diverged at step 17") as caught:
         update.raise_if_diverged(17)
@@ -71,7 +71,7 @@ def test_an_unhealthy_step_leaves_weights_and_moments_untouched_forever(loss: Ca
 
 def test_a_loss_of_exactly_the_bound_is_healthy() -> None:
     weights, update = guarded(max_loss=float(sane(torch.tensor(START))))
-    update(sane(weights), 0.1)
+    update(lambda: sane(weights), 0.1)
     assert bool(update.healthy)
     assert weights.tolist() != START
 
@@ -79,13 +79,13 @@ def test_a_loss_of_exactly_the_bound_is_healthy() -> None:
 def test_the_gradient_of_an_earlier_step_is_forgotten() -> None:
     weights, update = guarded()
     for _ in range(2):
-        update((weights * torch.tensor([3.0, 4.0, 0.0])).sum(), 0.1)
+        update(lambda: Loss((weights * torch.tensor([3.0, 4.0, 0.0])).sum(), {}), 0.1)
     assert float(update.grad_norm) == pytest.approx(5.0)
 
 
 def test_a_parameter_without_gradient_stays_where_it_is() -> None:
     used, unused = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
     update = GuardedStep(Adam().build([used, unused]), 100.0, torch.device("cpu"))
-    update(used.sum(), 0.1)
+    update(lambda: Loss(used.sum(), {}), 0.1)
     assert unused.tolist() == [1, 1]
     assert used.tolist() == pytest.approx([0.9, 0.9])
