@@ -27,7 +27,7 @@ class Updates:
     sam_rho: NonNegative = 0.0
     """Radius within which sharpness-aware minimisation looks for the highest loss (Foret et al. 2021), in two passes a step; 0: off."""
     sam_adaptive: bool = False
-    """Measure the radius relative to each weight (ASAM, Kwon et al. 2021, Eq. 5), as SADA-JEM does (Yang et al. 2023)."""
+    """Measure the radius relative to each weight (ASAM, Kwon et al. 2021, Sec. 4), as SADA-JEM does (Yang et al. 2023)."""
     ema_decay: ShareBelowOne = 0.0
     """Share that the average of weights keeps in an update (``core/average.py``); it is what is evaluated and published. 0: none."""
 

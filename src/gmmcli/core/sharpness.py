@@ -14,7 +14,7 @@ def ascended(model: nn.Module, rho: float, adaptive: bool = False) -> Iterator[N
     """Weights as far uphill as ``rho`` allows, along the gradients that they hold on entry; back, to the bit, on leaving.
 
     Plain: ``w + rho g / ||g||`` (Foret et al. 2021, Eq. 2). Adaptive: ``w + rho T^2 g / ||T g||`` with ``T = |w|`` (Kwon et al. 2021,
-    Eq. 5), without their small constant in T, as SADA-JEM's code has it. The norm is over all weights together.
+    Sec. 4), without their small constant in T, as SADA-JEM has it. The norm is over all weights together.
 
     Buffers go back too: statistics of a batch norm are those of the weights, not of a point uphill (SADA-JEM).
     """
