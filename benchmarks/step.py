@@ -40,7 +40,7 @@ def ours(precision: str) -> Callable[[Batch, torch.Generator], None]:
 
     def step(batch: Batch, generator: torch.Generator) -> None:
         negatives = chains(model, batch.labels, generator)
-        update(objective(model, batch, negatives).total, 1e-4)
+        update(lambda: objective(model, batch, negatives), 1e-4)
         update.raise_if_diverged(0)
 
     return step

@@ -17,6 +17,7 @@ from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
 from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy
+from gmmcli.core.optim import SGD, Adam
 from gmmcli.core.samplers import SGLD
 from gmmcli.core.targets import Conditional, StagedLatent, Target
 from gmmcli.data.npz import Npz
@@ -40,6 +41,8 @@ def tables(hint: Any, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         return st.fixed_dictionaries(
             {f.name: special[f.name] if f.name in special else tables(hints[f.name]) for f in dataclasses.fields(hint)}
         )
+    if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
+        return st.tuples(*map(tables, typing.get_args(hint))).map(list)
     if typing.get_origin(hint) is tuple:
         return st.lists(tables(typing.get_args(hint)[0]), max_size=4)
     if typing.get_origin(hint) is typing.Annotated:
@@ -59,18 +62,21 @@ SAMPLERS = tables(SGLD, adapt=st.just(0.0) | st.floats(0.5, 1.0, exclude_min=Tru
 BUFFER_SIZES = st.integers(1, 10**9).map(lambda n: 100 * n)
 UNBOUNDED = tables(ContrastiveDivergence, margin=st.just(0.0), floor=st.just(0.0))
 BOUNDED = tables(ContrastiveDivergence, margin=st.floats(0.1, 100.0))
+OPTIMS = tables(Adam) | tables(SGD, momentum=st.floats(0.1, 0.9))
 NAMES = st.from_regex(r"[\w.-]+", fullmatch=True)
 
 
 def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.SearchStrategy[dict[str, Any]]:
     """Complete recipes as plain tables, of parts that go together."""
     ramps = st.tuples(st.integers(1, 10**6), st.integers(0, 10**6), objective)
-    stage = ramps.map(lambda drawn: {"epochs": drawn[0], "objective": drawn[2], "ramp_epochs": min(drawn[:2])})
+    plain = ramps.map(lambda drawn: {"epochs": drawn[0], "objective": drawn[2], "ramp_epochs": min(drawn[:2])})
+    stage = plain | st.tuples(plain, OPTIMS).map(lambda drawn: drawn[0] | {"optim": drawn[1]})
     return tables(
         Recipe,
         name=NAMES,
         stages=st.lists(stage, min_size=1, max_size=3),
         model=tables(Model, backbone=BACKBONES, head=tables(head)),
+        optim=OPTIMS,
         chains=tables(Chains, buffer_size=BUFFER_SIZES, sampler=SAMPLERS, target=tables(target)),
     )
 
@@ -121,6 +127,14 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     "wrong only kind": (["chains.sampler.kind=sgdl"], "unknown kind 'sgdl' for `chains.sampler`", "did you mean 'sgld'?"),
     "kind like no other": (["model.head.kind=42"], "unknown kind 42 for `model.head`", "one of: max-mahalanobis, lda, linear"),
     "kind that is a list": (["model.head.kind=[]"], "unknown kind [] for `model.head`", "one of: max-mahalanobis, lda, linear"),
+    "nesterov alone": (
+        ["optim.kind=sgd", "optim.momentum=0", "optim.nesterov=true"],
+        "`optim`: nesterov looks ahead along the momentum; set momentum, 0.9 say",
+        "",
+    ),
+    "a key of the other optimiser": (["optim.kind=sgd", "optim.betas=[0.9, 0.99]"], "unknown key `optim.betas`", "valid here: kind,"),
+    "three betas": (["optim.betas=[0.9, 0.9, 0.9]"], "`optim.betas", ""),
+    "a stage's optimiser without kind": (["stages.0.optim.learning_rate=0.1"], "`stages.0.optim` needs a kind", "one of: adam, sgd"),
     "no kind": (
         ["stages.0.objective={ beta = 0.1 }"],
         "`stages.0.objective` needs a kind",
@@ -210,6 +224,20 @@ def test_the_simplex_just_fits_at_one_feature_less_than_classes() -> None:
 def test_a_recipe_without_chains_does_not_mind_its_buffer() -> None:
     overrides = ["chains.buffer_size=1234", "stages.0.objective.kind=center-regression"]
     assert not Recipe.loads(MINIMAL, overrides=overrides).needs_chains
+
+
+def test_an_optimiser_is_of_either_kind_and_a_stage_may_have_its_own() -> None:
+    recipe = Recipe.loads(MINIMAL, overrides=["optim.kind=sgd", "optim.nesterov=true", "stages.0.optim={kind='adam', betas=[0, 0.9]}"])
+    assert recipe.optim == SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
+    assert recipe.stages[0].optim == Adam(betas=(0.0, 0.9))
+    assert Recipe.loads(recipe.dumps()) == recipe
+
+
+def test_what_has_no_value_is_not_written() -> None:
+    recipe = Recipe.loads(MINIMAL)
+    assert recipe.stages[0].optim is None
+    assert "optim" not in recipe.document()["stages"][0]
+    assert not any(value is None for value in flatten(recipe.document()).values())
 
 
 def test_set_takes_typed_values_and_bare_strings() -> None:

@@ -39,6 +39,7 @@ class Sheet:
     sizes: tuple[Count, ...] = (1,)
     share: Share = 0.5
     notes: dict[str, list[Any]] = field(default_factory=dict)
+    spare: Round | Square | None = None
 
 
 def test_what_is_not_said_has_its_default() -> None:
@@ -59,6 +60,12 @@ def test_tables_become_dataclasses_and_lists_tuples() -> None:
     assert build(Sheet, table) == built
 
 
+@pytest.mark.parametrize("table", [Round(radius=3.0), Square(side=2.0), None])
+def test_a_table_that_may_be_left_out_is_there_or_none(table: Round | Square | None) -> None:
+    said = {} if table is None else {"spare": vars(table)}
+    assert build(Sheet, {"name": "a"} | said).spare == table
+
+
 def test_an_integer_will_do_for_a_float() -> None:
     assert build(Round, {"radius": 2}) == Round(radius=2.0)
 
@@ -73,7 +80,7 @@ def test_a_table_that_does_not_say_its_kind_is_of_the_usual_one(key: str) -> Non
     [
         ({}, "`name` is missing", ""),
         ({"nmae": "a"}, "unknown key `nmae`", "did you mean `name`?"),
-        ({"name": "a", "zzz": 1}, "unknown key `zzz`", "valid here: name, shape, only, dots, sizes, share, notes"),
+        ({"name": "a", "zzz": 1}, "unknown key `zzz`", "valid here: name, shape, only, dots, sizes, share, notes, spare"),
         ({"name": 1}, "`name` must be a string, got 1", ""),
         ({"name": "a", "share": 2.0}, "`share` must be less than or equal to 1, got 2.0", ""),
         ({"name": "a", "share": float("nan")}, "`share` must be a finite number, got nan", ""),
@@ -85,6 +92,9 @@ def test_a_table_that_does_not_say_its_kind_is_of_the_usual_one(key: str) -> Non
         ({"name": "a", "dots": [3]}, "`dots.0` must be a table, got 3", ""),
         ({"name": "a", "dots": [{"x": 1}, {"y": 1}]}, "unknown key `dots.1.y`", "valid here: x, label"),
         ({"name": "a", "dots": [{"label": "b"}]}, "`dots.0.x` is missing", ""),
+        ({"name": "a", "spare": {"radius": 3.0}}, "`spare` needs a kind", "one of: round, square"),
+        ({"name": "a", "spare": {"kind": "none"}}, "unknown kind 'none' for `spare`", "one of: round, square"),
+        ({"name": "a", "spare": "none"}, "`spare` must be a table, got 'none'", ""),
         ({"name": "a", "shape": 3}, "`shape` must be a table, got 3", ""),
         ({"name": "a", "shape": {"kind": "sqare"}}, "unknown kind 'sqare' for `shape`", "did you mean 'square'?"),
         ({"name": "a", "shape": {"kind": 3}}, "unknown kind 3 for `shape`", "one of: round, square"),

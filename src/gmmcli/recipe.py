@@ -16,7 +16,7 @@ from gmmcli.core.classifier import Model
 from gmmcli.core.compute import Compute
 from gmmcli.core.heads import Linear
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, Objective
-from gmmcli.core.optim import Adam
+from gmmcli.core.optim import Adam, Optim
 from gmmcli.core.targets import Conditional, Marginal
 from gmmcli.data.loader import Data
 from gmmcli.errors import RecipeError
@@ -36,6 +36,8 @@ class Stage:
     """Raise the objective's beta linearly from 0 over this many epochs."""
     freeze_norm: bool = False
     """Batch norm in evaluation mode: its statistics stand still, its scales and offsets go on learning."""
+    optim: Optim | None = None
+    """The stage's own optimiser, which starts afresh with it; its schedule runs over this stage. Left out: the recipe's."""
 
     def __post_init__(self) -> None:
         if self.ramp_epochs > self.epochs:
@@ -76,7 +78,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     chains: Chains = field(default_factory=Chains)
-    optim: Adam = field(default_factory=Adam)
+    optim: Optim = field(default_factory=Adam)
     compute: Compute = field(default_factory=Compute)
     log: Log = field(default_factory=Log)
     guard: Guard = field(default_factory=Guard)
@@ -134,8 +136,8 @@ class Recipe:
         return stage, min(1.0, (epoch - start) / stage.ramp_epochs) if stage.ramp_epochs else 1.0
 
     def document(self) -> dict[str, Any]:
-        """The recipe as plain tables, every key present."""
-        return dataclasses.asdict(self)
+        """The recipe as plain tables, every key present but those without a value, for which TOML has no word."""
+        return dataclasses.asdict(self, dict_factory=lambda items: {key: value for key, value in items if value is not None})
 
     def dumps(self) -> str:
         """The recipe as TOML; ``Recipe.loads`` gives it back equal."""

@@ -50,7 +50,8 @@ def build(table_type: Any, table: dict[str, Any], path: str = "") -> Any:
 def _value(hint: Any, value: Any, path: str) -> Any:
     """Check one value against its field's type; tables become dataclasses, chosen by ``kind`` where there are several."""
     if isinstance(hint, types.UnionType):
-        return build(_of_kind(typing.get_args(hint), value, path), value, path)
+        choices = [choice for choice in typing.get_args(hint) if choice is not types.NoneType]  # TOML has no null: left out is None
+        return build(_of_kind(choices, value, path), value, path)
     if dataclasses.is_dataclass(hint):
         one = _of_kind((hint,), value, path) if isinstance(value, dict) and "kind" in value and hasattr(hint, "kind") else hint
         return build(one, _table(value, path), path)

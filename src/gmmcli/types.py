@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "batch channel height width"]
@@ -28,6 +28,7 @@ Weights = Float[Tensor, "replicate batch"]
 Scalar = Float[Tensor, ""]
 Displacements = Float[Tensor, " batch"]
 """Root mean squared change of each image's pixels, in the model range."""
+Flag = Bool[Tensor, ""]
 EnergyFn = Callable[[Images], Energies]
 
 Count = Annotated[int, Ge(1)]

@@ -1,12 +1,14 @@
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmmcli.core.optim import Adam
+from gmmcli.core.optim import SGD, Adam, Optim
 
 PER_EPOCH, N_STEPS = 10, 100
 
@@ -65,36 +67,77 @@ def parameters() -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(torch.randn(*shape, generator=rng)) for shape in ((3, 4), (5,))]
 
 
-def step(optimizer: torch.optim.Adam, weights: list[torch.nn.Parameter], seed: int) -> None:
+def step(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter], seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     for weight in weights:
         weight.grad = torch.randn(weight.shape, generator=rng)
     optimizer.step()
 
 
-def test_fused_adam_with_nothing_found_is_plain_adam() -> None:
-    fused, plain = parameters(), parameters()
-    optimizer, reference = Adam(learning_rate=0.1).build(fused), torch.optim.Adam(plain, lr=0.1, fused=False, foreach=False)
+PLAIN: dict[str, tuple[Optim, Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]]] = {
+    "adam": (Adam(learning_rate=0.1), lambda ps: torch.optim.Adam(ps, 0.1, fused=False)),
+    "adam, other averages": (Adam(learning_rate=0.1, betas=(0.0, 0.9)), lambda ps: torch.optim.Adam(ps, 0.1, (0.0, 0.9), fused=False)),
+    "adamw": (Adam(learning_rate=0.1, weight_decay=0.2), lambda ps: torch.optim.AdamW(ps, 0.1, weight_decay=0.2, fused=False)),
+    "sgd": (SGD(), lambda ps: torch.optim.SGD(ps, 0.1, 0.9, fused=False)),
+    "sgd without momentum": (SGD(momentum=0.0), lambda ps: torch.optim.SGD(ps, 0.1, fused=False)),
+    "nesterov": (
+        SGD(learning_rate=0.02, momentum=0.8, nesterov=True, weight_decay=0.3),
+        lambda ps: torch.optim.SGD(ps, 0.02, 0.8, weight_decay=0.3, nesterov=True, fused=False),
+    ),
+}
+
+
+@pytest.mark.parametrize(("optim", "plain"), PLAIN.values(), ids=PLAIN)
+def test_fused_with_nothing_found_is_torchs_plain_optimiser(optim: Optim, plain: Any) -> None:
+    weights, expected = parameters(), parameters()
+    optimizer, reference = optim.build(weights), plain(expected)
     for seed in range(5):
-        optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
-        step(optimizer, fused, seed)
-        step(reference, plain, seed)
-    for weight, expected, start in zip(fused, plain, parameters(), strict=True):
-        torch.testing.assert_close(weight, expected)
-        assert not torch.allclose(weight, start)
+        optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]  # read by torch's fused kernels, not declared
+        step(optimizer, weights, seed)
+        step(reference, expected, seed)
+    for weight, other, begin in zip(weights, expected, parameters(), strict=True):
+        torch.testing.assert_close(weight, other)
+        assert not torch.allclose(weight, begin)
 
 
-def test_fused_adam_skips_a_step_in_which_something_was_found() -> None:
+MOMENTS: dict[str, tuple[Optim, set[str]]] = {
+    "adam": (Adam(learning_rate=0.1, weight_decay=0.1), {"step", "exp_avg", "exp_avg_sq"}),
+    "sgd": (SGD(weight_decay=0.1, nesterov=True), {"momentum_buffer"}),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("optim", "names"), MOMENTS.values(), ids=MOMENTS)
+def test_fused_skips_a_step_in_which_something_was_found(optim: Optim, names: set[str], first: bool) -> None:
     weights = parameters()
-    optimizer = Adam(learning_rate=0.1).build(weights)
-    step(optimizer, weights, 0)
+    optimizer = optim.build(weights)
+    if not first:
+        step(optimizer, weights, 0)
     before = [weight.detach().clone() for weight in weights]
     moments = [{name: value.clone() for name, value in optimizer.state[weight].items()} for weight in weights]
-    optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]  # read by torch's fused kernels, not declared
     for weight in weights:
         weight.grad = torch.full_like(weight, torch.nan)
     optimizer.step()
     for weight, kept, kept_moments in zip(weights, before, moments, strict=True):
         assert torch.equal(weight, kept)
-        assert set(kept_moments) == {"step", "exp_avg", "exp_avg_sq"}
-        assert all(torch.equal(optimizer.state[weight][name], value) for name, value in kept_moments.items())
+        assert set(optimizer.state[weight]) == names
+        nothing = torch.zeros(())
+        assert all(bool((value == kept_moments.get(name, nothing)).all()) for name, value in optimizer.state[weight].items())
+
+
+def test_momentum_lies_in_memory_as_its_weights_do() -> None:
+    weight = torch.nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
+    assert SGD().build([weight]).state[weight]["momentum_buffer"].stride() == weight.stride()
+
+
+def test_each_kind_has_its_usual_rate_and_the_same_schedule() -> None:
+    assert (Adam().learning_rate, SGD().learning_rate) == (1e-4, 0.1)
+    table = {"learning_rate": 0.5, "warmup_steps": 7, "milestones": (2, 4), "decay": 0.5}
+    rates = [[kind(**table).rate(step, PER_EPOCH, N_STEPS) for step in range(N_STEPS)] for kind in (Adam, SGD)]
+    assert rates[0] == rates[1]
+
+
+def test_nesterov_without_momentum_is_refused() -> None:
+    with pytest.raises(ValueError, match="nesterov looks ahead along the momentum"):
+        SGD(momentum=0.0, nesterov=True)

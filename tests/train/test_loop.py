@@ -12,19 +12,31 @@ from trainings import Begin, contents, write_digits
 
 from gmmcli.errors import CheckpointError, DivergedError
 from gmmcli.run import Run
+from gmmcli.train.guard import GuardedStep
 from gmmcli.train.loop import train
-from gmmcli.train.setup import Setup
+from gmmcli.train.setup import Setup, training_step
 from gmmcli.types import to_model
 
 DIS = 'stages=[{epochs=2,objective={kind="center-regression"}}]'
 GEN = 'stages=[{epochs=2,objective={kind="contrastive-divergence",margin=2.0}}]'
 JOINT = """stages=[{epochs=1,objective={kind="center-regression"}},
                    {epochs=1,ramp_epochs=1,objective={kind="contrastive-divergence",margin=2.0}}]"""
+TWO = 'stages=[{epochs=1,objective={kind="center-regression"}},{epochs=1,objective={kind="center-regression"}}]'
 RUNAWAY = """stages=[{epochs=1,objective={kind="center-regression"}},
                      {epochs=1,objective={kind="contrastive-divergence",beta=1e6,margin=2.0}}]"""
 """Five sane steps, then losses of -1e8, whatever the learning rate."""
 PAST_ITS_BEST = (DIS, "optim.learning_rate=0.01", "optim.milestones=[1]", "optim.decay=30.0", "guard.max_loss=1e30", "log.validate_every=1")
 """Learns for an epoch, then ruins itself: the best validation accuracy lies well before the end."""
+EVERYTHING = (
+    "optim.kind=sgd",
+    "optim.learning_rate=0.01",
+    "optim.nesterov=true",
+    "optim.weight_decay=5e-4",
+    "optim.sam_rho=0.2",
+    "optim.sam_adaptive=true",
+    "optim.ema_decay=0.8",
+    "model.backbone.norm=batch",
+)
 ROLLBACK = 'guard.on_divergence="rollback"'
 
 
@@ -53,8 +65,19 @@ def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         (JOINT, 'model.backbone.norm="batch"', "data.crop_padding=1", "data.flip=true"),
         (DIS, 'model.backbone.norm="batch"', "optim.schedule=cosine", "optim.warmup_steps=4"),
         (GEN, "chains.sampler.noise_std=0.01", "chains.dtype=uint8", "chains.target.kind=injected-latent"),
+        (GEN, *EVERYTHING),
+        (JOINT, *EVERYTHING, 'stages.1.optim={kind="adam",learning_rate=1e-3,weight_decay=0.1,sam_rho=0.1,ema_decay=0.5}'),
+        (JOINT, "stages.0.optim.kind=sgd", "stages.0.optim.learning_rate=0.01", "stages.0.optim.momentum=0.0", "optim.ema_decay=0.9"),
     ],
-    ids=["joint", "joint, batch norm, augmented", "discriminative, batch norm", "generative, noisy"],
+    ids=[
+        "joint",
+        "joint, batch norm, augmented",
+        "discriminative, batch norm",
+        "generative, noisy",
+        "everything of an optimiser",
+        "everything, and a switch",
+        "a switch from nothing to an average",
+    ],
 )
 def test_five_steps_and_a_resume_and_five_steps_are_ten_steps(begin: Begin, tmp_path: Path, overrides: tuple[str, ...]) -> None:
     straight = trained(*begin(*overrides)).checkpoint()
@@ -211,6 +234,43 @@ def test_the_newest_and_the_best_checkpoints_stay(begin: Begin) -> None:
     with torch.no_grad():
         said = run.model(best=True)(to_model(images)).argmax(1)
     assert float((said == labels).float().mean()) == accuracies[best]
+
+
+def test_what_is_validated_published_and_given_its_gamma2_is_the_average(begin: Begin) -> None:
+    run = trained(*begin(*PAST_ITS_BEST, "optim.ema_decay=0.9", "log.keep=1"))
+    accuracies = {line["step"]: line["validation_accuracy"] for line in run.metrics() if "validation_accuracy" in line}
+    dataset = Setup.prepare(run.recipe).dataset
+    for best in (True, False):
+        model, checkpoint = run.model(best), run.checkpoint(best)
+        weights = checkpoint.tensors("weights")
+        assert not torch.equal(weights["backbone.stem.weight"], model.state_dict()["backbone.stem.weight"])
+        with torch.no_grad():
+            said = model(to_model(dataset.validation.images)).argmax(1)
+            distances = (model.features(to_model(dataset.train.images)) - model.means[dataset.train.labels]).double()
+        assert float((said == dataset.validation.labels).float().mean()) == accuracies[checkpoint.step]
+        assert model.gamma2 == pytest.approx(float(distances.square().sum() / distances.numel()), rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [4, 5, 6])
+def test_a_rollback_across_a_switch_goes_on_with_the_optimiser_of_the_step(begin: Begin, step: int) -> None:
+    setup, run = begin(TWO, 'stages.1.optim={kind="sgd",learning_rate=0.01,ema_decay=0.5}', "log.checkpoint_every=1")
+    train(setup, run, quiet=True)
+    state = setup.restored(next(c for c in run.checkpoints if c.step == step))
+    update = GuardedStep(state.optimizer, 1e30, setup.device)
+    while state.step < setup.n_steps:
+        training_step(setup, state, update)
+    again = state.save(Run.create(run.recipe, run.path.parent, []), setup.dataset)
+    assert contents(again) == contents(run.checkpoint())
+
+
+def test_a_training_that_rolls_back_over_a_switch_ends(begin: Begin) -> None:
+    runaway = 'stages.1.optim={kind="sgd",learning_rate=1e30,ema_decay=0.5}'
+    run = trained(*begin(TWO, runaway, ROLLBACK, "guard.lr_factor=1e-32", "log.checkpoint_every=4"))
+    events = [line for line in run.metrics() if "event" in line]
+    assert [(e["event"], e["to_step"]) for e in events] == [("rollback", 4)]
+    assert events[0]["step"] > 6
+    assert run.checkpoint().step == 10
+    assert all(bool(tensor.isfinite().all()) for part in ("model", "weights") for tensor in run.checkpoint().tensors(part).values())
 
 
 @pytest.mark.parametrize("head", ["max-mahalanobis", "lda"])

@@ -48,6 +48,20 @@ def test_sizes_are_those_worked_out_by_hand(
     assert planned.device == "cpu"
 
 
+ONE_OF_EACH = """stages=[{epochs=1,objective={kind="center-regression"}},
+                         {epochs=1,objective={kind="center-regression"},optim={kind="sgd",ema_decay=0.9,sam_rho=0.1}},
+                         {epochs=1,objective={kind="center-regression"},optim={kind="sgd",momentum=0.0}}]"""
+
+
+def test_memory_is_that_of_the_largest_optimiser_and_of_any_average(small: Small) -> None:
+    planned = plan(small(ONE_OF_EACH))
+    assert planned.optimizer_bytes == 4 * (2 * PARAMETERS + N_TENSORS)
+    assert planned.average_bytes == planned.model_bytes == 4 * (PARAMETERS + MEANS)
+    assert len(planned.step_seconds) == 3
+    assert plan(small("optim.kind=sgd")).optimizer_bytes == 4 * PARAMETERS
+    assert plan(small("optim.kind=sgd", "optim.momentum=0.0")).optimizer_bytes == plan(small()).average_bytes == 0
+
+
 def test_nothing_is_written(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GMMC_RUNS_DIR", str(tmp_path / "runs"))

@@ -1,6 +1,7 @@
 """One training step: what it may touch, what it may wait for, and what its randomness depends on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trainings import Begin, Small
 
+from gmmcli.core.objectives import CenterRegression
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
@@ -25,6 +27,13 @@ KINDS = {
     "injected": ("chains.target.kind=injected-latent",),
     "conditional, lda": ("chains.target.kind=conditional", "model.head.kind=lda"),
     "discriminative": ("stages.0.objective.kind=center-regression",),
+    "sharpness, average": (
+        "optim.kind=sgd",
+        "optim.sam_rho=0.1",
+        "optim.sam_adaptive=true",
+        "optim.ema_decay=0.9",
+        "model.backbone.norm=batch",
+    ),
     "softmax": ("stages.0.objective.kind=cross-entropy", "model.head.kind=linear"),
 }
 
@@ -144,6 +153,95 @@ def test_the_learning_rate_is_the_recipes_times_a_factor_for_each_rollback(begin
     state.rollbacks = 2
     assert steps(setup, state).learning_rate == pytest.approx(2e-4 * 0.01)
     assert [group["lr"] for group in state.optimizer.param_groups] == [pytest.approx(2e-6)]
+
+
+def test_sharpness_moves_statistics_once_and_asks_for_the_chains_once(begin: Begin) -> None:
+    moved = []
+    for rho in (0.0, 0.5):
+        setup, _ = begin("model.backbone.norm=batch", f"optim.sam_rho={rho}")
+        state = setup.initial_state()
+        report = steps(setup, state)
+        assert state.chains is not None
+        moved.append((dict(state.model.named_buffers()), report.loss.parts, state.chains.buffer.images, state.model.state_dict()))
+    (plain, losses, images, weights), (sharp, losses_again, images_again, other_weights) = moved
+    assert all(torch.equal(buffer, sharp[name]) for name, buffer in plain.items())
+    assert {int(buffer) for name, buffer in sharp.items() if name.endswith("num_batches_tracked")} == {1}
+    assert losses == losses_again
+    assert torch.equal(images, images_again)
+    assert not torch.equal(weights["backbone.stem.weight"], other_weights["backbone.stem.weight"])
+
+
+def test_sharpness_looks_at_the_same_loss_uphill(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int, float]] = []
+
+    class Spy(CenterRegression):
+        def __call__(self, model: Any, batch: Any, negatives: Any, ramp: float = 1.0) -> Any:
+            seen.append((id(batch.images), id(negatives), float(model.backbone.stem.weight.detach().sum())))
+            return super().__call__(model, batch, negatives, ramp)
+
+    setup, _ = begin("optim.sam_rho=0.5")
+    recipe = replace(setup.recipe, stages=(replace(setup.recipe.stages[0], objective=Spy()),))
+    setup = replace(setup, recipe=recipe)
+    steps(setup, setup.initial_state())
+    (images, negatives, weight), (images_again, negatives_again, uphill) = seen
+    assert (images, negatives) == (images_again, negatives_again)
+    assert weight != uphill
+
+
+SWITCH = """stages=[{epochs=1,objective={kind="center-regression"}},
+                    {epochs=2,objective={kind="center-regression"},
+                     optim={kind="sgd",learning_rate=1e-3,warmup_steps=10,milestones=[1],decay=0.1,ema_decay=0.9}},
+                    {epochs=1,objective={kind="center-regression"}}]"""
+
+
+def test_each_phase_starts_with_an_optimiser_without_a_past_and_rates_of_its_own(begin: Begin) -> None:
+    setup, _ = begin(SWITCH, "optim.warmup_steps=20")
+    state = setup.initial_state()
+    update = GuardedStep(state.optimizer, 1e30, setup.device)
+    rates, kinds, ages = [], [], []
+    for _ in range(setup.n_steps):
+        rates.append(training_step(setup, state, update).learning_rate)
+        kinds.append(type(state.optimizer))
+        ages.append([float(entry["step"]) for entry in state.optimizer.state.values() if "step" in entry][:1])
+        assert update.optimizer is state.optimizer
+        assert (state.average is not None) == (5 <= state.step - 1 < 15)
+    shared = [1e-3 * share / 20 for share in range(1, 21)]
+    own = [1e-3 * share / 10 for share in range(1, 6)] + [1e-4 * share / 10 for share in range(6, 11)]
+    assert rates == pytest.approx(shared[:5] + own + shared[15:])
+    assert kinds == [torch.optim.Adam] * 5 + [torch.optim.SGD] * 10 + [torch.optim.Adam] * 5
+    assert ages == [[1], [2], [3], [4], [5]] + [[]] * 10 + [[1], [2], [3], [4], [5]]
+
+
+def test_an_average_sets_out_from_the_weights_at_the_switch_and_follows_them(begin: Begin) -> None:
+    setup, _ = begin(SWITCH)
+    state = setup.initial_state()
+    update = GuardedStep(state.optimizer, 1e30, setup.device)
+    for _ in range(5):
+        training_step(setup, state, update)
+    assert state.published is state.model
+    expected = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    for n in range(10):
+        training_step(setup, state, update)
+        kept = min(0.9, (1 + n) / (10 + n))
+        for name, tensor in state.model.state_dict().items():
+            expected[name] = kept * expected[name] + (1 - kept) * tensor
+    assert state.published is state.average
+    for name, tensor in state.published.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+    assert not torch.equal(state.published.state_dict()["backbone.stem.weight"], state.model.state_dict()["backbone.stem.weight"])
+
+
+def test_an_unhealthy_step_moves_no_average(begin: Begin) -> None:
+    setup, _ = begin("optim.ema_decay=0.9", "model.backbone.norm=batch")
+    state = setup.initial_state()
+    update = GuardedStep(state.optimizer, 1e30, setup.device)
+    training_step(setup, state, update)
+    assert state.average is not None
+    before = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
+    update.max_loss = 1e-30
+    training_step(setup, state, update)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.average.state_dict().items())
+    assert not torch.equal(state.model.state_dict()["backbone.norm.running_mean"], before["backbone.norm.running_mean"])
 
 
 def test_a_rollback_changes_the_noise_and_not_the_images_chosen(begin: Begin) -> None:

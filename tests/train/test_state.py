@@ -33,6 +33,8 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
         ("chains.dtype=uint8", "model.backbone.norm=batch"),
         ("compute.channels_last=false",),
         ("stages.0.objective.kind=center-regression",),
+        ("optim.kind=sgd", "optim.nesterov=true", "optim.ema_decay=0.9", "model.backbone.norm=batch"),
+        ("optim.kind=sgd", "optim.momentum=0.0"),
     ],
 )
 def test_saved_and_restored_is_the_same_state(begin: Begin, overrides: tuple[str, ...]) -> None:
@@ -40,11 +42,11 @@ def test_saved_and_restored_is_the_same_state(begin: Begin, overrides: tuple[str
     state = after(setup, 3)
     state.rollbacks, state.best_accuracy, state.best_step = 2, 0.5, 1
     saved = state.save(run, setup.dataset)
-    back = setup.initial_state()
-    back.restore(saved, run.recipe)
+    back = setup.restored(saved)
     assert (back.step, back.rollbacks, back.best_accuracy, back.best_step) == (3, 2, 0.5, 1)
-    theirs = back.model.state_dict()
-    assert all(same(tensor, theirs[key]) for key, tensor in state.model.state_dict().items())
+    for mine, other in ((state.model, back.model), (state.published, back.published)):
+        theirs = other.state_dict()
+        assert all(same(tensor, theirs[key]) for key, tensor in mine.state_dict().items())
     for mine, other in zip(state.model.parameters(), back.model.parameters(), strict=True):
         moments, restored = state.optimizer.state[mine], back.optimizer.state[other]
         assert moments.keys() == restored.keys()
@@ -81,6 +83,37 @@ def test_a_buffer_outlives_the_checkpoint_it_was_mapped_from(begin: Begin) -> No
     assert torch.equal(state.chains.buffer.images, original.chains.buffer.images)
 
 
+def test_the_model_file_is_the_average_and_the_weights_have_their_own(begin: Begin) -> None:
+    setup, run = begin("optim.ema_decay=0.9")
+    state = after(setup, 3)
+    saved = state.save(run, setup.dataset)
+    assert state.average is not None
+    for part, model in (("model", state.average), ("weights", state.model)):
+        assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in saved.tensors(part).items())
+    opened = run.model().state_dict()
+    assert all(torch.equal(tensor, opened[key]) for key, tensor in state.average.state_dict().items())
+    assert not torch.equal(opened["backbone.stem.weight"], state.model.state_dict()["backbone.stem.weight"])
+
+
+def test_without_an_average_there_are_no_weights_beside_the_model(begin: Begin) -> None:
+    setup, run = begin()
+    assert not after(setup, 1).save(run, setup.dataset).has("weights")
+
+
+def test_a_checkpoint_at_a_switch_keeps_the_optimiser_that_led_there(begin: Begin) -> None:
+    setup, run = begin(
+        'stages=[{epochs=1,objective={kind="center-regression"}},{epochs=1,objective={kind="center-regression"},optim={kind="sgd"}}]'
+    )
+    kinds = []
+    for n in (4, 5, 6):
+        saved = after(setup, n).save(run, setup.dataset)
+        back = setup.restored(saved)
+        kinds.append(type(back.optimizer))
+        assert back.save(run, setup.dataset).path == saved.path
+        assert len(saved.tensors("optimizer")) == sum(map(len, back.optimizer.state.values()))
+    assert kinds == [torch.optim.Adam, torch.optim.Adam, torch.optim.SGD]
+
+
 def test_the_model_file_carries_its_card(begin: Begin) -> None:
     setup, run = begin()
     state = after(setup, 1)
@@ -101,10 +134,12 @@ def test_old_checkpoints_go_but_the_best(begin: Begin, best: int, left: list[int
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == [f"step-{step:08d}" for step in left]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "buffer.safetensors", "progress.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "weights.safetensors", "optimizer.safetensors", "buffer.safetensors", "progress.json"]
+)
 @pytest.mark.parametrize("harm", ["flip", "lose"])
 def test_a_damaged_file_is_an_error_and_not_a_state(begin: Begin, name: str, harm: str) -> None:
-    setup, run = begin()
+    setup, run = begin("optim.ema_decay=0.9")
     saved = after(setup, 1).save(run, setup.dataset)
     file: Path = saved.path / name
     if harm == "flip":

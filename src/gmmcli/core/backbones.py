@@ -50,11 +50,11 @@ class Block(nn.Module):
 
 
 class WideResNetFeatures(nn.Module):
-    """Images to pooled features: a stem of 16 channels and three groups of blocks, 16w, 32w and 64w wide."""
+    """Images to pooled features: a stem and three groups of blocks, 16w, 32w and 64w wide."""
 
-    def __init__(self, channels: int, depth: int, width: int, norm: Norm, stem_stride: int, downsample: Downsample) -> None:
+    def __init__(self, channels: int, depth: int, width: int, norm: Norm, stem: int, stem_stride: int, downsample: Downsample) -> None:
         super().__init__()
-        widths, pools = [16, 16 * width, 32 * width, 64 * width], downsample == "avg-pool"
+        widths, pools = [stem, 16 * width, 32 * width, 64 * width], downsample == "avg-pool"
         self.stem = _conv(channels, widths[0], 3, 1 if pools else stem_stride)
         self.pool = nn.Sequential(nn.LeakyReLU(SLOPE), nn.AvgPool2d(2)) if pools and stem_stride == 2 else nn.Identity()
         self.blocks = nn.Sequential()
@@ -84,6 +84,8 @@ class WideResNet:
     norm: Norm = "none"
     stem_stride: Literal[1, 2] = 1
     """2 halves the image at once: a quarter of the work, for machines without a GPU."""
+    stem_width: Count = 16
+    """Channels of the first convolution. With stride 2 it sees all that the network will ever know of the fine detail."""
     downsample: Downsample = "stride"
     """stride: strided convolutions, as JEM and GMMC have it. avg-pool: 2 x 2 means before each later group, and after the stem where
     its stride is 2 (IGEBM, CLEL): the image's gradient then weighs all pixels alike, and chains grow no checkerboards."""
@@ -105,7 +107,7 @@ class WideResNet:
 
     def build(self, channels: int) -> WideResNetFeatures:
         """Build the network for images with this many channels; its weights come from torch's global generator."""
-        network = WideResNetFeatures(channels, self.depth, self.width, self.norm, self.stem_stride, self.downsample)
+        network = WideResNetFeatures(channels, self.depth, self.width, self.norm, self.stem_width, self.stem_stride, self.downsample)
         if self.init == "kaiming":
             network.apply(_kaiming)
         return network.apply(_spectral) if self.spectral_norm else network

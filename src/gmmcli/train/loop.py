@@ -48,10 +48,8 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False) 
         StoppedError: SIGINT or SIGTERM arrived; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
     """
-    state = setup.initial_state()
+    state = setup.restored(run.checkpoint()) if resume and run.checkpoints else setup.initial_state()
     if resume:
-        if run.checkpoints:
-            state.restore(run.checkpoint(), run.recipe)
         run.forget_after(state.step)
     started, spent = time.monotonic(), run.provenance.get("wall_time_s", 0.0)
     run.describe(status="running", device=_name(setup.device))
@@ -97,9 +95,7 @@ def _rolled_back(job: Job, diverged: TrainState, reason: str) -> TrainState:
     """
     again = diverged.rollbacks > 0 and diverged.step <= diverged.diverged_at + job.run.recipe.log.checkpoint_every
     good = [c for c in job.run.checkpoints if not again or c.step < diverged.returned_to]
-    state = job.setup.initial_state()
-    if good:
-        state.restore(good[-1], job.run.recipe)
+    state = job.setup.restored(good[-1]) if good else job.setup.initial_state()
     for checkpoint in job.run.checkpoints:
         if checkpoint.step > state.step:
             checkpoint.remove()
@@ -197,7 +193,7 @@ def _summary(line: dict[str, Any]) -> str:
 def _validate(job: Job, state: TrainState) -> bool:
     """Log the validation accuracy; return whether it is the best so far."""
     images, labels = job.setup.validation
-    accuracy = float((predict(state.model, images).argmax(1) == labels).float().mean())
+    accuracy = float((predict(state.published, images).argmax(1) == labels).float().mean())
     job.run.log({"step": state.step, "validation_accuracy": accuracy})
     improved = accuracy > state.best_accuracy
     if improved:
@@ -207,13 +203,12 @@ def _validate(job: Job, state: TrainState) -> bool:
 
 def _finish(job: Job, state: TrainState) -> None:
     """Give the last and the best model their gamma^2, and save them."""
-    state.model.gamma2 = estimate_gamma2(state.model, job.setup.loader.split)
+    state.published.gamma2 = estimate_gamma2(state.published, job.setup.loader.split)
     state.save(job.run, job.setup.dataset)
     checkpoint = job.run.checkpoint(best=True)
     if checkpoint.step != state.step:
-        best = job.setup.initial_state()
-        best.restore(checkpoint, job.run.recipe)
-        best.model.gamma2 = estimate_gamma2(best.model, job.setup.loader.split)
+        best = job.setup.restored(checkpoint)
+        best.published.gamma2 = estimate_gamma2(best.published, job.setup.loader.split)
         best.save(job.run, job.setup.dataset)
 
 

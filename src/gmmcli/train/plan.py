@@ -1,11 +1,13 @@
 """``--dry-run``: what a training will need, measured on this machine before it starts."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
@@ -25,6 +27,9 @@ class Plan:
     parameters: int
     model_bytes: int
     optimizer_bytes: int
+    """Of the largest optimiser, where stages have their own."""
+    average_bytes: int
+    """Of the average of weights, where any stage keeps one."""
     buffer_bytes: int
     step_seconds: tuple[float, ...]
     """One per stage."""
@@ -45,6 +50,7 @@ class Plan:
             f"parameters        {self.parameters:,}",
             f"memory, model     {_mebibytes(self.model_bytes)}",
             f"memory, optimiser {_mebibytes(self.optimizer_bytes)}",
+            f"memory, average   {_mebibytes(self.average_bytes)}",
             f"memory, buffer    {_mebibytes(self.buffer_bytes)}",
             f"one step          {stages}",
             f"whole run         {self.n_steps:,} steps, about {_duration(self.total_seconds)} (validation and saving not counted)",
@@ -58,22 +64,22 @@ def plan(recipe: Recipe) -> Plan:
     setup = Setup.prepare(recipe)
     state = setup.initial_state()
     per_epoch = setup.loader.steps_per_epoch
-    times, start = [], 0
+    times, moments, averages, start = [], [], [], 0
     for stage in setup.recipe.stages:
         times.append(_step_seconds(setup, state, start * per_epoch))
+        moments.append(_size(t for entry in state.optimizer.state.values() for t in entry.values()))
+        averages.append(_size(state.average.state_dict().values()) if state.average else 0)
         start += stage.epochs
     parameters = sum(p.numel() for p in state.model.parameters())
-    model_bytes = sum(t.numel() * t.element_size() for t in state.model.state_dict().values())
-    moments = [t for entry in state.optimizer.state.values() for t in entry.values()]
-    buffer = state.chains.buffer.images if state.chains else torch.empty(0)
     return Plan(
         setup.recipe,
         str(setup.device),
         setup.n_steps,
         parameters,
-        model_bytes,
-        sum(t.numel() * t.element_size() for t in moments),
-        buffer.numel() * buffer.element_size(),
+        _size(state.model.state_dict().values()),
+        max(moments),
+        max(averages),
+        _size([state.chains.buffer.images] if state.chains else []),
         tuple(times),
         sum(stage.epochs * per_epoch * seconds for stage, seconds in zip(setup.recipe.stages, times, strict=True)),
         tuple(setup.warnings),
@@ -92,6 +98,10 @@ def _step_seconds(setup: Setup, state: TrainState, step: int) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     return median(seconds[1:])
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _mebibytes(size: int) -> str:

@@ -7,14 +7,18 @@ from typing import Self
 import torch
 from torch import nn
 
+from gmmcli.checkpoint import Checkpoint
+from gmmcli.core.average import average_in
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import has_fast_bf16
+from gmmcli.core.sharpness import ascended
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe, Stage
 from gmmcli.rng import stream
 from gmmcli.train.guard import GuardedStep
+from gmmcli.train.phases import Phase, phases
 from gmmcli.train.state import TrainState
 from gmmcli.types import Loss, Negatives
 
@@ -86,7 +90,18 @@ class Setup:
             train, seed = self.loader.split, stream("cpu", recipe.seed, "starts").initial_seed()
             starts = recipe.chains.start.fit(train.images, train.labels, dataset.n_classes, seed)
             chains = recipe.chains.build(starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer"))
-        return TrainState(model, recipe.optim.build(model.parameters()), chains)
+        return TrainState(model, chains, self.phase_at(0))
+
+    def restored(self, checkpoint: Checkpoint) -> TrainState:
+        """The state of a checkpoint, with the optimiser that took its last step; CheckpointError where its files are damaged."""
+        state = self.initial_state()
+        state.begin(self.phase_at(max(0, checkpoint.step - 1)))
+        state.restore(checkpoint, self.recipe)
+        return state
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that takes a step, from 0 to ``n_steps - 1``."""
+        return [phase for phase in phases(self.recipe, self.loader.steps_per_epoch) if phase.begin <= step][-1]
 
 
 @dataclass(frozen=True)
@@ -118,8 +133,14 @@ def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepR
     negatives = None
     if state.chains is not None and stage.objective.needs_negatives:
         negatives = state.chains(state.model, batch.labels, rng)
-    loss = stage.objective(state.model, batch, negatives, ramp)
-    rate = recipe.optim.rate(step, setup.loader.steps_per_epoch, setup.n_steps) * recipe.guard.lr_factor**state.rollbacks
-    update(loss.total, rate)
+    phase = setup.phase_at(step)
+    if phase != state.phase:
+        state.begin(phase)
+        update.optimizer = state.optimizer
+    optim, rate = phase.optim, phase.rate(step) * recipe.guard.lr_factor**state.rollbacks
+    uphill = ascended(state.model, optim.sam_rho, optim.sam_adaptive) if optim.sam_rho else None
+    loss = update(lambda: stage.objective(state.model, batch, negatives, ramp), rate, uphill)
+    if state.average is not None:
+        average_in(state.average, state.model, optim.ema_decay, step - phase.begin, update.healthy)
     state.step += 1
     return StepReport(stage, loss, negatives, rate)

@@ -1,16 +1,19 @@
 """Everything that training changes, and its way to disk and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.core.average import averaging
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.chains import PersistentChains
 from gmmcli.core.classifier import Classifier
+from gmmcli.core.starts import restored
 from gmmcli.data.dataset import Dataset
 from gmmcli.recipe import Recipe
 from gmmcli.run import ModelCard, Run
+from gmmcli.train.phases import Phase
 
 PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_step")
 
@@ -20,8 +23,13 @@ class TrainState:
     """Model, optimiser and chains after ``step`` training steps, and what the run has been through."""
 
     model: Classifier
-    optimizer: torch.optim.Adam
+    """What the optimiser moves and the chains descend."""
     chains: PersistentChains | None
+    phase: Phase
+    """Whose optimiser took the last step, or takes the first."""
+    optimizer: torch.optim.Optimizer = field(init=False)
+    average: Classifier | None = field(init=False)
+    """The moving average of the model, where the phase wants one."""
     step: int = 0
     rollbacks: int = 0
     diverged_at: int = 0
@@ -30,15 +38,31 @@ class TrainState:
     best_accuracy: float = -1.0
     best_step: int = 0
 
+    def __post_init__(self) -> None:
+        self.begin(self.phase)
+
+    def begin(self, phase: Phase) -> None:
+        """Enter a phase: an optimiser without a past, and an average that sets out from the weights as they stand."""
+        self.phase = phase
+        self.optimizer = phase.optim.build(self.model.parameters())
+        self.average = averaging(self.model) if phase.optim.ema_decay else None
+
+    @property
+    def published(self) -> Classifier:
+        """The model that is validated, evaluated and sampled from: the average where there is one."""
+        return self.model if self.average is None else self.average
+
     def save(self, run: Run, dataset: Dataset) -> Checkpoint:
         """Write a checkpoint of this state, then drop old ones: the newest few and the best stay."""
-        card = ModelCard(run.recipe, dataset.class_names, dataset.shape, self.model.gamma2)
+        card = ModelCard(run.recipe, dataset.class_names, dataset.shape, self.published.gamma2)
         moments = {
             f"{name}.{key}": value
             for name, parameter in self.model.named_parameters()
             for key, value in self.optimizer.state[parameter].items()
         }
-        parts = {"model": Part(self.model.state_dict(), card.dump())}
+        parts = {"model": Part(self.published.state_dict(), card.dump())}
+        if self.average is not None:
+            parts["weights"] = Part(self.model.state_dict(), {})
         if moments:  # none before the first step
             parts["optimizer"] = Part(moments, {})
         if self.chains is not None:
@@ -53,18 +77,20 @@ class TrainState:
         return saved
 
     def restore(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
-        """Take over a checkpoint's state; CheckpointError where its files are damaged."""
-        self.model.load_state_dict(checkpoint.tensors("model"))
-        moments = checkpoint.tensors("optimizer") if checkpoint.has("optimizer") else {}
-        for name, parameter in self.model.named_parameters() if moments else ():
-            self.optimizer.state[parameter] = {
-                "step": moments[f"{name}.step"].clone().to(parameter.device),
-                # moments must lie in memory as their weights do: the fused kernel walks both in one stride
-                "exp_avg": torch.empty_like(parameter).copy_(moments[f"{name}.exp_avg"]),
-                "exp_avg_sq": torch.empty_like(parameter).copy_(moments[f"{name}.exp_avg_sq"]),
-            }
+        """Take over the state of a checkpoint of this phase; CheckpointError where its files are damaged."""
+        self.published.load_state_dict(checkpoint.tensors("model"))
+        if self.average is not None:
+            self.model.load_state_dict(checkpoint.tensors("weights"))
+        parameters = dict(self.model.named_parameters())
+        for name, value in (checkpoint.tensors("optimizer") if checkpoint.has("optimizer") else {}).items():
+            owner, _, key = name.rpartition(".")
+            parameter = parameters[owner]
+            # moments must lie in memory as their weights do: the fused kernel walks both in one stride
+            like = parameter if value.dim() else value.to(parameter.device)
+            self.optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
         if self.chains is not None:
-            device = self.chains.buffer.images.device
-            self.chains = recipe.chains.around(ReplayBuffer(checkpoint.tensors("buffer")["images"].to(device)), self.chains.starts)
+            device, kept = self.chains.buffer.images.device, checkpoint.tensors("starts") if checkpoint.has("starts") else {}
+            starts = restored({name: tensor.to(device) for name, tensor in kept.items()}, self.chains.starts.shape)
+            self.chains = recipe.chains.around(ReplayBuffer(checkpoint.tensors("buffer")["images"].to(device)), starts)
         for name in PROGRESS:
             setattr(self, name, checkpoint.progress[name])

@@ -1,0 +1,38 @@
+"""Which optimiser takes a step: a function of the step alone, so that a resume at a switch is a resume like any other."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+from gmmcli.core.optim import Optim
+from gmmcli.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The steps between two switches of optimisers: one stage with its own, or stages in a row that share the recipe's."""
+
+    optim: Optim
+    begin: int
+    """Its first step, where moments and the average of weights start afresh."""
+    rate_from: int
+    """Where its learning rate's schedule starts: at ``begin`` for a stage's own, at 0 for the recipe's."""
+    rate_steps: int
+    """How many steps that schedule has."""
+    steps_per_epoch: int
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step of the training."""
+        return self.optim.rate(step - self.rate_from, self.steps_per_epoch, self.rate_steps)
+
+
+def phases(recipe: Recipe, steps_per_epoch: int) -> list[Phase]:
+    """Return the phases of a training, in order."""
+    lengths = [stage.epochs * steps_per_epoch for stage in recipe.stages]
+    begins = accumulate(lengths, initial=0)
+    found: list[Phase] = []
+    for before, stage, begin, length in zip((None, *recipe.stages), recipe.stages, begins, lengths, strict=False):
+        if stage.optim is not None:
+            found.append(Phase(stage.optim, begin, begin, length, steps_per_epoch))
+        elif before is None or before.optim is not None:
+            found.append(Phase(recipe.optim, begin, 0, sum(lengths), steps_per_epoch))
+    return found
