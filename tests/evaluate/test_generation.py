@@ -1,6 +1,5 @@
 from fractions import Fraction
 from math import ceil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,20 +10,10 @@ from torch import Tensor
 
 from gmmcli.data.digits import Digits
 from gmmcli.evaluate.frechet import Moments, frechet_distance, kernel_distance
-from gmmcli.evaluate.generation import (
-    Space,
-    distance_values,
-    generation_protocol,
-    inception_space,
-    most_confident,
-    neighbour_values,
-    pixel_space,
-    run_space,
-)
+from gmmcli.evaluate.generation import distance_values, generation_protocol, most_confident, neighbour_values
 from gmmcli.evaluate.judge import pixels
 from gmmcli.evaluate.manifold import manifold_values
-from gmmcli.recipe import Recipe
-from gmmcli.types import to_model
+from gmmcli.evaluate.spaces import Space, pixel_space
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -38,36 +27,6 @@ def classes_of(features: Tensor) -> Tensor:
 
 PLAIN = Space("pixels", "pixels in [-1, 1]", lambda images: images.flatten(1).float())
 INCEPTION = Space("inception", "Inception", lambda images: images.flatten(1).float(), classes_of)
-
-
-def test_the_pixel_space_is_of_pixels_in_the_model_range() -> None:
-    images = Digits().load().test.images[:5]
-    space = pixel_space()
-    embedded = space.embed(images)
-    torch.testing.assert_close(embedded.float(), to_model(images).flatten(1), atol=1e-6, rtol=0)
-    assert torch.equal(embedded, torch.from_numpy(images.numpy().reshape(5, -1) / 127.5 - 1))
-    assert (space.name, space.class_probs) == ("pixels", None)
-
-
-def test_a_runs_space_is_of_its_models_features(tiny_recipe: Recipe) -> None:
-    model, images = tiny_recipe.model.build(10, 1, seed=3).train(), Digits().load().test.images[:5]
-    space = run_space("2026-a", model)
-    embedded = space.embed(images)
-    with torch.no_grad():
-        torch.testing.assert_close(embedded, model.eval().features(to_model(images)))
-    assert not embedded.requires_grad
-    assert (space.name, space.class_probs) == ("run:2026-a", None)
-    assert "2026-a" in space.about
-
-
-def test_inceptions_space_is_of_the_network_and_says_its_hash() -> None:
-    network = SimpleNamespace(sha256="abc", features=lambda images: images + 1, class_probs=lambda features: features * 2)
-    space = inception_space(network)  # type: ignore[arg-type]  # all of it that is asked
-    assert space.name == "inception"
-    assert "abc" in space.about
-    assert space.embed(torch.zeros(1)).item() == 1
-    assert space.class_probs is not None
-    assert space.class_probs(torch.ones(1)).item() == 2
 
 
 def test_fid_is_called_fid_in_inceptions_space_only() -> None:

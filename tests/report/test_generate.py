@@ -13,11 +13,11 @@ from torch import Tensor
 from gmmcli.core.buffer import decode
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.frechet import Moments
-from gmmcli.evaluate.generation import Space, pixel_space, run_space
 from gmmcli.evaluate.judge import ModelJudge, PixelJudge
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.scores import log_odds
+from gmmcli.evaluate.spaces import Space, pixel_space, run_space
 from gmmcli.evaluate.subject import Subject
 from gmmcli.report.generate import Generation, generate
 from gmmcli.report.measure import Measured

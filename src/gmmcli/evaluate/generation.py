@@ -1,48 +1,20 @@
 """How good samples are, against real images."""
 
-from collections.abc import Callable
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gmmcli.core.classifier import Classifier
 from gmmcli.evaluate.frechet import SPLITS, SUBSET_SIZE, SUBSETS, Moments, frechet_distance, inception_score, kernel_distance
-from gmmcli.evaluate.inception import Inception
 from gmmcli.evaluate.manifold import K, manifold_values
-from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.scores import log_odds
+from gmmcli.evaluate.spaces import Space
 from gmmcli.rng import stream
-from gmmcli.types import Features, Logits, RawImages
+from gmmcli.types import Features, Logits
 
 MOST = 10_000  # images of either kind in the figures of nearest neighbours
-
-
-class Space(NamedTuple):
-    """Where images are compared: a map to features, and what it is."""
-
-    name: str
-    about: str
-    embed: Callable[[RawImages], Features]
-    class_probs: Callable[[Features], Tensor] | None = None
-    """Inception's class probabilities, for its score."""
-
-
-def pixel_space() -> Space:
-    """The pixels themselves, in float64: float32 rounds them all the same way, and distances of many pixels show it."""
-    return Space("pixels", "pixels in [-1, 1]", lambda images: images.flatten(1).double() / 127.5 - 1)
-
-
-def run_space(name: str, model: Classifier) -> Space:
-    """The features of a run's model."""
-    return Space(f"run:{name}", f"features of run {name}", lambda images: outputs(model, images).features)
-
-
-def inception_space(network: Inception) -> Space:
-    """Inception's pooled features: where FID is FID."""
-    return Space("inception", f"pytorch-fid's Inception, weights sha256 {network.sha256}", network.features, network.class_probs)
 
 
 def most_confident(logits: Logits, top_share: float) -> Tensor:

@@ -13,11 +13,12 @@ from gmmcli.data.npz import UNREADABLE
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.frechet import Moments
-from gmmcli.evaluate.generation import MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
+from gmmcli.evaluate.generation import MOST, distance_values, generation_protocol, most_confident, neighbour_values
 from gmmcli.evaluate.judge import MOST_JUDGED, Judge, agreement_values, pixels
 from gmmcli.evaluate.manifold import memorisation_values, nearest
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
+from gmmcli.evaluate.spaces import Space
 from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.report.measure import Measured, progress
 from gmmcli.train.log import Voice
