@@ -33,6 +33,7 @@ class Draw:
 
     origin: Origin = "noise"
     steps: int | None = None
+    """0: the images that chains start from."""
     step_size: float | None = None
     noise: float | None = None
     seed: int = 1
@@ -71,7 +72,7 @@ class Draw:
             chains = replace(chains, target=Conditional())
         reached = run.step_size()
         size = self.step_size or chains.fresh_step_scale * (float(reached) if reached is not None else chains.sampler.step_size)
-        steps = self.steps or chains.lifetime
+        steps = chains.lifetime if self.steps is None else self.steps
         model, step_size = run.model(best, device), torch.tensor(size, device=device)
         parts = []
         for i, part in enumerate(torch.split(labels, CHUNK)):

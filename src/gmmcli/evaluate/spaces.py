@@ -45,7 +45,7 @@ def efficientnet_space(network: efficientnet.EfficientNet) -> Space:
 
 
 def best_space(weights: Path | None = None) -> str:
-    """Name the best there is: Inception's features where their weights are at hand (or were named), else EfficientNet's where installed, else pixels."""
+    """Name the best there is: inception where its weights are at hand or were named, efficientnet-lite0 where installed, pixels."""
     if weights or inception.default_weights().is_file():
         return "inception"
     return "efficientnet-lite0" if efficientnet.default_weights() else "pixels"
