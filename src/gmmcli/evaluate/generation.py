@@ -76,5 +76,5 @@ def generation_protocol(space: Space, n_reference: int) -> dict[str, Any]:
         "kid": f"cubic kernel, unbiased, {SUBSETS} subsets of at most {SUBSET_SIZE} images",
         "is": f"{SPLITS} splits, samples shuffled" if space.class_probs else None,
         "neighbours": f"k = {K}, at most {MOST:,} images of either kind",
-        "intervals": "95%: Wilson and jackknife of the shares, balls taken as they are; delta method of the Frechet distance, reference given",
+        "intervals": "95%: Wilson and jackknife of the shares, balls as they are; delta method of the Frechet distance",
     }

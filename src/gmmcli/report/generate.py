@@ -110,7 +110,7 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
         "reference": asked.stats.name if asked.stats else f"{dataset.title} {asked.reference}",
         "memorisation": f"pixel distances to {len(train):,} training images",
         "starts": f"where fresh chains start, seed {asked.draw.seed}; label agreement of at most {MOST_JUDGED:,}" if starts else None,
-        "real": f"{len(real):,} random {dataset.title} test images, against {len(others):,} without them; label agreement is judge_accuracy",
+        "real": f"{len(real):,} random {dataset.title} test images, against {len(others):,} others; label agreement is judge_accuracy",
     }
     result = subject.result("eval generate", protocol, values, n=len(raw)) | {"split": asked.reference}
     stem = subject.run.save_result(
