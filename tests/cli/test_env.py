@@ -29,3 +29,10 @@ def test_text_has_a_line_a_fact(gmmc: Gmmc) -> None:
     lines = gmmc("env").stdout.splitlines()
     assert f"gmmcli {__version__}" in next(line for line in lines if line.startswith("versions"))
     assert any(line.startswith("fast_bf16") for line in lines)
+
+
+def test_efficientnets_weights_are_named_where_they_are(gmmc: Gmmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in (None, tmp_path):
+        monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda place=place: place)
+        said = json.loads(gmmc("env", "--json").stdout)["values"]["efficientnet_weights"]
+        assert said == (str(place) if place else None)

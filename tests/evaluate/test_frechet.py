@@ -12,7 +12,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from gmmcli.errors import DataError
-from gmmcli.evaluate.frechet import SUBSETS, Moments, frechet_distance, inception_score, kernel_distance
+from gmmcli.evaluate.frechet import SUBSETS, Moments, frechet_distance, frechet_error, inception_score, kernel_distance
 from gmmcli.vision import torchvision
 
 
@@ -309,3 +309,20 @@ def test_splits_are_those_of_salimans(n: int) -> None:
         part = probs[i * n // n_splits : (i + 1) * n // n_splits]
         scores.append(e ** np.mean(np.sum(part * (np.log(part) - np.log(part.mean(0))), 1)))
     assert inception_score(torch.from_numpy(probs)) == pytest.approx((np.mean(scores), np.std(scores)))
+
+
+@pytest.mark.parametrize(("n", "dim", "ratio"), [(300, 6, (0.75, 1.3)), (60, 100, (0.9, 2.5))])
+def test_the_standard_error_is_what_distances_of_many_draws_scatter_by(n: int, dim: int, ratio: tuple[float, float]) -> None:
+    """With fewer samples than features, too, where it errs on the wide side."""
+    rng = torch.Generator().manual_seed(0)
+    mix = torch.eye(dim) * 0.8 + 0.05 * torch.randn(dim, dim, generator=rng)
+    reference = Moments.of(torch.randn(3000, dim, generator=rng))
+    drawn = [torch.randn(n, dim, generator=rng) @ mix + 0.2 for _ in range(60)]
+    distances = torch.tensor([frechet_distance(Moments.of(samples), reference) for samples in drawn])
+    claimed = torch.tensor([frechet_error(samples, Moments.of(samples), reference) for samples in drawn])
+    assert ratio[0] < float(claimed.mean() / distances.std()) < ratio[1]
+
+
+def test_samples_that_are_all_alike_have_no_error() -> None:
+    samples = torch.ones(5, 3)
+    assert frechet_error(samples, Moments.of(samples), Moments.of(torch.randn(9, 3, generator=torch.Generator().manual_seed(0)))) == 0

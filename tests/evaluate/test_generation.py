@@ -1,6 +1,5 @@
 from fractions import Fraction
 from math import ceil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,20 +10,10 @@ from torch import Tensor
 
 from gmmcli.data.digits import Digits
 from gmmcli.evaluate.frechet import Moments, frechet_distance, kernel_distance
-from gmmcli.evaluate.generation import (
-    Space,
-    distance_values,
-    generation_protocol,
-    inception_space,
-    most_confident,
-    neighbour_values,
-    pixel_space,
-    run_space,
-)
+from gmmcli.evaluate.generation import beside_values, distance_values, generation_protocol, most_confident, neighbour_values
 from gmmcli.evaluate.judge import pixels
 from gmmcli.evaluate.manifold import manifold_values
-from gmmcli.recipe import Recipe
-from gmmcli.types import to_model
+from gmmcli.evaluate.spaces import Space, pixel_space
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -40,42 +29,12 @@ PLAIN = Space("pixels", "pixels in [-1, 1]", lambda images: images.flatten(1).fl
 INCEPTION = Space("inception", "Inception", lambda images: images.flatten(1).float(), classes_of)
 
 
-def test_the_pixel_space_is_of_pixels_in_the_model_range() -> None:
-    images = Digits().load().test.images[:5]
-    space = pixel_space()
-    embedded = space.embed(images)
-    torch.testing.assert_close(embedded.float(), to_model(images).flatten(1), atol=1e-6, rtol=0)
-    assert torch.equal(embedded, torch.from_numpy(images.numpy().reshape(5, -1) / 127.5 - 1))
-    assert (space.name, space.class_probs) == ("pixels", None)
-
-
-def test_a_runs_space_is_of_its_models_features(tiny_recipe: Recipe) -> None:
-    model, images = tiny_recipe.model.build(10, 1, seed=3).train(), Digits().load().test.images[:5]
-    space = run_space("2026-a", model)
-    embedded = space.embed(images)
-    with torch.no_grad():
-        torch.testing.assert_close(embedded, model.eval().features(to_model(images)))
-    assert not embedded.requires_grad
-    assert (space.name, space.class_probs) == ("run:2026-a", None)
-    assert "2026-a" in space.about
-
-
-def test_inceptions_space_is_of_the_network_and_says_its_hash() -> None:
-    network = SimpleNamespace(sha256="abc", features=lambda images: images + 1, class_probs=lambda features: features * 2)
-    space = inception_space(network)  # type: ignore[arg-type]  # all of it that is asked
-    assert space.name == "inception"
-    assert "abc" in space.about
-    assert space.embed(torch.zeros(1)).item() == 1
-    assert space.class_probs is not None
-    assert space.class_probs(torch.ones(1)).item() == 2
-
-
 def test_fid_is_called_fid_in_inceptions_space_only() -> None:
     samples, reference = normal(1, 30, 4), normal(2, 40, 4)
     plain, inception = (distance_values(space, samples, reference, None, 1) for space in (PLAIN, INCEPTION))
-    assert set(plain) == {"feature_fid", "feature_kid", "feature_kid_std"}
-    assert set(inception) == {"fid", "kid", "kid_std", "is_mean", "is_std"}
-    assert list(plain.values()) == [inception["fid"], inception["kid"], inception["kid_std"]]
+    assert set(plain) == {"feature_fid", "feature_fid_ci95", "feature_kid", "feature_kid_std"}
+    assert set(inception) == {"fid", "fid_ci95", "kid", "kid_std", "is_mean", "is_std"}
+    assert list(plain.values()) == [inception[name] for name in ("fid", "fid_ci95", "kid", "kid_std")]
 
 
 def test_the_distances_are_those_of_samples_to_the_reference() -> None:
@@ -154,7 +113,9 @@ def test_neighbours_are_those_of_the_manifold() -> None:
     samples, reference = normal(1, 40, 3) * 1.5 + 0.5, normal(2, 60, 3)
     expected = manifold_values(reference.numpy(), samples.numpy())
     assert expected["precision"] != expected["recall"]
-    assert neighbour_values(samples, reference, 1) == pytest.approx(expected)
+    found = neighbour_values(samples, reference, 1)
+    assert found.keys() == expected.keys()
+    assert all(found[name] == pytest.approx(expected[name]) for name in found)
 
 
 def test_of_many_images_of_either_kind_the_seed_chooses_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +145,7 @@ def test_real_digits_are_near_real_digits_and_noise_is_far(generator: torch.Gene
     assert near["feature_fid"] < 0.1 * far["feature_fid"]
     assert abs(near["feature_kid"]) < 0.1 * far["feature_kid"]
     inside, outside = (neighbour_values(samples, real, 1) for samples in (good, bad))
-    assert all(value > 0.5 for value in inside.values())
+    assert all(inside[name] > 0.5 for name in ("precision", "recall", "density", "coverage"))
     assert outside["precision"] == outside["density"] == outside["coverage"] == 0
 
 
@@ -194,3 +155,12 @@ def test_the_protocol_says_how(space: Space, score: str | None) -> None:
     assert (protocol["space"], protocol["features"], protocol["n_reference"], protocol["is"]) == (space.name, space.about, 1437, score)
     assert "100 subsets of at most 1000" in protocol["kid"]
     assert "k = 5" in protocol["neighbours"]
+
+
+def test_images_that_stand_beside_samples_have_the_samples_figures() -> None:
+    images, reference = normal(1, 40, 3) + 0.5, normal(2, 60, 3)
+    values = beside_values(PLAIN, images, reference, Moments.of(reference), 1)
+    assert values.pop("n") == 40
+    own = distance_values(PLAIN, images, reference, None, 1) | neighbour_values(images, reference, 1)
+    assert values == {name: value for name, value in own.items() if "kid" not in name}
+    assert values["feature_fid_ci95"][0] < values["feature_fid"] < values["feature_fid_ci95"][1]

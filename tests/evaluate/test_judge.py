@@ -109,6 +109,7 @@ def test_agreement_is_counted_overall_and_by_class() -> None:
         },
         "judge": "a reader",
         "judge_accuracy": 3 / 4,
+        "judge_accuracy_ci95": list(wilson_interval(3, 4)),
         "judge_n": 4,
     }
 

@@ -1,11 +1,12 @@
 from math import dist
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 from sklearn import config_context
 
-from gmmcli.evaluate.manifold import K, manifold_values, memorisation_values, nearest
+from gmmcli.evaluate.manifold import Hits, K, manifold_values, memorisation_values, nearest
 
 
 def points(seed: int, *shape: int) -> np.ndarray:
@@ -15,6 +16,10 @@ def points(seed: int, *shape: int) -> np.ndarray:
 def grid(seed: int, n: int, dim: int) -> np.ndarray:
     """Whole numbers, whose distances have no rounding."""
     return np.random.default_rng(seed).integers(-100, 100, (n, dim)).astype(np.float64)
+
+
+def figures(values: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if not name.endswith("_ci95")}
 
 
 def one_by_one(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
@@ -38,11 +43,11 @@ def one_by_one(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
 def test_the_figures_are_those_of_a_loop_over_all_pairs(n_real: int, n_fake: int, scale: float, dtype: type) -> None:
     real, fake = points(1, n_real, 3).astype(dtype), (scale * points(2, n_fake, 3) + 0.5).astype(dtype)
     expected = one_by_one(real, fake, min(K, n_real - 1, n_fake - 1))
-    assert manifold_values(real, fake) == pytest.approx(expected, rel=1e-12)
+    assert figures(manifold_values(real, fake)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_four_figures_are_four() -> None:
-    values = manifold_values(points(1, 40, 3), points(2, 30, 3) + 1)
+    values = figures(manifold_values(points(1, 40, 3), points(2, 30, 3) + 1))
     assert len({round(value, 6) for value in values.values()}) == 4
     assert all(0 < value < 1 for value in values.values())
 
@@ -73,7 +78,7 @@ def test_another_draw_of_the_same_kind_has_density_one_on_average() -> None:
 
 
 def test_far_sets_have_nothing() -> None:
-    assert set(manifold_values(points(1, 50, 4), points(2, 60, 4) + 1000).values()) == {0.0}
+    assert set(figures(manifold_values(points(1, 50, 4), points(2, 60, 4) + 1000)).values()) == {0.0}
 
 
 def test_samples_of_one_mode_of_two_are_precise_and_recall_half() -> None:
@@ -147,3 +152,28 @@ def test_far_samples_are_no_copies() -> None:
     values = memorisation_values(points(3, 20, 3) + 100, points(2, 100, 3), train)
     assert values["copies"] == 0
     assert values["sample_to_train"] > 100
+
+
+@pytest.mark.parametrize("piece", [30, 4])
+def test_what_one_ball_holds_alone_is_what_leaving_it_out_would_lose(piece: int) -> None:
+    """Against leaving out row by row and column by column."""
+    inside = np.random.default_rng(0).random((30, 20)) < 0.08
+    hits = Hits(30, 20)
+    for start in range(0, 30, piece):
+        hits.add(inside[start : start + piece], start)
+    assert np.array_equal(hits.rows, inside.sum(1))
+    assert np.array_equal(hits.columns, inside.sum(0))
+    lost_columns = [inside.any(0).sum() - np.delete(inside, i, 0).any(0).sum() for i in range(30)]
+    lost_rows = [inside.any(1).sum() - np.delete(inside, j, 1).any(1).sum() for j in range(20)]
+    assert max(lost_columns) > 0 < max(lost_rows)
+    assert hits.alone_in_column.tolist() == lost_columns
+    assert hits.alone_in_row.tolist() == lost_rows
+
+
+def test_intervals_of_shares_are_as_wide_as_shares_scatter() -> None:
+    """Among many draws of both sets; wider by up to a half is allowed, for radii shrink where points crowd, narrower is not."""
+    drawn = [manifold_values(points(2 * i, 200, 4), points(2 * i + 1, 120, 4) * 0.9 + 0.3) for i in range(60)]
+    for name in ("precision", "recall", "coverage"):
+        claimed = np.mean([values[f"{name}_ci95"][1] - values[f"{name}_ci95"][0] for values in drawn]) / (2 * 1.96)
+        assert 0.9 < claimed / np.std([values[name] for values in drawn]) < 2
+        assert all(values[f"{name}_ci95"][0] <= values[name] <= values[f"{name}_ci95"][1] for values in drawn)

@@ -10,9 +10,9 @@ from handwritten import DIS, GEN, SOFTMAX, attacked, audited, calibrated, detect
 
 from gmmcli.errors import RunError
 from gmmcli.evaluate.attacks import Attack
-from gmmcli.evaluate.generation import pixel_space
 from gmmcli.evaluate.judge import PixelJudge
 from gmmcli.evaluate.samples import Draw
+from gmmcli.evaluate.spaces import pixel_space
 from gmmcli.evaluate.subject import Subject
 from gmmcli.recipe import Recipe, shipped
 from gmmcli.report import measure
@@ -77,7 +77,8 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
         "ece chosen": found["ece chosen"],
         "ood mean": values[2]["uniform"]["log_px"]["auroc"],
         **{f"ood uniform {score}": values[2]["uniform"][score]["auroc"] for score in ("log_px", "max_py", "mass")},
-        **{key: values[3][key] for key in ("label_agreement", "precision", "recall", "coverage", "feature_fid")},
+        **{key: values[3][key] for key in ("label_agreement", "precision", "recall", "coverage")},
+        "feature_fid pixels": values[3]["feature_fid"],
         **{f"pgd-margin-linf {eps}/255": values[4]["eps"][f"{eps}/255"]["accuracy"] for eps in (4, 8)},
         "ended": 1.0,
         "minutes": subject.run.provenance["wall_time_s"] / 60,
@@ -86,7 +87,7 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
     assert by_key["accuracy"].ci95 == tuple(values[0]["ci95"])
     assert by_key["ece temperature"].ci95 == tuple(values[1]["variants"]["temperature"]["ece_ci95"])
     assert by_key["pgd-margin-linf 8/255"].ci95 == tuple(values[4]["eps"]["8/255"]["ci95"])
-    assert by_key["precision"].ci95 is None
+    assert by_key["precision"].ci95 == tuple(values[3]["precision_ci95"])
 
 
 def test_a_run_that_ended_without_a_result_has_its_time_and_that_it_ended(tmp_path: Path) -> None:

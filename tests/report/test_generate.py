@@ -13,12 +13,12 @@ from torch import Tensor
 from gmmcli.core.buffer import decode
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.frechet import Moments
-from gmmcli.evaluate.generation import Space, pixel_space, run_space
 from gmmcli.evaluate.judge import ModelJudge, PixelJudge
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.scores import log_odds
-from gmmcli.evaluate.subject import Subject
+from gmmcli.evaluate.spaces import Space, pixel_space, run_space
+from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.report.generate import Generation, generate
 from gmmcli.report.measure import Measured
 from gmmcli.run import Run
@@ -67,7 +67,9 @@ def test_the_replay_buffer_in_pixels_from_end_to_end(subject: Subject) -> None:
     assert json.loads((run.path / "results" / "eval-generate-pixels.json").read_text()) == result == run.result("eval generate pixels")
     assert set(result["values"]) == {
         *("feature_fid", "feature_kid", "feature_kid_std", "precision", "recall", "density", "coverage"),
-        *("label_agreement", "label_agreement_ci95", "per_class", "judge", "judge_accuracy", "judge_n", "memorisation"),
+        *("feature_fid_ci95", "precision_ci95", "recall_ci95", "coverage_ci95", "starts", "real"),
+        *("label_agreement", "label_agreement_ci95", "per_class", "memorisation"),
+        *("judge", "judge_accuracy", "judge_accuracy_ci95", "judge_n"),
     }
     assert set(result["values"]["memorisation"]) == {"sample_to_train", "test_to_train", "copies"}
     assert result["protocol"]["space"] == "pixels"
@@ -164,7 +166,11 @@ def test_given_statistics_take_the_references_place_in_the_frechet_distance_alon
     assert given["protocol"]["reference"] == "stats.npz"
     assert given["values"]["feature_fid"] == pytest.approx(frechet(flat(saved(subject.run)["samples"]), test.numpy()), rel=1e-3)
     assert given["values"]["feature_fid"] != own["values"]["feature_fid"]
-    assert given["values"] | {"feature_fid": 0} == own["values"] | {"feature_fid": 0}
+    for part in (None, "starts", "real"):
+        ours, theirs = (result["values"][part] if part else result["values"] for result in (own, given))
+        assert ours.keys() == theirs.keys()
+        changed = {name for name in ours if ours[name] != theirs[name]} - {"starts", "real"}
+        assert changed == {"feature_fid", "feature_fid_ci95"}
 
 
 def test_statistics_written_are_those_of_the_reference_and_read_back(subject: Subject, tmp_path: Path) -> None:
@@ -289,7 +295,7 @@ def test_another_checkpoint_has_a_result_and_a_picture_of_its_own(run: Run) -> N
 
 def test_the_neighbours_shown_are_the_nearest(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[str, Tensor]] = []
-    monkeypatch.setattr("gmmcli.report.generate.save_grid", lambda rows, *_: shown.extend(rows))
+    monkeypatch.setattr("gmmcli.report.generate.save_grid", lambda rows, *_, **__: shown.extend(rows))
     ask(subject, n=20)
     train = flat(subject.dataset.train.images)
     assert [name for name, _ in shown] == list("0123456789")
@@ -311,9 +317,10 @@ def test_the_judge_is_judged_on_images_drawn_at_random_not_on_the_first(subject:
     monkeypatch.setattr("gmmcli.report.generate.MOST_JUDGED", 30)
     generate(subject, Generation(pixel_space(), Listening(), Draw("buffer"), n=20))
     test = subject.dataset.test.images
-    assert len(asked[-1]) == 30
-    assert not torch.equal(asked[-1], test[:30])
-    assert {image.numpy().tobytes() for image in asked[-1]} <= {image.numpy().tobytes() for image in test}
+    samples, judged, starts = asked
+    assert (len(samples), len(judged), len(starts)) == (20, 30, 20)
+    assert not torch.equal(judged, test[:30])
+    assert {image.numpy().tobytes() for image in judged} <= {image.numpy().tobytes() for image in test}
 
 
 def test_other_questions_have_results_of_their_own(subject: Subject) -> None:
@@ -329,3 +336,47 @@ def test_other_questions_have_results_of_their_own(subject: Subject) -> None:
 @pytest.mark.parametrize(("n", "warned"), [(63, True), (64, False)])
 def test_fewer_samples_than_features_are_warned_of_in_every_space(n: int, warned: bool, subject: Subject) -> None:
     assert any("below the 64 features" in warning for warning in ask(subject, n=n).warnings) == warned
+
+
+BESIDE = {"n", "feature_fid", "precision", "recall", "density", "coverage", "label_agreement"}
+
+
+def test_beside_the_samples_stand_where_chains_start_and_test_images(subject: Subject) -> None:
+    result = ask(subject, n=50).result
+    values = result["values"]
+    for part in ("starts", "real"):
+        assert {name for name in values[part] if not name.endswith("_ci95")} == BESIDE
+        assert {f"{name}_ci95" for name in BESIDE - {"n", "density"}} <= values[part].keys()
+        assert values[part]["n"] == 50
+        assert result["protocol"][part]
+    assert values["real"]["label_agreement"] == values["judge_accuracy"]
+    assert values["real"]["feature_fid"] < values["feature_fid"]  # the buffer of a training of seconds
+    assert values["real"]["precision"] > 0.5 > values["starts"]["precision"]
+
+
+def test_starts_are_the_images_from_which_fresh_chains_of_the_same_seed_set_out(subject: Subject) -> None:
+    result = ask(subject, n=20, draw=Draw("noise", steps=1, seed=4)).result
+    begun = Draw("noise", steps=0, seed=4)(subject.run, range(10), 2)
+    samples, reference = flat(to_bytes(begun.images)), flat(everything(subject))
+    assert result["values"]["starts"]["feature_fid"] == pytest.approx(frechet(samples, reference), rel=1e-3)
+    svc = SVC(C=10).fit(flat(subject.dataset.train.images), subject.dataset.train.labels)
+    assert result["values"]["starts"]["label_agreement"] == pytest.approx((svc.predict(samples) == begun.labels.numpy()).mean())
+
+
+def test_samples_from_a_file_have_no_starts(subject: Subject, tmp_path: Path) -> None:
+    result = ask(subject, samples=write(tmp_path / "x.npz", *subject.dataset.train)).result
+    assert "starts" not in result["values"]
+    assert result["protocol"]["starts"] is None
+    assert result["values"]["real"]["n"] == 120  # all test images, fewer than samples
+
+
+@pytest.mark.parametrize(("reference", "n_real", "n_others"), [("train", 100, 260), ("test", 60, 60), ("train+test", 100, 280)])
+def test_real_images_are_compared_with_others_than_themselves(reference: Any, n_real: int, n_others: int, subject: Subject) -> None:
+    result = ask(subject, reference=reference).result
+    assert result["values"]["real"]["n"] == n_real
+    assert f"{n_real} random {subject.dataset.title} test images, against {n_others} others" in result["protocol"]["real"]
+    test = subject.dataset.test.images
+    taken = chosen(120, n_real, 1)
+    left = test[[i for i in range(120) if i not in taken.tolist()]]
+    others = {"train": everything(subject), "test": left, "train+test": torch.cat([everything(subject), left])}[reference]
+    assert result["values"]["real"]["feature_fid"] == pytest.approx(frechet(flat(test[taken]), flat(others)), rel=1e-3)

@@ -12,9 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from gmmcli.evaluate.attacks import Attack
-from gmmcli.evaluate.generation import pixel_space
 from gmmcli.evaluate.judge import PixelJudge
 from gmmcli.evaluate.samples import Draw
+from gmmcli.evaluate.spaces import pixel_space
 from gmmcli.evaluate.subject import Subject
 from gmmcli.report import measure
 from gmmcli.report.collect import gather

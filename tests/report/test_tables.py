@@ -179,6 +179,17 @@ def test_generation_shows_distances_shares_copies_and_the_judge() -> None:
     assert "…" not in text
 
 
+def test_starts_and_real_images_stand_beside_the_samples() -> None:
+    beside = {"starts": {"n": 640, "precision": 0.0, "feature_fid": 400.0}, "real": {"n": 500, "precision": 0.875, "feature_fid": 3.25}}
+    values = {"feature_fid": 123.4567, "precision": 0.75, "precision_ci95": [0.5, 1.0], "judge": "SVC", **beside}
+    text = rendered("eval generate", values)
+    found = rows(text)
+    assert found["figure"] == "samples [95% interval] starts real"
+    assert found["feature_fid"] == "123.457 400.000 3.250"
+    assert found["precision"] == "75.00% [50.00, 100.00] 0.00% 87.50%"
+    assert found["judge"] == "SVC"
+
+
 @pytest.mark.parametrize("kid", [0.0123, 0.00045])
 def test_small_kernel_distances_are_not_rounded_to_nothing(kid: float) -> None:
     written = float(rows(rendered("eval generate", {"feature_kid": kid}))["feature_kid"])

@@ -15,6 +15,7 @@ def env_command(json: Json = False) -> None:
     import torch
 
     from gmmcli.core.compute import Compute, has_fast_bf16
+    from gmmcli.evaluate import efficientnet
     from gmmcli.evaluate.inception import default_weights
     from gmmcli.run import default_runs_dir
 
@@ -29,12 +30,13 @@ def env_command(json: Json = False) -> None:
         "fast_bf16": has_fast_bf16(device),
         "runs_dir": str(default_runs_dir()),
         "inception_weights": str(default_weights()) if default_weights().exists() else None,
+        "efficientnet_weights": str(efficientnet.default_weights() or "") or None,
     }
     if json:
         answer({"schema": 1, "command": "env", "values": values})
         return
     for name, value in values.items():
-        print(f"{name:18} {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
+        print(f"{name:20} {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
 
 
 def _version(name: str) -> str | None:

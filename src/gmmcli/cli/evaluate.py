@@ -6,7 +6,7 @@ import typer
 
 from gmmcli.cli import generate
 from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, answer, note, opened
-from gmmcli.errors import MissingPartError, RecipeError
+from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
     from gmmcli.report.measure import Measured
@@ -117,7 +117,7 @@ def all_command(
 ) -> None:
     """Measure everything in one pass over the test images: accuracy, calibration, out-of-distribution, and the replay buffer's images.
 
-    Generation is measured in Inception's features where their weights are at hand, else in pixels; not at all without a buffer.
+    Generation is measured in the best features at hand: Inception's, EfficientNet-Lite0's, pixels; not at all without a buffer.
     """
     subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
     from gmmcli.report import measure
@@ -126,12 +126,7 @@ def all_command(
     measure.tested(subject, quiet, mass=True)  # the one pass, which all that follow share
     parts = [measure.accuracy(subject), measure.calibrate(subject), measure.ood(subject, sets, quiet=quiet)]
     if subject.run.checkpoint(best).has("buffer"):
-        try:
-            asked = generate.asked(subject)
-        except MissingPartError as error:
-            note(f"{error.message}: generation is measured in pixels", quiet)
-            asked = generate.asked(subject, features="pixels")
-        parts.append(measure_generation(subject, asked, quiet=quiet))
+        parts.append(measure_generation(subject, generate.asked(subject, quiet=quiet), quiet=quiet))
     results = {part.result["command"].removeprefix("eval "): part.result for part in parts}
     whole = subject.result(
         "eval all",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, check_grid, opened
+from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, check_grid, note, opened
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from gmmcli.report.generate import Generation
 
 EPILOG = (
-    "Examples:\n\ngmmc eval generate --features pixels\n\ngmmc eval generate --n 10000 --reference train+test "
+    "Examples:\n\ngmmc eval generate\n\ngmmc eval generate --n 10000 --reference train+test "
     "--weights pt_inception-2015-12-05-6726825d.pth\n\ngmmc eval generate --from noise --n 640 --features digits_dis"
 )
 
 
 def asked(
     subject: "Subject",
-    features: str = "inception",
+    features: str = "best",
     judge: str | None = None,
     origin: Literal["noise", "buffer"] = "buffer",
     weights: Path | None = None,
     runs_dir: Path | None = None,
+    quiet: bool = True,
     **more: Any,
 ) -> "Generation":
     """The question as the options put it; what is missing for it is an error here, before anything is drawn."""
-    from gmmcli.evaluate.generation import inception_space, pixel_space, run_space
-    from gmmcli.evaluate.inception import load_inception
     from gmmcli.evaluate.judge import ModelJudge, PixelJudge
     from gmmcli.evaluate.samples import Draw
+    from gmmcli.evaluate.spaces import named_space, run_space
     from gmmcli.evaluate.subject import Subject
     from gmmcli.report.generate import Generation
 
@@ -41,12 +41,12 @@ def asked(
             raise RecipeError(f"run {found.run.id} knows other images or classes than {subject.run.id}", "take a run on the same data")
         return found
 
-    if features == "inception":
-        space = inception_space(load_inception(weights).to(subject.device))
-    elif features == "pixels":
-        space = pixel_space()
-    else:
-        space = run_space(other(features).run.id, other(features).model)
+    space = named_space(features, weights, subject.device)
+    if space is None:
+        fellow = other(features)
+        space = run_space(fellow.run.id, fellow.model)
+    if features == "best" and space.name != "inception":
+        note(f"measured in {space.name}: Inception's weights are not there, so no figure is a FID", quiet)
     if judge:
         chosen = other(judge)
         ruling: ModelJudge | PixelJudge = ModelJudge(chosen.model, f"run {chosen.run.id}, step {chosen.step}")
@@ -57,8 +57,13 @@ def asked(
 
 def generate_command(
     features: Annotated[
-        str, typer.Option("--features", metavar="SPACE", help="Where to compare: inception, pixels, or a run whose features to use.")
-    ] = "inception",
+        str,
+        typer.Option(
+            "--features",
+            metavar="SPACE",
+            help="Where to compare: inception, efficientnet-lite0, pixels, best (the first of these there is), or a run's features.",
+        ),
+    ] = "best",
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -102,8 +107,10 @@ def generate_command(
 ) -> None:
     """Measure samples against real images: FID, KID, IS; precision, recall, density, coverage; label agreement; copies.
 
-    FID, KID and IS need pytorch-fid's Inception weights as a local file. In pixels or in a run's features no download is needed;
-    there the distances are called feature_fid and feature_kid.
+    FID, KID and IS need pytorch-fid's Inception weights as a local file. Without it the features are EfficientNet-Lite0's, which gmmcli's
+    extra "features" installs, or else pixels; there the distances are called feature_fid and feature_kid.
+
+    Beside each figure of the samples stands the same figure of the images their chains start from, and of real test images.
     """
     check_grid(out)
     from gmmcli.cli.evaluate import show
@@ -117,6 +124,7 @@ def generate_command(
         origin,
         weights,
         runs_dir,
+        quiet,
         n=n,
         samples=samples,
         reference=reference,

@@ -14,6 +14,12 @@ def tsne_command(
     runs: RunNames = None,
     samples: Annotated[int, typer.Option("--samples", min=0, help="So many samples of each run as well, drawn as crosses.")] = 0,
     origin: Origin = "buffer",
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features", metavar="SPACE", help="efficientnet-lite0, inception or pixels. Default: the run's own.", show_default=False
+        ),
+    ] = None,
     data: Data = None,
     split: SplitOption = "test",
     n: N = 2000,
@@ -32,9 +38,15 @@ def tsne_command(
         raise RecipeError("these runs know different classes", "draw them one by one")
     from gmmcli.cli.evaluate import show
     from gmmcli.evaluate.samples import Draw
+    from gmmcli.evaluate.spaces import named_space
     from gmmcli.report.embed import tsne
 
-    measured = tsne(subjects, samples=Draw(origin, seed=seed), n_samples=samples, seed=seed, out=out, quiet=quiet)
+    space = named_space(features, device=subjects[0].device) if features else None
+    if features and space is None:
+        raise RecipeError(
+            f"no feature space {features!r}", "give efficientnet-lite0, inception, pixels or best; a run's own are the default"
+        )
+    measured = tsne(subjects, space=space, samples=Draw(origin, seed=seed), n_samples=samples, seed=seed, out=out, quiet=quiet)
     if json:
         first = measured[0].result
         answer(first if len(measured) == 1 else first | {"runs": [one.result for one in measured]})

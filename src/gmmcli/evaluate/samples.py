@@ -33,6 +33,7 @@ class Draw:
 
     origin: Origin = "noise"
     steps: int | None = None
+    """0: the images that chains start from."""
     step_size: float | None = None
     noise: float | None = None
     seed: int = 1
@@ -71,7 +72,7 @@ class Draw:
             chains = replace(chains, target=Conditional())
         if self.step_size is not None:
             chains = replace(chains, sampler=replace(chains.sampler, step_size=self.step_size))
-        steps = self.steps or chains.lifetime
+        steps = chains.lifetime if self.steps is None else self.steps
         model, starts = run.model(best, device), run.starts(device)
         parts = []
         for i, part in enumerate(torch.split(labels, CHUNK)):

@@ -96,7 +96,8 @@ def measured(run: Run, results: Mapping[str, dict[str, Any]]) -> dict[Metric, Fi
     if ood := results.get("eval ood"):
         found |= _detection(ood["values"])
     if generate := results.get("eval generate"):
-        found |= {metric: _figure(generate["values"], metric.key) for metric in SAMPLES if metric.key in generate["values"]}
+        space = generate["protocol"].get("space")
+        found |= {_within(metric, space): _figure(generate["values"], metric.key) for metric in SAMPLES if metric.key in generate["values"]}
     found |= _attacked(results)
     provenance, status = run.provenance, run.provenance.get("status")
     if status in ("finished", "diverged"):
@@ -134,6 +135,13 @@ def bounded(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         return result["n"], result["protocol"]["steps"] * result["protocol"]["restarts"]
 
     return sorted((result for result in results.values() if result["command"] in BOUNDED), key=weight)
+
+
+def _within(metric: Metric, space: str | None) -> Metric:
+    """Distances in different spaces are different figures."""
+    if metric.key != "feature_fid" or space is None:
+        return metric
+    return replace(metric, key=f"feature_fid {space}", label=f"Fréchet distance in {space} (no FID)")
 
 
 def _figure(values: dict[str, Any], key: str) -> Figure:

@@ -10,6 +10,7 @@ import torch
 from gmmcli.evaluate.embedding import check_enough, embed, embedding_protocol, embedding_values
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw
+from gmmcli.evaluate.spaces import Space
 from gmmcli.evaluate.subject import Subject
 from gmmcli.report import figures
 from gmmcli.report.measure import Measured, tested
@@ -19,6 +20,7 @@ from gmmcli.types import to_bytes
 def tsne(
     subjects: Sequence[Subject],
     *,
+    space: Space | None = None,
     samples: Draw | None = None,
     n_samples: int = 0,
     seed: int = 1,
@@ -29,6 +31,7 @@ def tsne(
 
     Args:
         subjects: of the same classes.
+        space: whose features, each run's own by default.
         samples: how to draw samples.
         n_samples: how many, as many of each class.
         seed: of PCA and t-SNE.
@@ -42,14 +45,16 @@ def tsne(
     measured = []
     for subject in subjects:
         check_enough(len(subject.images.labels))
-        features, labels, images = tested(subject, quiet).features, subject.images.labels, subject.images.images
+        labels, images = subject.images.labels, subject.images.images
+        features = space.embed(images) if space else tested(subject, quiet).features
         sampled = torch.zeros(len(labels), dtype=torch.bool)
-        protocol = embedding_protocol(seed)
+        protocol = embedding_protocol(seed) | {"features": space.about if space else "the run's own"}
         if samples and n_samples:
             n_classes = len(subject.card.class_names)
             drawn = samples(subject.run, range(n_classes), max(1, n_samples // n_classes), subject.best, subject.device)
-            images = torch.cat([images, to_bytes(drawn.images)])
-            features = torch.cat([features, outputs(subject.model, to_bytes(drawn.images)).features])
+            raw = to_bytes(drawn.images)
+            images = torch.cat([images, raw])
+            features = torch.cat([features, space.embed(raw) if space else outputs(subject.model, raw).features])
             labels, sampled = torch.cat([labels, drawn.labels]), torch.cat([sampled, torch.ones(len(drawn.labels), dtype=torch.bool)])
             protocol["samples"] = drawn.protocol | {"n": len(drawn.labels)}
         plane = embed(features, seed)
@@ -57,7 +62,7 @@ def tsne(
         values = embedding_values(features[real], plane[real.numpy()], labels[real])
         result = subject.result("tsne", protocol, values)
         arrays = {"plane": plane, "labels": labels.numpy(), "sampled": sampled.numpy(), "images": images.numpy()}
-        path = subject.run.save_result(result, subject.name("tsne"), **arrays)
+        path = subject.run.save_result(result, subject.name("tsne", *[space.name] if space else ()), **arrays)
         table = np.column_stack([plane, labels.numpy(), sampled.numpy()])
         np.savetxt(path.with_suffix(".csv"), table, "%.6g,%.6g,%d,%d", header="x,y,label,sample", comments="")
         planes[_title(subject, values)] = (plane, labels.numpy(), sampled.numpy())

@@ -1,6 +1,6 @@
 """The evaluation of samples, whole: drawn or read, measured, saved and pictured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +13,16 @@ from gmmcli.data.npz import UNREADABLE
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.frechet import Moments
-from gmmcli.evaluate.generation import MOST, Space, distance_values, generation_protocol, most_confident, neighbour_values
-from gmmcli.evaluate.judge import MOST_JUDGED, Judge, agreement_values, pixels
+from gmmcli.evaluate.generation import MOST, beside_values, distance_values, generation_protocol, most_confident, neighbour_values
+from gmmcli.evaluate.judge import MOST_JUDGED, Judge, agreement, agreement_values, pixels
 from gmmcli.evaluate.manifold import memorisation_values, nearest
 from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
+from gmmcli.evaluate.spaces import Space
 from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.report.measure import Measured, progress
 from gmmcli.train.log import Voice
-from gmmcli.types import RawImages, to_bytes, to_model
+from gmmcli.types import Features, RawImages, to_bytes, to_model
 
 Reference = Literal["train", "test", "train+test"]
 SHOWN, ROWS = 5, 20  # neighbours in a row of the picture, and rows
@@ -58,7 +59,11 @@ class Generation:
 
 
 def generate(subject: Subject, asked: Generation, *, out: Path | None = None, quiet: bool = True) -> Measured:
-    """Samples against real images: distances, manifold, label agreement, and whether they are copies of training images."""
+    """Samples against real images: distances, manifold, label agreement, and whether they are copies of training images.
+
+    Beside the samples' figures stand those of where chains start, as ``starts``, and of test images, as ``real``: what no chain has moved,
+    and what no samples can be expected to surpass.
+    """
     space, dataset = asked.space, subject.dataset
     images, labels, how = _samples(subject, asked, quiet)
     raw = to_bytes(images)
@@ -67,30 +72,45 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
         raw, labels = raw[kept], labels[kept]
     if len(raw) < 2:
         raise RecipeError(f"{len(raw)} sample is too few to measure", "draw two at least; a trustworthy FID wants 10,000")
+    starts = _starts(subject, asked, len(raw))
     reference = _reference(dataset, asked.reference)
     judged, compared = (dataset.test.take(chosen(len(dataset.test.labels), most, subject.seed).numpy()) for most in (MOST_JUDGED, MOST))
     train = dataset.train.images[chosen(len(dataset.train.images), MOST, subject.seed)]
     some = chosen(len(raw), MOST, subject.seed)
-    with Voice("eval generate", 5, quiet, unit="parts") as voice:
+    with Voice("eval generate", 7, quiet, unit="parts") as voice:
         voice.at(0, "features")
-        embedded, real = space.embed(raw), space.embed(reference)
-        moments = Moments.load(asked.stats, embedded.shape[1]) if asked.stats else None
+        embedded, known = space.embed(raw), space.embed(reference)
+        given = Moments.load(asked.stats, embedded.shape[1]) if asked.stats else None
+        moments = Moments.of(known)
         if asked.save_stats:
-            Moments.of(real).save(asked.save_stats)
+            moments.save(asked.save_stats)
         voice.at(1, "distances")
-        values: dict[str, Any] = distance_values(space, embedded, real, moments, subject.seed)
+        values: dict[str, Any] = distance_values(space, embedded, known, given or moments, subject.seed)
         voice.at(2, "neighbours")
-        values |= neighbour_values(embedded, real, subject.seed)
+        values |= neighbour_values(embedded, known, subject.seed)
         voice.at(3, "label agreement")
         values |= agreement_values(asked.judge, raw, labels, judged, subject.card.class_names)
         voice.at(4, "memorisation")
         values["memorisation"] = memorisation_values(pixels(raw[some]), pixels(compared.images), pixels(train))
-        voice.at(5)
+        if starts:
+            voice.at(5, "starts")
+            begun, few = to_bytes(starts.images), chosen(len(raw), MOST_JUDGED, subject.seed)
+            right = asked.judge.classes(begun[few]) == starts.labels[few]
+            values["starts"] = beside_values(space, space.embed(begun), known, given or moments, subject.seed) | agreement(right)
+        voice.at(6, "real images")
+        real, others = _real(subject, asked, known, len(raw))
+        if len(real) > 1:
+            rest = given or (moments if others is known else Moments.of(others))
+            values["real"] = beside_values(space, real, others, rest, subject.seed)
+            values["real"] |= {"label_agreement": values["judge_accuracy"], "label_agreement_ci95": values["judge_accuracy_ci95"]}
+        voice.at(7)
     protocol = generation_protocol(space, len(reference)) | {
         "samples": how,
         "filter": f"the most confident {asked.top_share:.0%} of each predicted class" if asked.top_share < 1 else "none",
         "reference": asked.stats.name if asked.stats else f"{dataset.title} {asked.reference}",
         "memorisation": f"pixel distances to {len(train):,} training images",
+        "starts": f"where fresh chains start, seed {asked.draw.seed}; label agreement of at most {MOST_JUDGED:,}" if starts else None,
+        "real": f"{len(real):,} random {dataset.title} test images, against {len(others):,} others; label agreement is judge_accuracy",
     }
     result = subject.result("eval generate", protocol, values, n=len(raw)) | {"split": asked.reference}
     stem = subject.run.save_result(
@@ -119,6 +139,27 @@ def _reference(dataset: Dataset, which: Reference) -> RawImages:
     """The real images to compare with; train and validation together are what others call the training set."""
     train = torch.cat([dataset.train.images, dataset.validation.images])
     return {"train": train, "test": dataset.test.images, "train+test": torch.cat([train, dataset.test.images])}[which]
+
+
+def _real(subject: Subject, asked: Generation, known: Features, n: int) -> tuple[Features, Features]:
+    """Return the features of n test images, of fewer where there are fewer, and the reference's without them.
+
+    Where the reference is the test images, half of them at most are taken from it.
+    """
+    test = subject.dataset.test.images
+    taken = chosen(len(test), min(n, len(test) // 2) if asked.reference == "test" else n, subject.seed)
+    if asked.reference == "train":
+        return asked.space.embed(test[taken]), known
+    left = torch.ones(len(known), dtype=torch.bool)
+    left[taken - len(test)] = False  # test images come last
+    return known[~left], known[left]
+
+
+def _starts(subject: Subject, asked: Generation, n: int) -> Samples | None:
+    """The n images, as many of each class, that fresh chains start from; None where samples were given, or a run has no chains."""
+    if asked.samples or not subject.run.checkpoint(subject.best).has("buffer"):
+        return None
+    return _samples(subject, replace(asked, draw=Draw("noise", steps=0, seed=asked.draw.seed), n=n), quiet=True)
 
 
 def _samples(subject: Subject, asked: Generation, quiet: bool) -> Samples:
@@ -161,4 +202,4 @@ def _neighbours(samples: RawImages, labels: torch.Tensor, train: RawImages, subj
     near = nearest(pixels(samples[first]), pixels(train), SHOWN)[1]
     names = subject.card.class_names
     rows = [(names[int(labels[i])], to_model(torch.cat([samples[i : i + 1], train[found]]))) for i, found in zip(first, near, strict=True)]
-    save_grid(rows, path, f"{subject.card.recipe.name}: a sample (first column) and its nearest training images")
+    save_grid(rows, path, f"{subject.card.recipe.name}: a sample (first column) and its nearest training images", cell=96)

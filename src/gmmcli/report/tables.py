@@ -75,6 +75,19 @@ def _accuracy(values: dict[str, Any]) -> list[Table]:
     return [table]
 
 
+def _generate(values: dict[str, Any]) -> list[Table]:
+    """The samples' figures, and beside them those of where chains start and of real test images."""
+    beside = {name: values[name] for name in ("starts", "real") if name in values}
+    if not beside:
+        return _plain(values)
+    table = _table("figure", "samples [95% interval]", *beside)
+    own = {key: value for key, value in values.items() if key not in beside}
+    (plain,) = _plain(own)
+    for name, cell in zip(*(list(column.cells) for column in plain.columns), strict=True):
+        table.add_row(name, cell, *(figure(str(name), {name: figures[name]}) if name in figures else "" for figures in beside.values()))
+    return [table]
+
+
 def _calibrate(values: dict[str, Any]) -> list[Table]:
     table = _table("", *values["variants"])
     table.add_row("scale", *(f"{variant['scale']:.4g}" for variant in values["variants"].values()))
@@ -117,6 +130,7 @@ def _audit(values: dict[str, Any]) -> list[Table | Text]:
 FILLED: dict[str, Callable[[dict[str, Any]], Sequence[Table | Text]]] = {
     "eval accuracy": _accuracy,
     "eval calibrate": _calibrate,
+    "eval generate": _generate,
     "eval ood": _ood,
     "attack audit": _audit,
     **{f"attack {kind}": _attack for kind in ("fgsm", "pgd", "apgd", "square")},
