@@ -28,7 +28,7 @@ buffer_size = 15
 dtype = "uint8"
 fresh_steps = 6
 fresh_noise_std = 0.02
-sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
+sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
 [[stages]]
 epochs = 2
 objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
