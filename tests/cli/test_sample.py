@@ -50,12 +50,11 @@ def test_steps_move_the_images(sample: Gmmc, tmp_path: Path) -> None:
     assert not np.array_equal(short, long)
 
 
-def test_the_step_size_and_number_of_steps_are_those_of_training_unless_said(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
+def test_the_step_size_and_number_of_steps_are_the_recipes_unless_said(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
     grid = ("--n", 1, "--json", "--out", tmp_path / "x.png")
-    run = Run(trained.path)
     protocol = json.loads(sample(*grid).stdout)["protocol"]
     noise = {"noise_std": 0.0, "fresh_noise_std": 0.0}
-    assert protocol == {"from": "noise", "steps": 80, "step_size": float(run.step_size()), **noise, "seed": 1}  # type: ignore[arg-type]
+    assert protocol == {"from": "noise", "steps": 80, "start": "uniform", "step_size": 0.1, **noise, "seed": 1}
     assert json.loads(sample(*grid, "--steps", 3, "--step-size", 0.5).stdout)["protocol"]["step_size"] == 0.5
 
 

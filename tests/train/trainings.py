@@ -56,6 +56,6 @@ def write_digits(path: Path, *, spoil: bool = False) -> Path:
 
 def contents(checkpoint: Checkpoint) -> dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]:
     """Everything a checkpoint holds, bit for bit."""
-    parts = [part for part in ("model", "optimizer", "buffer") if checkpoint.has(part)]
+    parts = [part for part in ("model", "optimizer", "buffer", "starts") if checkpoint.has(part)]
     tensors = {f"{part}/{key}": tensor for part in parts for key, tensor in checkpoint.tensors(part).items()}
     return {key: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for key, tensor in tensors.items()}
