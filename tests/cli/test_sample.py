@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from animals import Gmmc, Trained
+from animals import Gmmc, Trained, write_animals
 from PIL import Image
 
 from gmmcli.core.buffer import decode
@@ -118,3 +118,15 @@ def test_without_a_run_there_is_nothing_to_sample(gmmc: Gmmc, tmp_path: Path) ->
     result = gmmc("sample", "--runs-dir", tmp_path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "train one first" in result.stderr
+
+
+def test_samples_of_fitted_starts_need_no_data(gmmc: Gmmc, tmp_path: Path) -> None:
+    recipe = write_animals(tmp_path)
+    chains = ("--set", "chains.start.kind=class-gaussian", "--set", "chains.start.rank=4", "--set", "chains.sampler.kind=fixed-length")
+    result = gmmc("train", recipe, *chains, "--runs-dir", tmp_path / "runs", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    (tmp_path / "animals.npz").unlink()
+    result = gmmc("sample", "--runs-dir", tmp_path / "runs", "--n", 2, "--steps", 2, "--json", "--out", tmp_path / "x.png")
+    assert result.exit_code == 0, result.stderr
+    protocol = json.loads(result.stdout)["protocol"]
+    assert (protocol["start"], protocol["step_size"]) == ("class-gaussian", 0.5)
