@@ -95,7 +95,9 @@ def test_a_table_that_does_not_say_its_kind_is_of_the_usual_one() -> None:
 def test_samplers_and_starts_are_chosen_by_their_kind() -> None:
     plain = Recipe.loads(MINIMAL).chains
     assert (plain.start, plain.sampler) == (Uniform(), SGLD())
-    chosen = Recipe.loads(MINIMAL, overrides=["chains.start.kind=class-gaussian", "chains.start.rank=40", "chains.sampler.kind=fixed-length"])
+    chosen = Recipe.loads(
+        MINIMAL, overrides=["chains.start.kind=class-gaussian", "chains.start.rank=40", "chains.sampler.kind=fixed-length"]
+    )
     assert (chosen.chains.start, chosen.chains.sampler) == (ClassGaussian(rank=40), FixedLength(step_size=0.5))
     assert Recipe.loads(MINIMAL, overrides=["chains.start.kind=gaussian"]).chains.start == Gaussian(rank=256)
 

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest, kstest
 
 from gmmcli.core.backbones import WideResNet
-from gmmcli.core.buffer import Dtype, ReplayBuffer, decode
+from gmmcli.core.buffer import Dtype, decode
 from gmmcli.core.chains import Chains, displacement, fresh_samples, visit
 from gmmcli.core.classifier import Classifier, Model
 from gmmcli.core.samplers import SGLD, FixedLength

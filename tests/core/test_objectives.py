@@ -239,9 +239,7 @@ def test_l2_holds_the_energies_of_the_clean_images(model: Classifier, both: Batc
 
 
 @pytest.mark.parametrize(("beta", "l2", "ramp"), [(1.0, 0.0, 1.0), (0.4, 0.2, 0.5), (1.0, 0.0, 0.0)])
-def test_clean_positives_of_jem_by_hand(
-    model: Classifier, both: Batch, negatives: Negatives, beta: float, l2: float, ramp: float
-) -> None:
+def test_clean_positives_of_jem_by_hand(model: Classifier, both: Batch, negatives: Negatives, beta: float, l2: float, ramp: float) -> None:
     """``CE(x_aug, y) + beta (E(x) - E(x'))``; the gradient is that of the same sum written out in energies."""
     assert both.clean is not None
 

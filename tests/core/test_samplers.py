@@ -109,9 +109,7 @@ def test_noise_comes_from_the_generator_alone(kind: Callable[..., Sampler], star
 
 
 @pytest.mark.parametrize("kind", [SGLD, FixedLength])
-def test_without_noise_the_generator_stands_still(
-    kind: Callable[..., Sampler], starts: torch.Tensor, generator: torch.Generator
-) -> None:
+def test_without_noise_the_generator_stands_still(kind: Callable[..., Sampler], starts: torch.Tensor, generator: torch.Generator) -> None:
     before = generator.get_state()
     kind(n_steps=3, step_size=0.1)(quadratic(1.0), starts, generator)
     assert torch.equal(before, generator.get_state())

@@ -26,7 +26,7 @@ def test_nothing_is_said_of_what_is_well_or_just_so(line: dict[str, Any]) -> Non
 
 
 def test_half_a_grey_level_is_the_least_that_counts_as_moving() -> None:
-    assert STILL == pytest.approx(0.5 * 2 / 255)  # 255 grey levels between -1 and 1
+    assert pytest.approx(0.5 * 2 / 255) == STILL  # 255 grey levels between -1 and 1
 
 
 @pytest.mark.parametrize(

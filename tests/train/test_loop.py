@@ -210,9 +210,7 @@ def test_only_every_logged_line_counts(begin: Begin) -> None:
 
 
 @pytest.mark.parametrize("overrides", [(GEN,), (GEN, "chains.sampler={kind='fixed-length'}", "chains.start.kind=class-gaussian")])
-def test_chains_that_move_are_nothing_to_warn_of(
-    begin: Begin, overrides: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_chains_that_move_are_nothing_to_warn_of(begin: Begin, overrides: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     run = trained(*begin(*overrides))
     assert not [line for line in run.metrics() if "event" in line]
     assert max(line["still"] for line in run.metrics()) < 0.5

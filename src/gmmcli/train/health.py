@@ -32,8 +32,9 @@ class ChainWatch:
                 "take longer steps (chains.sampler.step_size) or steps of one length (chains.sampler.kind=fixed-length)"
             )
         if self.never_negative and "energy_model" in line and line["energy_model"] > FAR * line["energy_data"]:
+            ratio = line["energy_model"] / max(line["energy_data"], LEAST)
             return (
-                f"samples have {line['energy_model'] / max(line['energy_data'], LEAST):,.0f} times the energy of real images, so that chains "
+                f"samples have {ratio:,.0f} times the energy of real images, so that chains "
                 "get nowhere and the model learns nothing from them; start chains from the data (chains.start.kind=class-gaussian), "
                 "pool instead of striding (model.backbone.downsample=avg-pool), or take other steps (chains.sampler)"
             )
