@@ -29,7 +29,7 @@ noise_std = 0.03
 backbone = { kind = "wide-resnet", depth = 10, width = 1, stem_stride = 2, init = "kaiming" }
 [chains]
 buffer_size = 500
-sampler = { kind = "sgld", n_steps = 2, step_size = 0.05, adapt = 0.8 }
+sampler = { kind = "fixed-length", n_steps = 2, step_size = 0.3 }
 [optim]
 learning_rate = 1e-2
 schedule = "cosine"

@@ -18,7 +18,8 @@ from gmmcli.core.classifier import Model
 from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy
 from gmmcli.core.optim import SGD, Adam
-from gmmcli.core.samplers import SGLD
+from gmmcli.core.samplers import SGLD, FixedLength
+from gmmcli.core.starts import ClassGaussian, Gaussian, Uniform
 from gmmcli.core.targets import Conditional, StagedLatent, Target
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
@@ -58,7 +59,6 @@ def _holds(bound: Any, value: float) -> bool:
 
 
 BACKBONES = tables(WideResNet, depth=st.integers(1, 99).map(lambda n: 6 * n + 4), width=st.integers(2, 99))  # a hundred classes fit
-SAMPLERS = tables(SGLD, adapt=st.just(0.0) | st.floats(0.5, 1.0, exclude_min=True, exclude_max=True))
 BUFFER_SIZES = st.integers(1, 10**9).map(lambda n: 100 * n)
 UNBOUNDED = tables(ContrastiveDivergence, margin=st.just(0.0), floor=st.just(0.0))
 BOUNDED = tables(ContrastiveDivergence, margin=st.floats(0.1, 100.0))
@@ -68,8 +68,8 @@ NAMES = st.from_regex(r"[\w.-]+", fullmatch=True)
 
 def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.SearchStrategy[dict[str, Any]]:
     """Complete recipes as plain tables, of parts that go together."""
-    ramps = st.tuples(st.integers(1, 10**6), st.integers(0, 10**6), objective)
-    plain = ramps.map(lambda drawn: {"epochs": drawn[0], "objective": drawn[2], "ramp_epochs": min(drawn[:2])})
+    ramps = st.tuples(st.integers(1, 10**6), st.integers(0, 10**6), objective, st.booleans())
+    plain = ramps.map(lambda drawn: {"epochs": drawn[0], "objective": drawn[2], "ramp_epochs": min(drawn[:2]), "freeze_norm": drawn[3]})
     stage = plain | st.tuples(plain, OPTIMS).map(lambda drawn: drawn[0] | {"optim": drawn[1]})
     return tables(
         Recipe,
@@ -77,7 +77,7 @@ def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.S
         stages=st.lists(stage, min_size=1, max_size=3),
         model=tables(Model, backbone=BACKBONES, head=tables(head)),
         optim=OPTIMS,
-        chains=tables(Chains, buffer_size=BUFFER_SIZES, sampler=SAMPLERS, target=tables(target)),
+        chains=tables(Chains, buffer_size=BUFFER_SIZES, target=tables(target)),
     )
 
 
@@ -96,6 +96,16 @@ def test_a_recipe_of_any_tables_and_kinds_survives_toml(document: dict[str, Any]
 def test_a_table_that_does_not_say_its_kind_is_of_the_usual_one() -> None:
     recipe = Recipe.loads(MINIMAL, overrides=["chains.target.std=0.1", "model.head.radius=5"])
     assert recipe.chains.target == StagedLatent(std=0.1) and recipe.model.head == MaxMahalanobis(radius=5.0)
+
+
+def test_samplers_and_starts_are_chosen_by_their_kind() -> None:
+    plain = Recipe.loads(MINIMAL).chains
+    assert (plain.start, plain.sampler) == (Uniform(), SGLD())
+    chosen = Recipe.loads(
+        MINIMAL, overrides=["chains.start.kind=class-gaussian", "chains.start.rank=40", "chains.sampler.kind=fixed-length"]
+    )
+    assert (chosen.chains.start, chosen.chains.sampler) == (ClassGaussian(rank=40), FixedLength(step_size=0.5))
+    assert Recipe.loads(MINIMAL, overrides=["chains.start.kind=gaussian"]).chains.start == Gaussian(rank=256)
 
 
 def test_a_minimal_recipe_writes_out_every_default() -> None:
@@ -156,7 +166,10 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     "radius 0": (["model.head={kind='max-mahalanobis', radius=0.0}"], "`model.head.radius` must be greater than 0, got 0.0", ""),
     "radius < 0": (["model.head={kind='lda', radius=-1.0}"], "`model.head.radius` must be greater than 0, got -1.0", ""),
     "probability > 1": (["chains.reinit_prob=1.5"], "`chains.reinit_prob` must be less than or equal to 1, got 1.5", ""),
-    "a share half met by chance": (["chains.sampler.adapt=0.5"], "`chains.sampler`: adapt = 0.5 is met by random steps of any length", ""),
+    "a key of an earlier version": (["chains.sampler.adapt=0.8"], "unknown key `chains.sampler.adapt`", "valid here: n_steps, noise_std"),
+    "a key of another sampler": (["chains.sampler={kind='fixed-length', clip=1.0}"], "unknown key `chains.sampler.clip`", "valid here: "),
+    "rank 0": (["chains.start={kind='gaussian', rank=0}"], "`chains.start.rank` must be greater than or equal to 1, got 0", ""),
+    "another start": (["chains.start.kind=normal"], "unknown kind 'normal' for `chains.start`", "did you mean 'uniform'?"),
     "depth": (["model.backbone={kind='wide-resnet', depth=12}"], "`model.backbone`: depth must be 6 n + 4 with n >= 1, got 12", ""),
     "no stages": (["stages=[]"], "a recipe needs at least one [[stages]] table", ""),
     "blank name": (["name=my recipe"], "name 'my recipe' becomes part of a folder's name", ""),

@@ -12,6 +12,7 @@ import torch
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.heads import GaussianHead
+from gmmcli.core.starts import GaussianStarts, UniformStarts
 from gmmcli.data.npz import Npz
 from gmmcli.errors import CheckpointError, DataError, RunError
 from gmmcli.recipe import Recipe
@@ -30,12 +31,16 @@ def create(recipe: Recipe, runs_dir: Path) -> Run:
     return Run.create(recipe, runs_dir, ["gmmc", "train", "tiny"])
 
 
-def save(run: Run, step: int, *, best_step: int = 0, chains: bool = True, seed: int = 1) -> Checkpoint:
+def save(
+    run: Run, step: int, *, best_step: int = 0, chains: bool = True, seed: int = 1, starts: GaussianStarts | None = None
+) -> Checkpoint:
     """A checkpoint as training would leave it, of an untrained model."""
     card = ModelCard(run.recipe, NAMES, (1, 8, 8), gamma2=1.5)
     parts = {"model": Part(run.recipe.model.build(10, 1, seed).state_dict(), card.dump())}
     if chains:
-        parts["buffer"] = Part({"images": torch.full((10, 10, 1, 8, 8), 0.25), "step_size": torch.tensor(0.125)}, {})
+        parts["buffer"] = Part({"images": torch.full((10, 10, 1, 8, 8), 0.25)}, {})
+    if starts is not None:
+        parts["starts"] = Part(starts.tensors(), {})
     return Checkpoint.save(run.path / "checkpoints", step, parts, {"step": step, "best_step": best_step})
 
 
@@ -225,17 +230,32 @@ def test_files_that_are_no_safetensors_or_not_there(tmp_path: Path) -> None:
             load_model(tmp_path / name)
 
 
-def test_buffer_and_step_size_as_training_left_them(tmp_path: Path, tiny_recipe: Recipe) -> None:
+def test_the_buffer_is_as_training_left_it(tmp_path: Path, tiny_recipe: Recipe) -> None:
     run = create(tiny_recipe, tmp_path)
     save(run, 10)
     assert run.buffer().images.eq(0.25).all()
-    assert run.step_size() == 0.125
+
+
+def test_starts_are_those_of_the_newest_checkpoint(tmp_path: Path, tiny_recipe: Recipe, generator: torch.Generator) -> None:
+    run = create(tiny_recipe, tmp_path)
+    starts = GaussianStarts((1, 8, 8), torch.linspace(-1, 1, 640).view(10, 64), torch.rand(10, 3, 64, generator=generator))
+    save(run, 10)
+    save(run, 20, starts=starts)
+    labels = torch.tensor([3, 9, 3])
+    one, other = (these(labels, torch.Generator().manual_seed(1)) for these in (starts, run.starts("cpu")))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("chains", [True, False])
+def test_starts_that_no_checkpoint_kept_are_uniform(tmp_path: Path, tiny_recipe: Recipe, chains: bool) -> None:
+    run = create(tiny_recipe, tmp_path)
+    save(run, 10, chains=chains)
+    assert run.starts() == UniformStarts((1, 8, 8))
 
 
 def test_a_run_without_chains_has_no_buffer(tmp_path: Path, tiny_recipe: Recipe) -> None:
     run = create(tiny_recipe, tmp_path)
     save(run, 10, chains=False)
-    assert run.step_size() is None
     with pytest.raises(RunError, match="was trained without chains"):
         run.buffer()
 
@@ -251,15 +271,15 @@ def test_metrics_come_back_in_order_without_a_line_cut_short(tmp_path: Path, tin
     assert run.metrics() == lines
 
 
-def test_forget_after_drops_what_will_be_repeated_and_keeps_events(tmp_path: Path, tiny_recipe: Recipe) -> None:
+def test_forget_after_drops_what_will_be_repeated_and_keeps_rollbacks(tmp_path: Path, tiny_recipe: Recipe) -> None:
     run = create(tiny_recipe, tmp_path)
-    rollback = {"step": 18, "event": "rollback", "to_step": 10}
-    for line in ({"step": 5}, {"step": 10}, {"step": 15}, rollback, {"step": 20}):
+    rollback, warned = {"step": 18, "event": "rollback", "to_step": 10}, {"step": 10, "event": "chains"}
+    for line in ({"step": 5}, {"step": 10}, warned, {"step": 15}, warned | {"step": 15}, rollback, {"step": 20}):
         run.log(line)
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 25, "lo')
     run.forget_after(10)
-    assert run.metrics() == [{"step": 5}, {"step": 10}, rollback]
+    assert run.metrics() == [{"step": 5}, {"step": 10}, warned, rollback]  # a warning beyond is given again
     run.log({"step": 15})
     assert run.metrics()[-1] == {"step": 15}  # the cut line is gone, the new one stands by itself
 

@@ -177,8 +177,8 @@ class Run:
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics beyond a step that training is about to repeat; rollbacks stay on record."""
-        kept = [line for line in self.metrics() if line["step"] <= step or "event" in line]
+        """Drop metrics beyond a step that training is about to repeat; divergences and rollbacks stay on record."""
+        kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def result(self, name: str) -> dict[str, Any] | None:

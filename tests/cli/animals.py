@@ -20,7 +20,7 @@ batch_size = 16
 backbone = {{ kind = "wide-resnet", depth = 10, width = 1, init = "kaiming", stem_stride = 2 }}
 [chains]
 buffer_size = 12
-sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
+sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
 [[stages]]
 epochs = 2
 objective = {{ kind = "contrastive-divergence", margin = 2.0 }}

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from animals import Gmmc, Trained
+from animals import Gmmc, Trained, write_animals
 from PIL import Image
 
 from gmmcli.core.buffer import decode
@@ -50,12 +50,11 @@ def test_steps_move_the_images(sample: Gmmc, tmp_path: Path) -> None:
     assert not np.array_equal(short, long)
 
 
-def test_the_step_size_and_number_of_steps_are_those_of_training_unless_said(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
+def test_the_step_size_and_number_of_steps_are_the_recipes_unless_said(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
     grid = ("--n", 1, "--json", "--out", tmp_path / "x.png")
-    run = Run(trained.path)
     protocol = json.loads(sample(*grid).stdout)["protocol"]
     noise = {"noise_std": 0.0, "fresh_noise_std": 0.0}
-    assert protocol == {"from": "noise", "steps": 80, "step_size": float(run.step_size()), **noise, "seed": 1}  # type: ignore[arg-type]
+    assert protocol == {"from": "noise", "steps": 80, "start": "uniform", "step_size": 0.1, **noise, "seed": 1}
     assert json.loads(sample(*grid, "--steps", 3, "--step-size", 0.5).stdout)["protocol"]["step_size"] == 0.5
 
 
@@ -119,3 +118,15 @@ def test_without_a_run_there_is_nothing_to_sample(gmmc: Gmmc, tmp_path: Path) ->
     result = gmmc("sample", "--runs-dir", tmp_path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "train one first" in result.stderr
+
+
+def test_samples_of_fitted_starts_need_no_data(gmmc: Gmmc, tmp_path: Path) -> None:
+    recipe = write_animals(tmp_path)
+    chains = ("--set", "chains.start.kind=class-gaussian", "--set", "chains.start.rank=4", "--set", "chains.sampler.kind=fixed-length")
+    result = gmmc("train", recipe, *chains, "--runs-dir", tmp_path / "runs", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    (tmp_path / "animals.npz").unlink()
+    result = gmmc("sample", "--runs-dir", tmp_path / "runs", "--n", 2, "--steps", 2, "--json", "--out", tmp_path / "x.png")
+    assert result.exit_code == 0, result.stderr
+    protocol = json.loads(result.stdout)["protocol"]
+    assert (protocol["start"], protocol["step_size"]) == ("class-gaussian", 0.5)

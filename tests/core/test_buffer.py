@@ -6,16 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
-from gmmcli.core.buffer import Dtype, ReplayBuffer, decode, uniform
+from gmmcli.core.buffer import Dtype, ReplayBuffer, decode
+from gmmcli.core.starts import GaussianStarts, UniformStarts
 
 SHAPE = (3, 4, 4)
 DTYPES = ["float32", "float16", "uint8"]
 ERROR = {"float32": 0.0, "float16": 1e-3, "uint8": 1 / 255 + 1e-6}
 
 
+def noise(n_classes: int, slots: int, shape: tuple[int, int, int], dtype: Dtype, generator: torch.Generator) -> ReplayBuffer:
+    """A buffer whose chains all start from U(-1, 1)."""
+    return ReplayBuffer.started(UniformStarts(shape), n_classes, slots, dtype, generator)
+
+
+def uniform(n: int, shape: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:
+    return UniformStarts(shape)(torch.zeros(n, dtype=torch.long), generator)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_noise_fills_the_model_range_evenly(dtype: Dtype, generator: torch.Generator) -> None:
-    buffer = ReplayBuffer.noise(5, 8, SHAPE, dtype, generator)
+    buffer = noise(5, 8, SHAPE, dtype, generator)
     assert buffer.images.shape == (5, 8, *SHAPE) and buffer.slots == 8
     assert buffer.images.dtype == getattr(torch, dtype)
     values = decode(buffer.images).flatten()
@@ -25,10 +35,15 @@ def test_noise_fills_the_model_range_evenly(dtype: Dtype, generator: torch.Gener
     assert all(not torch.equal(buffer.images[0], other) for other in buffer.images[1:])
 
 
-def test_uniform_fills_the_model_range_evenly(generator: torch.Generator) -> None:
-    images = uniform(50, SHAPE, generator)
-    assert images.shape == (50, *SHAPE)
-    assert kstest(images.flatten(), "uniform", (-1, 2)).pvalue > 0.01
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_slot_starts_from_its_own_class(dtype: Dtype, generator: torch.Generator) -> None:
+    """Three point masses, so that the draw is known: what the slots of a class hold is its mean."""
+    means = torch.tensor([-0.75, 0.0, 0.5])
+    starts = GaussianStarts(SHAPE, means[:, None].expand(3, 48).contiguous(), torch.zeros(3, 1, 48))
+    buffer = ReplayBuffer.started(starts, 3, 7, dtype, generator)
+    assert buffer.images.dtype == getattr(torch, dtype)
+    expected = means[:, None, None, None, None].expand(3, 7, *SHAPE)
+    torch.testing.assert_close(decode(buffer.images), expected, atol=ERROR[dtype], rtol=0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -36,7 +51,7 @@ def test_uniform_fills_the_model_range_evenly(generator: torch.Generator) -> Non
 @settings(deadline=None, derandomize=True, max_examples=15)
 def test_what_is_written_is_read_back_as_float32(dtype: Dtype, seed: int, n_classes: int, slots: int) -> None:
     rng = torch.Generator().manual_seed(seed)
-    buffer = ReplayBuffer.noise(n_classes, slots, SHAPE, dtype, rng)
+    buffer = noise(n_classes, slots, SHAPE, dtype, rng)
     labels = torch.arange(n_classes)
     images = uniform(n_classes, SHAPE, rng)
     places, _ = buffer.draw(labels, rng)
@@ -48,7 +63,7 @@ def test_what_is_written_is_read_back_as_float32(dtype: Dtype, seed: int, n_clas
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_write_changes_the_drawn_slots_and_no_others(dtype: Dtype, generator: torch.Generator) -> None:
-    buffer = ReplayBuffer.noise(4, 6, SHAPE, dtype, generator)
+    buffer = noise(4, 6, SHAPE, dtype, generator)
     before, labels = buffer.images.clone(), torch.tensor([3, 0, 3, 1])
     places, _ = buffer.draw(labels, generator)
     buffer.write(labels, places, torch.zeros(4, *SHAPE))
@@ -61,7 +76,7 @@ def test_write_changes_the_drawn_slots_and_no_others(dtype: Dtype, generator: to
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_class_is_the_position(dtype: Dtype, generator: torch.Generator) -> None:
-    buffer = ReplayBuffer.noise(3, 50, SHAPE, dtype, generator)
+    buffer = noise(3, 50, SHAPE, dtype, generator)
     values = torch.tensor([-1.0, 1.0, 0.5])
     buffer.images.copy_((values if dtype != "uint8" else torch.tensor([0, 255, 191]))[:, None, None, None, None])
     labels = torch.randint(3, (40,), generator=generator)
@@ -70,7 +85,7 @@ def test_the_class_is_the_position(dtype: Dtype, generator: torch.Generator) -> 
 
 
 def test_drawn_images_are_copies(generator: torch.Generator) -> None:
-    buffer = ReplayBuffer.noise(2, 3, SHAPE, "float32", generator)
+    buffer = noise(2, 3, SHAPE, "float32", generator)
     before = buffer.images.clone()
     _, images = buffer.draw(torch.tensor([0, 1]), generator)
     images.zero_()
@@ -78,7 +93,7 @@ def test_drawn_images_are_copies(generator: torch.Generator) -> None:
 
 
 def test_every_slot_is_drawn_equally_often(generator: torch.Generator) -> None:
-    buffer = ReplayBuffer.noise(2, 7, (1, 1, 1), "float32", generator)
+    buffer = noise(2, 7, (1, 1, 1), "float32", generator)
     places, images = buffer.draw(torch.ones(7000, dtype=torch.long), generator)
     assert chisquare(places.bincount(minlength=7)).pvalue > 0.01
     assert torch.equal(images, buffer.images[1, places])
@@ -95,7 +110,7 @@ def several_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("several_threads")
 def test_of_two_chains_in_one_slot_the_later_stays(generator: torch.Generator) -> None:
-    buffer = ReplayBuffer.noise(2, 3, (3, 32, 32), "float32", generator)
+    buffer = noise(2, 3, (3, 32, 32), "float32", generator)
     images = uniform(66, (3, 32, 32), generator)
     labels, places = torch.arange(66) % 2, torch.arange(66) % 3
     for _ in range(8):  # a race is not lost every time

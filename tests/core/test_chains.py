@@ -6,15 +6,22 @@ import torch
 from scipy.stats import binomtest, kstest
 
 from gmmcli.core.backbones import WideResNet
-from gmmcli.core.buffer import Dtype, ReplayBuffer, decode
-from gmmcli.core.chains import Chains, PersistentChains, fresh_samples, visit
+from gmmcli.core.buffer import Dtype, decode
+from gmmcli.core.chains import Chains, displacement, fresh_samples, visit
 from gmmcli.core.classifier import Classifier, Model
-from gmmcli.core.samplers import SGLD
+from gmmcli.core.samplers import SGLD, FixedLength
+from gmmcli.core.starts import GaussianStarts, Starts, UniformStarts
 from gmmcli.core.targets import Conditional, InjectedLatent, StagedLatent
 
 SHAPE = (1, 2, 2)
+NOISE = UniformStarts(SHAPE)
 STILL = SGLD(n_steps=1, step_size=1e-12)
 """Leaves images where they are, to the last float32 bit of all but the tiniest pixels."""
+
+
+def points(*values: float) -> GaussianStarts:
+    """Starts without any spread: the images of class k all have the k-th value."""
+    return GaussianStarts(SHAPE, torch.tensor(values)[:, None].repeat(1, 4), torch.zeros(len(values), 1, 4))
 
 
 def batches(n_classes: int, size: int, n: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -23,7 +30,7 @@ def batches(n_classes: int, size: int, n: int, generator: torch.Generator) -> It
 
 
 def test_chains_write_back_what_they_return(linear_model: Classifier, generator: torch.Generator) -> None:
-    chains = Chains(buffer_size=300, reinit_prob=0.3, sampler=SGLD(n_steps=4)).build(3, SHAPE, generator)
+    chains = Chains(buffer_size=300, reinit_prob=0.3, sampler=SGLD(n_steps=4)).build(NOISE, 3, generator)
     before, labels = chains.buffer.images.clone(), torch.tensor([0, 1, 2, 1])
     negatives = chains(linear_model, labels, generator)
     assert torch.equal(negatives.labels, labels) and negatives.trace.shape == (4, 4)
@@ -35,7 +42,7 @@ def test_chains_write_back_what_they_return(linear_model: Classifier, generator:
 
 @pytest.mark.parametrize(("dtype", "atol"), [("float16", 1e-3), ("uint8", 1 / 255 + 1e-6)])
 def test_smaller_buffers_keep_what_they_can(dtype: Dtype, atol: float, linear_model: Classifier, generator: torch.Generator) -> None:
-    chains = Chains(buffer_size=3, dtype=dtype).build(3, SHAPE, generator)  # one slot each
+    chains = Chains(buffer_size=3, dtype=dtype).build(NOISE, 3, generator)  # one slot each
     negatives = chains(linear_model, torch.arange(3), generator)
     assert negatives.images.dtype == torch.float32
     torch.testing.assert_close(decode(chains.buffer.images[:, 0]), negatives.images, atol=atol, rtol=0)
@@ -43,7 +50,7 @@ def test_smaller_buffers_keep_what_they_can(dtype: Dtype, atol: float, linear_mo
 
 def test_chains_walk_on_from_where_they_waited(linear_model: Classifier, generator: torch.Generator) -> None:
     sampler, labels = SGLD(n_steps=3, step_size=0.05), torch.arange(3)
-    chains = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=sampler).build(3, SHAPE, generator)
+    chains = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=sampler).build(NOISE, 3, generator)
     starts = chains.buffer.images[:, 0].clone()
     for _ in range(2):
         chains(linear_model, labels, generator)
@@ -53,7 +60,7 @@ def test_chains_walk_on_from_where_they_waited(linear_model: Classifier, generat
 
 @pytest.mark.parametrize("reinit_prob", [0.0, 0.025, 0.3, 1.0])
 def test_chains_start_afresh_as_often_as_the_recipe_says(reinit_prob: float, linear_model: Classifier, generator: torch.Generator) -> None:
-    chains = Chains(buffer_size=3, reinit_prob=reinit_prob, target=Conditional(), sampler=STILL).build(3, SHAPE, generator)
+    chains = Chains(buffer_size=3, reinit_prob=reinit_prob, target=Conditional(), sampler=STILL).build(NOISE, 3, generator)
     chains.buffer.images.fill_(0.25)
     images = chains(linear_model, torch.arange(3).repeat(500), generator).images
     fresh = images[(images != 0.25).flatten(1).any(1)]
@@ -65,23 +72,42 @@ def test_chains_start_afresh_as_often_as_the_recipe_says(reinit_prob: float, lin
         assert kstest(fresh.flatten(), "uniform", (-1, 2)).pvalue > 0.01
 
 
-def test_step_size_adapts_once_a_visit_and_is_used(linear_model: Classifier, generator: torch.Generator) -> None:
-    table = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.01, adapt=0.8))
-    chains = table.build(3, SHAPE, generator)
-    twin = PersistentChains(ReplayBuffer(chains.buffer.images.clone()), Conditional(), SGLD(n_steps=2), 0.0, torch.tensor(0.01 * 1.02))
-    chains(linear_model, torch.arange(3), generator)
-    torch.testing.assert_close(chains.step_size, torch.tensor(0.01 * 1.02))  # steps this short always descend
-    twin.buffer.images.copy_(chains.buffer.images)
-    torch.testing.assert_close(
-        chains(linear_model, torch.arange(3), generator).images, twin(linear_model, torch.arange(3), generator).images
-    )
-    torch.testing.assert_close(chains.step_size, torch.tensor(0.01 * 1.02**2))
+@pytest.mark.parametrize("reinit_prob", [0.3, 1.0])
+def test_a_fresh_chain_sets_out_from_its_class(reinit_prob: float, linear_model: Classifier, generator: torch.Generator) -> None:
+    table = Chains(buffer_size=30, reinit_prob=reinit_prob, target=Conditional(), sampler=STILL)
+    chains = table.build(points(-0.5, 0.125, 0.75), 3, generator)
+    means = torch.tensor([-0.5, 0.125, 0.75])
+    assert torch.equal(chains.buffer.images, means[:, None, None, None, None].expand(3, 10, *SHAPE))  # the first, all of them
+    chains.buffer.images.fill_(0.25)
+    labels = torch.arange(3).repeat(100)
+    images = chains(linear_model, labels, generator).images
+    fresh = (images != 0.25).flatten(1).any(1)
+    assert torch.equal(images[fresh], means[labels[fresh]][:, None, None, None].expand(-1, *SHAPE))
+    assert fresh.all() if reinit_prob == 1 else binomtest(int(fresh.sum()), 300, reinit_prob).pvalue > 0.01
 
 
-def test_step_size_stays_the_recipes_without_adaption(linear_model: Classifier, generator: torch.Generator) -> None:
-    chains = Chains(buffer_size=3).build(3, SHAPE, generator)
-    chains(linear_model, torch.arange(3), generator)
-    assert chains.step_size == 1 / 64
+def test_displacement_is_the_root_mean_square_over_pixels() -> None:
+    before, after = torch.zeros(3, 2, 1, 2), torch.zeros(3, 2, 1, 2)
+    after[1] = 0.5
+    after[2, 0, 0, 0], after[2, 1, 0, 1] = 0.6, -0.8
+    assert displacement(before, after).tolist() == pytest.approx([0.0, 0.5, 0.5])
+
+
+def test_chains_say_how_far_they_moved_from_where_they_set_out(linear_model: Classifier, generator: torch.Generator) -> None:
+    """Two steps of one length and one direction, on an energy whose slope is nearly the same everywhere near."""
+    sampler = FixedLength(n_steps=2, step_size=1e-3)
+    waiting = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=sampler).build(points(0.2, 0.3, 0.4), 3, generator)
+    moved = waiting(linear_model, torch.arange(3), generator).moved
+    torch.testing.assert_close(moved, torch.full((3,), 2e-3 / 4**0.5), rtol=1e-3, atol=0)  # four pixels
+    fresh = Chains(buffer_size=3, reinit_prob=1.0, target=Conditional(), sampler=sampler).build(points(0.2, 0.3, 0.4), 3, generator)
+    fresh.buffer.images.fill_(-0.9)
+    jumped = fresh(linear_model, torch.arange(3), generator).moved
+    torch.testing.assert_close(jumped, torch.full((3,), 1e-3), rtol=1e-3, atol=0)  # a fresh start is no movement
+
+
+def test_chains_that_stand_still_say_so(linear_model: Classifier, generator: torch.Generator) -> None:
+    chains = Chains(buffer_size=3, target=Conditional(), sampler=STILL).build(NOISE, 3, generator)
+    assert chains(linear_model, torch.arange(3), generator).moved.max() < 1e-6
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -90,7 +116,7 @@ def test_chains_leave_the_model_alone(training: bool, generator: torch.Generator
     model = Model(WideResNet(depth=10, width=1, norm="batch", init="kaiming")).build(3, 1, seed=0).train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     chains = Chains(buffer_size=3, reinit_prob=0.0, target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.1))
-    persistent = chains.build(3, (1, 8, 8), generator)
+    persistent = chains.build(UniformStarts((1, 8, 8)), 3, generator)
     starts = persistent.buffer.images[:, 0].clone()
     images = persistent(model, torch.arange(3), generator).images
     assert all(module.training is training for module in model.modules())
@@ -104,7 +130,7 @@ def test_chains_leave_the_model_alone(training: bool, generator: torch.Generator
 def test_same_randomness_gives_the_same_chains(linear_model: Classifier) -> None:
     def run(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        chains = Chains(buffer_size=30, sampler=SGLD(n_steps=2, noise_std=0.01)).build(3, SHAPE, generator)
+        chains = Chains(buffer_size=30, sampler=SGLD(n_steps=2, noise_std=0.01)).build(NOISE, 3, generator)
         return torch.cat([chains(linear_model, labels, generator).images for labels in batches(3, 8, 4, generator)])
 
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
@@ -128,7 +154,7 @@ def test_fresh_samples_make_exactly_their_steps_in_visits(
             return counting
 
     table = Chains(target=Counted(), sampler=SGLD(n_steps=5, step_size=0.1))
-    images = fresh_samples(linear_model, table, torch.tensor([0, 1]), SHAPE, generator, n_steps=n_steps)
+    images = fresh_samples(linear_model, table, NOISE, torch.tensor([0, 1]), generator, n_steps=n_steps)
     assert made == visits
     assert images.shape == (2, *SHAPE) and images.abs().max() <= 1
 
@@ -137,22 +163,25 @@ def test_fresh_samples_descend_from_uniform_starts(linear_model: Classifier, gen
     labels, sampler = torch.arange(3).repeat(20), SGLD(n_steps=4, step_size=0.05)
     table = Chains(target=Conditional(), sampler=sampler)
     starts, arrived = (
-        fresh_samples(linear_model, table, labels, SHAPE, torch.Generator().manual_seed(5), n_steps=n_steps) for n_steps in (0, 10)
+        fresh_samples(linear_model, table, NOISE, labels, torch.Generator().manual_seed(5), n_steps=n_steps) for n_steps in (0, 10)
     )
     assert kstest(starts.flatten(), "uniform", (-1, 2)).pvalue > 0.01
     expected, _ = SGLD(n_steps=10, step_size=0.05)(Conditional()(linear_model, labels, generator), starts, generator)
     torch.testing.assert_close(arrived, expected)
 
 
-def test_fresh_samples_take_the_adapted_step_size(linear_model: Classifier) -> None:
-    table, labels = Chains(target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.01)), torch.arange(3)
-    slower = Chains(target=Conditional(), sampler=SGLD(n_steps=2, step_size=0.1))
+@pytest.mark.parametrize("starts", [NOISE, points(0.1, 0.2, 0.3)], ids=["uniform", "gaussian"])
+def test_fresh_samples_of_no_steps_are_their_starts(starts: Starts, linear_model: Classifier) -> None:
+    labels = torch.tensor([2, 0, 1, 1])
+    images = fresh_samples(linear_model, Chains(), starts, labels, torch.Generator().manual_seed(3), n_steps=0)
+    assert torch.equal(images, starts(labels, torch.Generator().manual_seed(3)))
 
-    def samples(chains: Chains, step_size: torch.Tensor | None) -> torch.Tensor:
-        return fresh_samples(linear_model, chains, labels, SHAPE, torch.Generator().manual_seed(0), n_steps=6, step_size=step_size)
 
-    torch.testing.assert_close(samples(table, torch.tensor(0.1)), samples(slower, None))
-    assert not torch.allclose(samples(table, None), samples(slower, None))
+def test_fresh_samples_take_any_samplers_steps(linear_model: Classifier, generator: torch.Generator) -> None:
+    table = Chains(target=Conditional(), sampler=FixedLength(n_steps=2, step_size=1e-3))
+    images = fresh_samples(linear_model, table, points(0.1, 0.2, 0.3), torch.arange(3), generator, n_steps=7)
+    starts = points(0.1, 0.2, 0.3)(torch.arange(3), generator)
+    torch.testing.assert_close((images - starts).flatten(1).norm(dim=1), torch.full((3,), 7e-3), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("target", [StagedLatent(std=0.5), InjectedLatent(std=0.5)])
@@ -171,7 +200,7 @@ def test_lifetime_is_the_expected_age_of_a_chain(n_steps: int, reinit_prob: floa
 def test_fresh_samples_run_for_a_lifetime_unless_told(linear_model: Classifier) -> None:
     table = Chains(reinit_prob=0.5, target=Conditional(), sampler=SGLD(n_steps=2))
     default, four = (
-        fresh_samples(linear_model, table, torch.arange(3), SHAPE, torch.Generator().manual_seed(0), n_steps) for n_steps in (None, 4)
+        fresh_samples(linear_model, table, NOISE, torch.arange(3), torch.Generator().manual_seed(0), n_steps) for n_steps in (None, 4)
     )
     assert torch.equal(default, four)
 
@@ -192,5 +221,5 @@ def test_the_noise_of_fresh_samples_falls_to_the_samplers_own(linear_model: Clas
 
     monkeypatch.setattr("gmmcli.core.chains.visit", recorded)
     table = Chains(sampler=SGLD(n_steps=4, noise_std=0.05), fresh_noise_std=1.0)
-    fresh_samples(linear_model, table, torch.tensor([0, 1]), (1, 8, 8), torch.Generator().manual_seed(0), n_steps=10)
+    fresh_samples(linear_model, table, UniformStarts((1, 8, 8)), torch.tensor([0, 1]), torch.Generator().manual_seed(0), n_steps=10)
     assert visits == [(4, 0.6), (4, 0.2), (2, 0.05)]

@@ -49,7 +49,13 @@ def batch(generator: torch.Generator) -> Batch:
 def negatives(generator: torch.Generator) -> Negatives:
     """Sampled images of label 0, brighter and brighter: their energies fall with the mean, then rise with the square."""
     images = torch.rand(SAMPLED, 1, 3, 3, generator=generator).mul(0.2) + torch.tensor([-0.9, -0.3, 0.3, 0.7])[:, None, None, None]
-    return Negatives(images, torch.zeros(SAMPLED, dtype=torch.long), torch.zeros(1, SAMPLED))
+    return Negatives(images, torch.zeros(SAMPLED, dtype=torch.long), torch.zeros(1, SAMPLED), torch.zeros(SAMPLED))
+
+
+@pytest.fixture
+def both(batch: Batch, generator: torch.Generator) -> Batch:
+    """The batch, with other images to raise the density of."""
+    return batch._replace(clean=torch.rand(REAL, 1, 3, 3, generator=generator).mul(1.4).sub(0.4))
 
 
 def gradient(model: Classifier, objective: Objective, batch: Batch, negatives: Negatives | None, ramp: float = 1.0) -> torch.Tensor:
@@ -198,3 +204,94 @@ def test_jem_does_not_look_at_the_labels_of_its_negatives(model: Classifier, bat
     assert torch.equal(JointEnergyModel()(model, batch, negatives).total, JointEnergyModel()(model, batch, other).total)
     with pytest.raises(ValueError, match="needs the negatives"):
         JointEnergyModel()(model, batch, None)
+
+
+@pytest.mark.parametrize("ramp", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("margin", [0.0, 0.5, 1.5, 100.0])
+def test_clean_positives_of_the_contrastive_loss_by_hand(
+    model: Classifier, both: Batch, negatives: Negatives, margin: float, ramp: float
+) -> None:
+    """``E(x_aug) + beta (E(x) - min(E', bound))`` with the bound from the clean images."""
+    assert both.clean is not None
+    augmented, augmented_slopes = model.backbone.by_hand(both.images, both.labels)
+    clean, clean_slopes = model.backbone.by_hand(both.clean, both.labels)
+    sampled, sampled_slopes = model.backbone.by_hand(negatives.images, negatives.labels)
+    bound = margin * clean.mean() if margin else torch.tensor(math.inf)
+    beta = 0.5 * ramp
+    objective = ContrastiveDivergence(beta=0.5, margin=margin, clean_positive=True)
+    total, parts = objective(model, both, negatives, ramp)
+    expected = augmented.mean() + beta * (clean.mean() - sampled.clamp(max=bound).mean())
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-6)
+    pushed = (sampled_slopes * (sampled < bound)[:, None]).mean(0)
+    slope = augmented_slopes.mean(0) + beta * (clean_slopes.mean(0) - pushed)
+    torch.testing.assert_close(gradient(model, objective, both, negatives, ramp), slope, rtol=1e-4, atol=1e-6)
+    assert parts["energy_data"].item() == pytest.approx(clean.mean().item(), rel=1e-5)
+    right = model(both.images).argmax(1) == both.labels
+    assert parts["accuracy"].item() == pytest.approx(right.float().mean().item())  # of what is classified in training
+
+
+def test_l2_holds_the_energies_of_the_clean_images(model: Classifier, both: Batch, negatives: Negatives) -> None:
+    assert both.clean is not None
+    clean, _ = model.backbone.by_hand(both.clean, both.labels)
+    sampled, _ = model.backbone.by_hand(negatives.images, negatives.labels)
+    with_l2, without = (ContrastiveDivergence(l2=l2, clean_positive=True)(model, both, negatives).total.item() for l2 in (0.3, 0.0))
+    assert with_l2 - without == pytest.approx(0.3 * (clean.square().mean() + sampled.square().mean()).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("beta", "l2", "ramp"), [(1.0, 0.0, 1.0), (0.4, 0.2, 0.5), (1.0, 0.0, 0.0)])
+def test_clean_positives_of_jem_by_hand(model: Classifier, both: Batch, negatives: Negatives, beta: float, l2: float, ramp: float) -> None:
+    """``CE(x_aug, y) + beta (E(x) - E(x'))``; the gradient is that of the same sum written out in energies."""
+    assert both.clean is not None
+
+    def written_out() -> torch.Tensor:
+        augmented, data, chains = (model(images) for images in (both.images, both.clean, negatives.images))
+        surprise = (augmented.exp().sum(1).log() - augmented[torch.arange(REAL), both.labels]).mean()
+        data, chains = -data.exp().sum(1).log(), -chains.exp().sum(1).log()
+        squares = data.square().mean() + chains.square().mean()
+        return surprise + ramp * beta * (data.mean() - chains.mean()) + l2 * squares
+
+    objective = JointEnergyModel(beta=beta, l2=l2, clean_positive=True)
+    expected = written_out()
+    model.zero_grad()
+    expected.backward()
+    slope = torch.stack([p.grad.clone() for p in model.parameters() if p.grad is not None]).double()
+    total, parts = objective(model, both, negatives, ramp)
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient(model, objective, both, negatives, ramp), slope, rtol=1e-4, atol=1e-6)
+    data = -model(both.clean).detach().logsumexp(1).mean()
+    assert parts["energy_data"].item() == pytest.approx(data.item(), rel=1e-5, abs=1e-6)
+
+
+GENERATIVE = [ContrastiveDivergence, JointEnergyModel]
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_clean_positives_that_are_the_batch_itself_change_nothing_but_the_weight_of_real_images(
+    kind: type[ContrastiveDivergence | JointEnergyModel], model: Classifier, batch: Batch, negatives: Negatives
+) -> None:
+    """Contrastive divergence counts the same images twice then: once for regression, once for the contrast."""
+    itself = batch._replace(clean=batch.images)
+    total, parts = kind(clean_positive=True)(model, itself, negatives)
+    plain, _ = kind()(model, batch, negatives)
+    more = kind().beta * parts["energy_data"] if kind is ContrastiveDivergence else 0.0
+    torch.testing.assert_close(total.detach(), plain.detach() + more)
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_clean_positives_share_the_one_forward(
+    kind: type[ContrastiveDivergence | JointEnergyModel], model: Classifier, both: Batch, negatives: Negatives
+) -> None:
+    sizes = []
+    model.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    kind(clean_positive=True)(model, both, negatives)
+    kind()(model, both, negatives)
+    assert sizes == [REAL + SAMPLED + REAL, REAL + SAMPLED]
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_clean_positives_need_clean_images(
+    kind: type[ContrastiveDivergence | JointEnergyModel], model: Classifier, batch: Batch, negatives: Negatives
+) -> None:
+    with pytest.raises(ValueError, match="clean_positive needs a batch with clean images"):
+        kind(clean_positive=True)(model, batch, negatives)
+    assert not kind().clean_positive and not CrossEntropy().clean_positive and not CenterRegression().clean_positive

@@ -110,3 +110,41 @@ def test_padding_must_be_smaller_than_the_image() -> None:
     assert loader(crop_padding=7).batch(0, stream("cpu", 0)).images.shape == (8, 1, 8, 8)
     with pytest.raises(RecipeError, match=r"^data\.crop_padding 8 does not fit images of 8 pixels$"):
         loader(crop_padding=8)
+
+
+AUGMENTED = {"noise_std": 0.05, "crop_padding": 2, "flip": True}
+
+
+def photographs() -> Split:
+    """Fifty images that no crop and no mirror leaves as they are."""
+    pixels = torch.randint(256, (N, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Split(pixels, torch.arange(N))
+
+
+def test_a_batch_has_no_clean_images_unless_asked_for() -> None:
+    assert loader(**AUGMENTED).batch(0, stream("cpu", 0)).clean is None
+
+
+def test_clean_images_are_neither_cropped_nor_mirrored() -> None:
+    made = Data(batch_size=8, crop_padding=2, flip=True).build(photographs(), CPU, 1)
+    batch = made.batch(3, stream("cpu", 3), clean=True)
+    assert batch.clean is not None
+    assert torch.equal(batch.clean, to_model(made.split.images[batch.labels]))
+    assert not torch.equal(batch.images, batch.clean)
+
+
+def test_clean_images_have_noise_of_their_own() -> None:
+    made = Data(batch_size=50, noise_std=0.05).build(photographs(), CPU, 1)
+    batch = made.batch(0, stream("cpu", 0), clean=True)
+    assert batch.clean is not None
+    plain = to_model(made.split.images[batch.labels])
+    first, second = ((images - plain).flatten() for images in (batch.images, batch.clean))
+    for noise in (first, second):
+        assert noise.std() == pytest.approx(0.05, rel=5 / (2 * 3200) ** 0.5)
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 5 / 3200**0.5
+
+
+@pytest.mark.parametrize("table", [AUGMENTED, {}, {"noise_std": 0.05}])
+def test_the_augmented_images_are_the_same_with_and_without_clean_ones(table: dict[str, object]) -> None:
+    with_clean, without = (loader(**table).batch(7, stream("cpu", 7), clean) for clean in (True, False))
+    assert torch.equal(with_clean.images, without.images) and torch.equal(with_clean.labels, without.labels)

@@ -8,6 +8,9 @@ import torch
 
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import fresh_samples
+from gmmcli.core.samplers import SGLD, FixedLength
+from gmmcli.core.starts import GaussianStarts, UniformStarts
+from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError, RunError
 from gmmcli.evaluate.samples import Draw
 from gmmcli.recipe import Recipe
@@ -28,7 +31,7 @@ buffer_size = 15
 dtype = "uint8"
 fresh_steps = 6
 fresh_noise_std = 0.02
-sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
+sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
 [[stages]]
 epochs = 2
 objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
@@ -38,6 +41,7 @@ validate_every = 0
 checkpoint_every = 3
 """
 SHAPE, SLOTS = (1, 8, 8), 5
+NOISE = UniformStarts(SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +65,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
 
 @pytest.fixture(scope="module")
 def run(trained: Callable[..., Run]) -> Run:
-    """A finished generative run of six steps; its step size is no longer the recipe's."""
-    run = trained()
-    assert run.step_size() is not None
-    assert float(run.step_size()) != pytest.approx(run.recipe.chains.sampler.step_size)  # type: ignore[arg-type]
-    return run
+    """A finished generative run of six steps."""
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def gaussian(trained: Callable[..., Run]) -> Run:
+    """One whose chains set out from Gaussians and take steps of one length."""
+    return trained("chains.start={ kind = 'class-gaussian', rank = 3 }", "chains.sampler={ kind = 'fixed-length', n_steps = 2 }")
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +83,47 @@ def discriminative(trained: Callable[..., Run]) -> Run:
 def test_everything_left_out_is_as_training_left_it(run: Run) -> None:
     images, labels, protocol = Draw(seed=7)(run, [2, 0], 3)
     assert labels.tolist() == [2, 2, 2, 0, 0, 0]
-    step_size = run.step_size()
-    assert step_size is not None
-    expected = fresh_samples(run.model(), run.recipe.chains, labels, SHAPE, stream("cpu", 7, "sample", 0), 6, step_size)
+    expected = fresh_samples(run.model(), run.recipe.chains, NOISE, labels, stream("cpu", 7, "sample", 0), 6)
     assert torch.equal(images, expected)
     noise = {"noise_std": 0.0, "fresh_noise_std": 0.02}
-    assert protocol == {"from": "noise", "steps": 6, "step_size": float(step_size), **noise, "seed": 7}
+    assert protocol == {"from": "noise", "steps": 6, "start": "uniform", "step_size": 0.1, **noise, "seed": 7}
 
 
 def test_everything_said_is_as_said(run: Run) -> None:
     images, labels, protocol = Draw(steps=3, step_size=0.25, noise=0.3, seed=7)(run, range(3), 2)
-    chains = replace(run.recipe.chains, fresh_noise_std=0.3)
-    expected = fresh_samples(run.model(), chains, labels, SHAPE, stream("cpu", 7, "sample", 0), 3, torch.tensor(0.25))
+    chains = replace(run.recipe.chains, fresh_noise_std=0.3, sampler=SGLD(n_steps=2, step_size=0.25))
+    expected = fresh_samples(run.model(), chains, NOISE, labels, stream("cpu", 7, "sample", 0), 3)
     assert torch.equal(images, expected)
-    assert protocol == {"from": "noise", "steps": 3, "step_size": 0.25, "noise_std": 0.0, "fresh_noise_std": 0.3, "seed": 7}
+    noise = {"noise_std": 0.0, "fresh_noise_std": 0.3}
+    assert protocol == {"from": "noise", "steps": 3, "start": "uniform", "step_size": 0.25, **noise, "seed": 7}
+
+
+@pytest.mark.parametrize("step_size", [None, 0.125])
+def test_chains_set_out_and_step_as_in_training(gaussian: Run, step_size: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the checkpoint kept is enough: the data may be gone."""
+    monkeypatch.setattr(Npz, "load", lambda self: pytest.fail("the data were asked for"))
+    images, labels, protocol = Draw(steps=3, step_size=step_size, seed=7)(gaussian, range(3), 2)
+    chains = replace(gaussian.recipe.chains, sampler=FixedLength(n_steps=2, step_size=step_size or 0.5))
+    starts = gaussian.starts()
+    assert isinstance(starts, GaussianStarts) and starts.components.shape == (3, 3, 64)
+    assert torch.equal(images, fresh_samples(gaussian.model(), chains, starts, labels, stream("cpu", 7, "sample", 0), 3))
+    assert (protocol["start"], protocol["step_size"]) == ("class-gaussian", step_size or 0.5)
+
+
+def test_starts_are_near_their_class_before_any_step(gaussian: Run) -> None:
+    """The shades of the three classes are 80 bytes apart, and their Gaussians keep apart as well."""
+    starts = gaussian.starts()
+    labels = torch.arange(3).repeat_interleave(50)
+    shades = starts(labels, torch.Generator().manual_seed(0)).mean((1, 2, 3)).add(1).mul(255 / 2).view(3, 50).mean(1)
+    assert shades.tolist() == pytest.approx([44.5, 124.5, 204.5], abs=6)
+
+
+def test_without_chains_in_training_the_start_is_said_to_be_what_it_is(trained: Callable[..., Run]) -> None:
+    """The recipe may name Gaussians, but no training has fitted them."""
+    run = trained("stages.0.objective={ kind = 'center-regression' }", "chains.start.kind=class-gaussian")
+    images, labels, protocol = Draw(steps=2, seed=7)(run, range(3), 1)
+    assert protocol["start"] == "uniform"
+    assert torch.equal(images, fresh_samples(run.model(), run.recipe.chains, NOISE, labels, stream("cpu", 7, "sample", 0), 2))
 
 
 def test_annealed_noise_may_be_put_out(run: Run) -> None:
@@ -104,7 +138,7 @@ def test_many_chains_go_in_pieces_each_with_its_own_stream(run: Run, monkeypatch
     images, labels, _ = Draw(steps=2, step_size=0.1, seed=7)(run, range(3), 3, at=done.append)
     assert done == [4, 8, 9]
     for i, part in enumerate(torch.split(labels, 4)):
-        expected = fresh_samples(run.model(), run.recipe.chains, part, SHAPE, stream("cpu", 7, "sample", i), 2, torch.tensor(0.1))
+        expected = fresh_samples(run.model(), run.recipe.chains, NOISE, part, stream("cpu", 7, "sample", i), 2)
         assert torch.equal(images[4 * i : 4 * i + 4], expected)
 
 
@@ -123,9 +157,7 @@ def test_the_best_weights_are_drawn_from_where_asked_for(run: Run, monkeypatch: 
     monkeypatch.setattr(Run, "checkpoint", lambda self, best=False: first if best else last)
     draw = Draw(steps=2, step_size=0.1, seed=3)
     best, latest = draw(run, [1], 2, best=True), draw(run, [1], 2)
-    expected = fresh_samples(
-        run.model(best=True), run.recipe.chains, best.labels, SHAPE, stream("cpu", 3, "sample", 0), 2, torch.tensor(0.1)
-    )
+    expected = fresh_samples(run.model(best=True), run.recipe.chains, NOISE, best.labels, stream("cpu", 3, "sample", 0), 2)
     assert torch.equal(best.images, expected)
     assert not torch.equal(best.images, latest.images)
 

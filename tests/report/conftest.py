@@ -24,7 +24,7 @@ batch_size = 20
 backbone = {{ kind = "wide-resnet", depth = 10, width = 1, init = "kaiming", stem_stride = 2 }}
 [chains]
 buffer_size = 100
-sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
+sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
 [optim]
 learning_rate = 1e-3
 [[stages]]

@@ -235,6 +235,8 @@ def test_stability_counts_who_got_to_the_end_and_says_where_others_did_not(tmp_p
     runs[2].log({"step": 9, "event": "diverged"})
     assert of("stability", *runs) == {"model": "digits_gen", "ended": 2, "of": 3, "diverged_at": [9], "rollbacks": 1}
     assert of("stability", runs[0]) is None
+    runs[0].log({"step": 5, "event": "chains", "reason": "100% of the chains no longer move"})
+    assert of("stability", runs[0]) is None  # a warning is no divergence
 
 
 def test_all_of_it_is_json(run: Run) -> None:

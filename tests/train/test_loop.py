@@ -1,7 +1,6 @@
 """The loop: what it writes, what it keeps, how it resumes, and what it does when training runs away."""
 
 import shutil
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from trainings import Begin, contents, write_digits
 from gmmcli.errors import CheckpointError, DivergedError
 from gmmcli.run import Run
 from gmmcli.train.guard import GuardedStep
+from gmmcli.train.health import ChainWatch
 from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup, training_step
 from gmmcli.types import to_model
@@ -22,6 +22,9 @@ GEN = 'stages=[{epochs=2,objective={kind="contrastive-divergence",margin=2.0}}]'
 JOINT = """stages=[{epochs=1,objective={kind="center-regression"}},
                    {epochs=1,ramp_epochs=1,objective={kind="contrastive-divergence",margin=2.0}}]"""
 TWO = 'stages=[{epochs=1,objective={kind="center-regression"}},{epochs=1,objective={kind="center-regression"}}]'
+FROZEN = """stages=[{epochs=1,objective={kind="center-regression"}},
+                    {epochs=1,freeze_norm=true,objective={kind="contrastive-divergence",margin=2.0,clean_positive=true}}]"""
+GAUSSIAN = ("chains.start.kind=class-gaussian", "chains.start.rank=5", "chains.sampler={kind='fixed-length',n_steps=2,noise_std=0.01}")
 RUNAWAY = """stages=[{epochs=1,objective={kind="center-regression"}},
                      {epochs=1,objective={kind="contrastive-divergence",beta=1e6,margin=2.0}}]"""
 """Five sane steps, then losses of -1e8, whatever the learning rate."""
@@ -68,6 +71,8 @@ def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         (GEN, *EVERYTHING),
         (JOINT, *EVERYTHING, 'stages.1.optim={kind="adam",learning_rate=1e-3,weight_decay=0.1,sam_rho=0.1,ema_decay=0.5}'),
         (JOINT, "stages.0.optim.kind=sgd", "stages.0.optim.learning_rate=0.01", "stages.0.optim.momentum=0.0", "optim.ema_decay=0.9"),
+        (FROZEN, 'model.backbone.norm="batch"', "data.crop_padding=1", "data.flip=true", *GAUSSIAN, "chains.reinit_prob=0.3"),
+        (FROZEN, 'model.backbone.norm="batch"', "model.backbone.spectral_norm=true", "model.backbone.downsample=avg-pool", *GAUSSIAN),
     ],
     ids=[
         "joint",
@@ -77,6 +82,8 @@ def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         "everything of an optimiser",
         "everything, and a switch",
         "a switch from nothing to an average",
+        "frozen norm, clean positives, Gaussian starts, steps of one length",
+        "the same under spectral norm",
     ],
 )
 def test_five_steps_and_a_resume_and_five_steps_are_ten_steps(begin: Begin, tmp_path: Path, overrides: tuple[str, ...]) -> None:
@@ -120,7 +127,7 @@ def test_to_resume_from_a_damaged_checkpoint_is_an_error(begin: Begin) -> None:
 
 
 EVERY_LINE = {"step", "epoch", "stage", "lr", "loss", "accuracy", "grad_norm", "images_per_sec"}
-CHAINS = {"energy_data", "energy_model", "energy_start", "step_size", "descending"}
+CHAINS = {"energy_data", "energy_model", "energy_start", "moved", "still", "descending"}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,7 @@ def test_every_metrics_line_has_its_keys_and_finite_values(begin: Begin, overrid
     lines = trained(*begin(*overrides)).metrics()
     assert [set(line) for line in lines] == [keys] * len(lines)
     assert all(torch.isfinite(torch.tensor(list(line.values()))).all() for line in lines)
-    assert all(0 <= line.get(share, 0) <= 1 for line in lines for share in ("accuracy", "below_bound", "descending"))
+    assert all(0 <= line.get(share, 0) <= 1 for line in lines for share in ("accuracy", "below_bound", "descending", "still"))
 
 
 def test_metrics_lines_say_step_epoch_stage_and_rate(begin: Begin) -> None:
@@ -189,11 +196,79 @@ def test_what_is_finite_at_divergence_is_logged_as_it_is(begin: Begin) -> None:
     assert None not in line.values()
 
 
-def test_the_step_size_follows_the_chains(begin: Begin) -> None:
-    lines = trained(*begin()).metrics()
-    steps = [0.1] + [line["step_size"] for line in lines]
-    ratios = [after / before for before, after in pairwise(steps)]
-    assert ratios == pytest.approx([1.02 if line["descending"] > 0.8 else 0.96 for line in lines], rel=1e-5)
+def test_moved_is_the_steps_length_over_the_pixels(begin: Begin) -> None:
+    """One step of length 0.2 over 64 pixels, unclamped or nearly so: far below, and every chain counts as still."""
+    length = "chains.sampler={kind='fixed-length',n_steps=1,step_size=%s}"
+    start = ("chains.start.kind=class-gaussian", "chains.start.rank=1")
+    for step_size, still in ((0.2, 0.0), (0.01, 1.0)):
+        lines = [line for line in trained(*begin(length % step_size, *start)).metrics() if "loss" in line]
+        assert all(0.5 * step_size / 8 < line["moved"] <= 1.0001 * step_size / 8 for line in lines)  # on black a chain meets the clamp
+        assert [line["still"] for line in lines] == [still] * 5
+
+
+DEAD = "chains.sampler.step_size=1e-9"
+
+
+def test_chains_that_do_not_move_are_said_once_and_put_on_record(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(*begin(GEN, DEAD))
+    events = [line for line in run.metrics() if "event" in line]
+    assert [(event["step"], event["event"]) for event in events] == [(5, "chains")]
+    assert events[0]["reason"].startswith("100% of the chains no longer move")
+    assert [line["still"] for line in run.metrics() if "loss" in line] == [1.0] * 10
+    said = [line for line in capsys.readouterr().err.splitlines() if "chains" in line]
+    assert said == [f"gmmc: step 5: {events[0]['reason']}"]  # quiet or not
+    assert run.provenance["status"] == "finished"
+
+
+def test_only_every_logged_line_counts(begin: Begin) -> None:
+    """Around a switch each step is logged; the watch has the patience of five regular lines."""
+    stages = GEN.replace("epochs=2", "epochs=6")
+    events = [line["step"] for line in trained(*begin(stages, DEAD, "log.every=3")).metrics() if "event" in line]
+    assert events == [15]
+
+
+@pytest.mark.parametrize("overrides", [(GEN,), (GEN, "chains.sampler={kind='fixed-length'}", "chains.start.kind=class-gaussian")])
+def test_chains_that_move_are_nothing_to_warn_of(begin: Begin, overrides: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(*begin(*overrides))
+    assert not [line for line in run.metrics() if "event" in line]
+    assert max(line["still"] for line in run.metrics()) < 0.5
+    assert capsys.readouterr().err == ""
+
+
+def test_a_discriminative_training_has_no_chains_to_warn_of(begin: Begin) -> None:
+    assert not [line for line in trained(*begin(DIS, DEAD)).metrics() if "event" in line]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "compared"),
+    [
+        ((GEN,), True),
+        (("stages.0.objective={kind='jem'}", "chains.target.kind=marginal"), False),
+        (("stages.0.objective={kind='jem'}", "chains.target.kind=marginal", "model.head.kind=linear"), False),
+        ((GEN, "stages.0.objective.margin=0.0", "model.head.kind=linear", "chains.target.kind=conditional"), False),
+    ],
+)
+def test_energies_are_compared_only_where_they_are_squared_distances(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], compared: bool
+) -> None:
+    asked: list[bool] = []
+
+    class Watch(ChainWatch):
+        def __init__(self, never_negative: bool) -> None:
+            asked.append(never_negative)
+            super().__init__(never_negative)
+
+    monkeypatch.setattr("gmmcli.train.loop.ChainWatch", Watch)
+    trained(*begin(*overrides))
+    assert asked == [compared]
+
+
+def test_a_warning_beyond_the_checkpoint_is_not_there_twice_after_a_resume(begin: Begin, tmp_path: Path) -> None:
+    run = trained(*begin(GEN, DEAD, "log.checkpoint_every=1"))
+    cut = cut_at(run, 3, tmp_path)
+    trained(Setup.prepare(cut.recipe), cut, resume=True)
+    assert [line["step"] for line in cut.metrics() if "event" in line] == [8]  # five lines of its own
+    assert contents(cut.checkpoint()) == contents(run.checkpoint())
 
 
 def test_previews_are_pictures_of_the_buffer(begin: Begin) -> None:
@@ -326,6 +401,10 @@ LINEAR = ("model.head.kind=linear", "chains.target.kind=conditional", "stages.0.
         (("chains.target.kind=conditional",), torch.float32),
         (("chains.target.kind=injected-latent", "chains.target.std=0.1"), torch.float32),
         (("chains.dtype=uint8",), torch.uint8),
+        (("chains.start.kind=class-gaussian", "chains.sampler.kind=fixed-length"), torch.float32),
+        (("chains.start.kind=gaussian", "chains.sampler.clip=0.01", "chains.dtype=uint8"), torch.uint8),
+        (("model.backbone.spectral_norm=true", "model.backbone.downsample=avg-pool"), torch.float32),
+        (("stages.0.objective.clean_positive=true", "data.flip=true"), torch.float32),
         (("chains.dtype=float16",), torch.float16),
         (("compute.channels_last=false", "model.backbone.norm=group", "model.backbone.init=torch"), torch.float32),
     ],

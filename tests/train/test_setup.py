@@ -12,12 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trainings import Begin, Small
 
-from gmmcli.core.objectives import CenterRegression
+from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence
 from gmmcli.errors import DataError, RecipeError
-from gmmcli.recipe import Recipe
+from gmmcli.recipe import Recipe, Stage
 from gmmcli.train.guard import GuardedStep
-from gmmcli.train.setup import Setup, StepReport, training_step
+from gmmcli.train.setup import Setup, StepReport, set_mode, training_step
 from gmmcli.train.state import TrainState
+from gmmcli.types import Batch, to_model
 
 JOINT = """stages=[{epochs=1,objective={kind="center-regression"}},
                    {epochs=2,ramp_epochs=1,objective={kind="contrastive-divergence",beta=0.5,margin=2.0}}]"""
@@ -35,6 +36,15 @@ KINDS = {
         "model.backbone.norm=batch",
     ),
     "softmax": ("stages.0.objective.kind=cross-entropy", "model.head.kind=linear"),
+    "class-gaussian, fixed length": ("chains.start.kind=class-gaussian", "chains.sampler.kind=fixed-length", "data.crop_padding=1"),
+    "gaussian, clipped": ("chains.start.kind=gaussian", "chains.sampler.clip=0.01"),
+    "clean positives, frozen norm": (
+        "stages.0.objective.clean_positive=true",
+        "stages.0.freeze_norm=true",
+        "model.backbone.norm=batch",
+        "data.flip=true",
+    ),
+    "spectral norm, pooling": ("model.backbone.spectral_norm=true", "model.backbone.downsample=avg-pool"),
 }
 
 
@@ -332,6 +342,116 @@ def test_emulated_bf16_is_warned_of(small: Small, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("gmmcli.train.setup.has_fast_bf16", lambda device, fast=fast: fast)
         assert len(Setup.prepare(small("compute.precision=bf16")).warnings) == n_warnings
         assert Setup.prepare(small()).warnings == []
+
+
+TWO = """stages=[{epochs=1,objective={kind="center-regression"}},
+                 {epochs=1,freeze_norm=FROZEN,objective={kind="contrastive-divergence",margin=2.0}}]"""
+
+
+@pytest.mark.parametrize(
+    ("frozen", "overrides", "says"),
+    [
+        ("false", ("model.backbone.norm=batch",), "set stages.1.freeze_norm=true"),
+        ("true", ("model.backbone.norm=batch",), None),
+        ("false", ("model.backbone.norm=group",), None),
+        ("false", (), None),
+    ],
+)
+def test_batch_norm_in_training_beside_chains_is_warned_of(small: Small, frozen: str, overrides: tuple[str, ...], says: str | None) -> None:
+    warnings = Setup.prepare(small(TWO.replace("FROZEN", frozen), *overrides)).warnings
+    assert len(warnings) == (says is not None)
+    assert all(warning.startswith("stage 1 ") and says in warning for warning in warnings if says)
+
+
+def test_batch_norm_without_chains_is_nothing_to_warn_of(small: Small) -> None:
+    assert Setup.prepare(small("model.backbone.norm=batch", "stages.0.objective.kind=center-regression")).warnings == []
+
+
+def statistics(state: TrainState) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in state.model.state_dict().items() if "running" in name or "num_batches" in name}
+
+
+def norms(state: TrainState) -> dict[str, torch.Tensor]:
+    """Scales and offsets of every batch norm."""
+    return {
+        f"{name}.{key}": parameter.detach().clone()
+        for name, layer in state.model.named_modules()
+        if isinstance(layer, torch.nn.BatchNorm2d)
+        for key, parameter in layer.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("frozen", ["true", "false"])
+def test_a_frozen_norm_keeps_its_statistics_and_learns_its_weights(begin: Begin, frozen: str) -> None:
+    setup, _ = begin(TWO.replace("FROZEN", frozen), "model.backbone.norm=batch")
+    state = setup.initial_state()
+    at_first = statistics(state)
+    steps(setup, state, 5)
+    learnt, affine = statistics(state), norms(state)
+    assert learnt and affine
+    assert not any(torch.equal(tensor, at_first[key]) for key, tensor in learnt.items())
+    steps(setup, state, 3)
+    assert [torch.equal(tensor, learnt[key]) for key, tensor in statistics(state).items()] == [frozen == "true"] * len(learnt)
+    assert not any(torch.equal(tensor, affine[key]) for key, tensor in norms(state).items())
+
+
+def test_a_stage_after_a_frozen_one_moves_its_statistics_again(begin: Begin) -> None:
+    stages = 'stages=[{epochs=1,freeze_norm=true,objective={kind="center-regression"}},{epochs=1,objective={kind="center-regression"}}]'
+    setup, _ = begin(stages, "model.backbone.norm=batch")
+    state = setup.initial_state()
+    at_first = statistics(state)
+    steps(setup, state, 5)
+    assert all(torch.equal(tensor, at_first[key]) for key, tensor in statistics(state).items())
+    steps(setup, state)
+    assert not any(torch.equal(tensor, at_first[key]) for key, tensor in statistics(state).items())
+
+
+@pytest.mark.parametrize("freeze_norm", [True, False])
+def test_set_mode_puts_batch_norm_alone_in_evaluation(begin: Begin, freeze_norm: bool) -> None:
+    setup, _ = begin("model.backbone.norm=batch", "model.backbone.spectral_norm=true")
+    model = setup.initial_state().model.eval()
+    set_mode(model, Stage(epochs=1, objective=CenterRegression(), freeze_norm=freeze_norm))
+    for module in model.modules():
+        assert module.training is not (freeze_norm and isinstance(module, torch.nn.BatchNorm2d))
+
+
+def test_an_objective_gets_clean_images_where_it_asks_for_them(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Batch] = []
+    original = ContrastiveDivergence.__call__
+
+    def watched(self: ContrastiveDivergence, model: Any, batch: Batch, *rest: Any) -> Any:
+        seen.append(batch)
+        return original(self, model, batch, *rest)
+
+    monkeypatch.setattr(ContrastiveDivergence, "__call__", watched)
+    for clean in ("true", "false"):
+        setup, _ = begin(f"stages.0.objective.clean_positive={clean}", "data.crop_padding=2", "data.flip=true", "data.noise_std=0.0")
+        steps(setup, setup.initial_state())
+    asked, not_asked = seen
+    assert not_asked.clean is None and asked.clean is not None
+    assert torch.equal(asked.images, not_asked.images)
+    originals = to_model(setup.dataset.train.images).flatten(1)
+    at = (asked.clean.flatten(1)[:, None] == originals).all(2)
+    assert at.any(1).all() and not (asked.images.flatten(1)[:, None] == originals).all(2).any(1).all()
+    assert all((setup.dataset.train.labels[row] == label).any() for row, label in zip(at, asked.labels, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "class-gaussian"])
+def test_starts_are_fitted_to_the_training_images_by_the_seed(begin: Begin, kind: str) -> None:
+    def starts(*overrides: str) -> dict[str, torch.Tensor]:
+        setup, _ = begin(f"chains.start.kind={kind}", "chains.start.rank=4", *overrides)
+        chains = setup.initial_state().chains
+        assert chains is not None
+        return chains.starts.tensors()
+
+    setup, _ = begin()
+    images, labels = setup.dataset.train
+    means = [to_model(images[labels == k]).flatten(1).mean(0) for k in range(10)]
+    expected = torch.stack(means) if kind == "class-gaussian" else to_model(images).flatten(1).mean(0, keepdim=True)
+    first, again = starts(), starts()
+    torch.testing.assert_close(first["mean"], expected)
+    assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
+    assert torch.equal(first["mean"], starts("seed=2")["mean"])
 
 
 def test_training_sees_the_training_split_alone(tiny_recipe: Recipe) -> None:

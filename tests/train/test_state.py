@@ -35,6 +35,9 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
         ("stages.0.objective.kind=center-regression",),
         ("optim.kind=sgd", "optim.nesterov=true", "optim.ema_decay=0.9", "model.backbone.norm=batch"),
         ("optim.kind=sgd", "optim.momentum=0.0"),
+        ("chains.start.kind=class-gaussian", "chains.sampler.kind=fixed-length"),
+        ("chains.start.kind=gaussian", "chains.start.rank=3"),
+        ("model.backbone.spectral_norm=true", "model.backbone.downsample=avg-pool"),
     ],
 )
 def test_saved_and_restored_is_the_same_state(begin: Begin, overrides: tuple[str, ...]) -> None:
@@ -54,8 +57,24 @@ def test_saved_and_restored_is_the_same_state(begin: Begin, overrides: tuple[str
     assert (state.chains is None) == (back.chains is None)
     if state.chains is not None and back.chains is not None:
         assert same(state.chains.buffer.images, back.chains.buffer.images)
-        assert same(state.chains.step_size, back.chains.step_size)
+        starts, restored = state.chains.starts.tensors(), back.chains.starts.tensors()
+        assert starts.keys() == restored.keys()
+        assert all(same(tensor, restored[key]) for key, tensor in starts.items())
         assert back.chains.reinit_prob == state.chains.reinit_prob
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("uniform", None), ("gaussian", (1, 7, 64)), ("class-gaussian", (10, 7, 64))])
+def test_a_checkpoint_keeps_where_chains_set_out(begin: Begin, kind: str, shape: tuple[int, ...] | None) -> None:
+    setup, run = begin(f"chains.start.kind={kind}", *(["chains.start.rank=7"] if shape else []))
+    state = after(setup, 1)
+    assert state.chains is not None
+    saved = state.save(run, setup.dataset)
+    assert saved.has("starts") == (shape is not None)
+    if shape:
+        assert tuple(saved.tensors("starts")["components"].shape) == shape
+    labels = torch.arange(10)
+    one, other = (starts(labels, torch.Generator().manual_seed(1)) for starts in (state.chains.starts, run.starts()))
+    assert torch.equal(one, other)
 
 
 def test_training_on_never_writes_into_the_checkpoint_it_came_from(begin: Begin) -> None:

@@ -22,7 +22,7 @@ noise_std = 0.03
 backbone = {{ kind = "wide-resnet", depth = 10, width = 1, stem_stride = 2, init = "kaiming" }}
 [chains]
 buffer_size = 100
-sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1, adapt = 0.8 }}
+sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
 [optim]
 learning_rate = 1e-3
 [[stages]]
@@ -56,6 +56,6 @@ def write_digits(path: Path, *, spoil: bool = False) -> Path:
 
 def contents(checkpoint: Checkpoint) -> dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]:
     """Everything a checkpoint holds, bit for bit."""
-    parts = [part for part in ("model", "weights", "optimizer", "buffer") if checkpoint.has(part)]
+    parts = [part for part in ("model", "weights", "optimizer", "buffer", "starts") if checkpoint.has(part)]
     tensors = {f"{part}/{key}": tensor for part in parts for key, tensor in checkpoint.tensors(part).items()}
     return {key: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for key, tensor in tensors.items()}

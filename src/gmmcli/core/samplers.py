@@ -87,8 +87,11 @@ class FixedLength(_Descent):
 
     def step(self, gradient: Images) -> Images:
         """Return the gradient scaled to the length ``step_size``."""
+        tiny = torch.finfo(gradient.dtype).tiny
+        # by the largest component first: squares below 1e-38 or above 1e38 would make the norm 0 or infinite
+        gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny)
         norm: torch.Tensor = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
-        return self.step_size * gradient / norm.clamp(min=torch.finfo(gradient.dtype).tiny)
+        return self.step_size * gradient / norm.clamp(min=tiny)
 
 
 Sampler = SGLD | FixedLength

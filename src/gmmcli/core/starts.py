@@ -116,7 +116,7 @@ def restored(tensors: dict[str, Tensor], shape: tuple[int, ...]) -> Starts:
     return GaussianStarts(shape, tensors["mean"], tensors["components"]) if tensors else UniformStarts(shape)
 
 
-def _fit(groups: list[RawImages], rank: int, seed: int) -> GaussianStarts:
+def _fit(groups: list[Tensor], rank: int, seed: int) -> GaussianStarts:
     """Fit means and leading principal components by a randomised SVD of the centred images, without a pixel x pixel matrix."""
     shape = tuple(groups[0].shape[1:])
     rank = min(rank, shape[0] * shape[1] * shape[2])

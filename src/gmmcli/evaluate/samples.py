@@ -9,6 +9,7 @@ import torch
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import fresh_samples
 from gmmcli.core.classifier import predict
+from gmmcli.core.starts import UniformStarts
 from gmmcli.core.targets import Conditional, Marginal
 from gmmcli.errors import DivergedError, RecipeError
 from gmmcli.rng import stream
@@ -86,7 +87,7 @@ class Draw:
         protocol = {
             "from": "noise",
             "steps": steps,
-            "start": chains.start.kind,
+            "start": "uniform" if isinstance(starts, UniformStarts) else chains.start.kind,
             "step_size": chains.sampler.step_size,
             **noise,
             "seed": self.seed,

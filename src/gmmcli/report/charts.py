@@ -191,7 +191,7 @@ def switch(model: Model) -> dict[str, Any] | None:
 def stability(model: Model) -> dict[str, Any] | None:
     """How many trainings got to the end, and where the others diverged."""
     ended = [run.provenance.get("status") == "finished" for run in model.runs]
-    events = [line for run in model.runs for line in run.metrics() if "event" in line]
+    events = [line for run in model.runs for line in run.metrics() if line.get("event") in ("diverged", "rollback")]
     if all(ended) and not events:
         return None
     return {

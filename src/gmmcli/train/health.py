@@ -5,7 +5,8 @@ from typing import Any
 STILL = 1 / 255
 """A visit that changes an image's pixels by less than this (root mean square, model range), half a grey level, shows no change."""
 TOO_MANY = 0.5  # share of still chains
-FAR = 10.0  # energy of samples in units of that of real images, for a head whose energies are never negative
+FAR = 10.0  # energy of samples in units of that of real images, where both are squared distances
+LEAST = 1e-30  # real energy to divide by
 PATIENCE = 5  # log lines in a row
 
 
@@ -14,7 +15,7 @@ class ChainWatch:
 
     def __init__(self, never_negative: bool) -> None:
         self.never_negative = never_negative
-        """Whether energies are squared distances, which can be compared by their ratio."""
+        """Whether the energies of the lines are squared distances, which can be compared by their ratio."""
         self.ailing = 0
 
     def __call__(self, line: dict[str, Any]) -> str | None:
@@ -31,8 +32,9 @@ class ChainWatch:
                 "take longer steps (chains.sampler.step_size) or steps of one length (chains.sampler.kind=fixed-length)"
             )
         if self.never_negative and "energy_model" in line and line["energy_model"] > FAR * line["energy_data"]:
+            ratio = line["energy_model"] / max(line["energy_data"], LEAST)
             return (
-                f"samples have {line['energy_model'] / line['energy_data']:,.0f} times the energy of real images, so that chains "
+                f"samples have {ratio:,.0f} times the energy of real images, so that chains "
                 "get nowhere and the model learns nothing from them; start chains from the data (chains.start.kind=class-gaussian), "
                 "pool instead of striding (model.backbone.downsample=avg-pool), or take other steps (chains.sampler)"
             )

@@ -13,6 +13,7 @@ from gmmcli.core.buffer import decode
 from gmmcli.core.classifier import Classifier, predict
 from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.core.heads import GaussianHead
+from gmmcli.core.objectives import JointEnergyModel
 from gmmcli.core.samplers import descent_share
 from gmmcli.core.targets import Marginal
 from gmmcli.data.dataset import Split
@@ -119,7 +120,8 @@ def _advance(job: Job, state: TrainState) -> None:
     setup, log = job.setup, job.run.recipe.log
     update = GuardedStep(state.optimizer, job.run.recipe.guard.max_loss, setup.device)
     rate = _Rate(state.step, job.run.recipe.data.batch_size)
-    watch = ChainWatch(never_negative=isinstance(state.model.head, GaussianHead))
+    marginal = any(isinstance(stage.objective, JointEnergyModel) for stage in job.run.recipe.stages)  # its E(x) may be negative
+    watch = ChainWatch(never_negative=isinstance(state.model.head, GaussianHead) and not marginal)
     near_a_switch = {switch + i for switch in setup.switches for i in range(AFTER_A_SWITCH + 1)}
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)
