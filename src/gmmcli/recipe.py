@@ -24,6 +24,7 @@ from gmmcli.schema import build
 from gmmcli.types import Count, Natural, Positive
 
 Shelf = Literal["recipes", "studies"]
+Criterion = Literal["accuracy", "samples", "both"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,20 @@ class Log:
     validate_every: Natural = 500
     checkpoint_every: Natural = 500
     keep: Count = 3
-    """Newest checkpoints to keep; the one with the best validation accuracy stays as well."""
+    """Newest checkpoints to keep; the best stays as well."""
+    validate_samples: Natural = 0
+    """Fresh samples to draw at every validation, as many of each class; 0: none.
+
+    They are drawn in stages that train on chains, and their features compared with those of the validation images.
+    """
+    best: Criterion = "accuracy"
+    """What the best checkpoint has lowest: the validation error, the samples' Frechet distance, or the product of both."""
+
+    def __post_init__(self) -> None:
+        if self.best != "accuracy" and not self.validate_samples:
+            raise ValueError(f'best = "{self.best}" needs samples at every validation; set validate_samples, the number of each class')
+        if self.best != "accuracy" and not self.validate_every:
+            raise ValueError(f'best = "{self.best}" is found by validation, which never happens; set validate_every, 500 say')
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,11 @@ class Recipe:
             raise ValueError(f"name {self.name!r} becomes part of a folder's name: letters, digits, and . _ - only")
         if isinstance(self.model.head, Linear):
             self._check_linear()
+        if self.log.best != "accuracy" and not self.needs_chains:
+            raise ValueError(
+                f'log.best = "{self.log.best}" needs samples, and no stage trains on chains; set log.best = "accuracy", or add a stage '
+                "of contrastive-divergence or jem"
+            )
         if self.data.source.n_classes is not None:
             self.check(self.data.source.n_classes)
 
@@ -108,6 +127,11 @@ class Recipe:
     def needs_chains(self) -> bool:
         """Whether any stage trains on negatives."""
         return any(stage.objective.needs_negatives for stage in self.stages)
+
+    @property
+    def validates_samples(self) -> bool:
+        """Whether validation draws samples, if not in every stage."""
+        return self.log.validate_samples > 0 and self.log.validate_every > 0 and self.needs_chains
 
     @property
     def epochs(self) -> int:

@@ -130,7 +130,7 @@ class Run:
         return Checkpoint.all(self.path / "checkpoints")
 
     def checkpoint(self, best: bool = False) -> Checkpoint:
-        """The newest checkpoint, or that of the best validation accuracy; RunError when there is none yet."""
+        """The newest checkpoint, or that of the best validation by ``log.best``; RunError when there is none yet."""
         found = self.checkpoints
         if not found:
             raise RunError(f"{self.path} has no complete checkpoint yet", "go on with `gmmc train --resume`")

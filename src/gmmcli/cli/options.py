@@ -44,7 +44,7 @@ SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--
 N = Annotated[int | None, typer.Option("--n", min=2, help="At most so many images, drawn by --seed. Default: all.", show_default=False)]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything drawn: same seed, same figures.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write the picture. Default: figures/ in the run.", show_default=False)]
-Best = Annotated[bool, typer.Option("--best", help="The weights of the best validation accuracy instead of the last.")]
+Best = Annotated[bool, typer.Option("--best", help="The weights of the best validation instead of the last.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one.")]
 
 

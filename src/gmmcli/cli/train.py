@@ -1,12 +1,16 @@
 """``gmmc train``."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
-from gmmcli.errors import RecipeError
+from gmmcli.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from gmmcli.train.setup import Setup
+    from gmmcli.train.validate import Distance
 
 EPILOG = (
     "Examples:\n\ngmmc train digits_gen\n\ngmmc train recipes/svhn_gen.toml --set optim.learning_rate=3e-4 --dry-run\n\ngmmc train --resume"
@@ -58,12 +62,14 @@ def train_command(
                 answer(done | {"command": "train"})
             return
         setup = Setup.prepare(chosen.recipe, chosen.dataset())
+        distance = _distance(setup)
     else:
-        setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))  # what fails here leaves no run directory behind
+        setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))
+        distance = _distance(setup)  # what fails up to here leaves no run directory behind
         chosen = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)
     note(f"run {chosen.path}", quiet)
     with chosen.locked():
-        state = train(setup, chosen, resume=resume, quiet=quiet)
+        state = train(setup, chosen, resume=resume, quiet=quiet, distance=distance)
         subject = Subject(chosen, state.step, chosen.card(), state.model, setup.dataset, "test")
         result = measure.accuracy(subject).result
     if json:
@@ -72,3 +78,18 @@ def train_command(
     accuracy, (low, high) = result["values"]["accuracy"], result["values"]["ci95"]
     print(chosen.path)
     print(f"test accuracy {accuracy:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")
+
+
+def _distance(setup: "Setup") -> "Distance | None":
+    """The Frechet distance of samples to the validation images, whose features are computed here, once; None for a recipe without."""
+    from gmmcli.evaluate.frechet import Moments, frechet_distance
+    from gmmcli.evaluate.spaces import quick_space
+    from gmmcli.train.validate import Distance
+
+    if not setup.recipe.validates_samples:
+        return None
+    space, images = quick_space(setup.device), setup.validation.images
+    if len(images) < 2:
+        raise DataError("log.validate_samples compares samples with the validation images, of which there is one", "hold out more")
+    real = Moments.of(space.embed(images))
+    return Distance(space.name, lambda samples: frechet_distance(Moments.of(space.embed(samples)), real))

@@ -1,6 +1,7 @@
 """Persistent chains (Alg. 1): draw from the buffer, sometimes start afresh, sample, write back."""
 
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 
@@ -8,8 +9,10 @@ from gmmcli.core.buffer import Dtype, ReplayBuffer
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.samplers import SGLD, Sampler
 from gmmcli.core.starts import Start, Starts, Uniform
-from gmmcli.core.targets import StagedLatent, Target
+from gmmcli.core.targets import Conditional, Marginal, StagedLatent, Target
 from gmmcli.types import Count, Displacements, Images, Labels, Natural, Negatives, NonNegative, Share, Trace
+
+CHUNK = 256  # fresh chains at a time; each is independent of its company
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Chains:
         if self.fresh_steps:
             return self.fresh_steps
         return round(self.sampler.n_steps / self.reinit_prob) if self.reinit_prob else 100 * self.sampler.n_steps
+
+    @property
+    def of_classes(self) -> Self:
+        """These chains for samples of a class: JEM trains without labels, and draws a class by its own energy."""
+        return replace(self, target=Conditional()) if isinstance(self.target, Marginal) else self
 
     def slots(self, n_classes: int) -> int:
         """Return the slots per class; raises ValueError when the classes cannot share them evenly."""

@@ -7,16 +7,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from gmmcli.core.buffer import decode
-from gmmcli.core.chains import fresh_samples
+from gmmcli.core.chains import CHUNK, fresh_samples
 from gmmcli.core.classifier import predict
 from gmmcli.core.starts import UniformStarts
-from gmmcli.core.targets import Conditional, Marginal
+from gmmcli.core.targets import Marginal
 from gmmcli.errors import DivergedError, RecipeError
 from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.types import Images, Labels, to_bytes
 
-CHUNK = 256  # chains at a time; each is independent of its company
 Origin = Literal["noise", "buffer"]
 
 
@@ -54,7 +53,7 @@ class Draw:
             run: whose.
             classes: their indices.
             n: images of each.
-            best: the weights of the best validation accuracy instead of the last.
+            best: the weights of the best validation instead of the last.
             device: where the chains run.
             at: told how many images are done.
 
@@ -68,9 +67,9 @@ class Draw:
                 raise RecipeError("--steps, --step-size and --noise shape fresh chains", "leave them out with --from buffer")
             return Samples(self._from_buffer(run, classes, n), labels, {"from": "buffer", "seed": self.seed})
         card = run.card(best)
-        chains = card.recipe.chains if self.noise is None else replace(card.recipe.chains, fresh_noise_std=self.noise)
-        if isinstance(chains.target, Marginal):  # JEM trains without labels and draws a class by its own energy
-            chains = replace(chains, target=Conditional())
+        chains = card.recipe.chains.of_classes
+        if self.noise is not None:
+            chains = replace(chains, fresh_noise_std=self.noise)
         if self.step_size is not None:
             chains = replace(chains, sampler=replace(chains.sampler, step_size=self.step_size))
         steps = chains.lifetime if self.steps is None else self.steps

@@ -51,6 +51,11 @@ def best_space(weights: Path | None = None) -> str:
     return "efficientnet-lite0" if efficientnet.default_weights() else "pixels"
 
 
+def quick_space(device: torch.device | str = "cpu") -> Space:
+    """Build the best that is quick enough to be asked while training goes on: efficientnet-lite0 where installed, pixels."""
+    return efficientnet_space(efficientnet.load_efficientnet().to(device)) if efficientnet.default_weights() else pixel_space()
+
+
 def named_space(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Space | None:
     """Build the space of this name; None where it is none of these, and so a run's.
 

@@ -33,7 +33,7 @@ class Subject:
     foreign: bool = False
     """The dataset is another than the run's own."""
     best: bool = False
-    """The checkpoint of the best validation accuracy instead of the last."""
+    """The checkpoint of the best validation instead of the last."""
     _passes: dict[str, Outputs] = field(default_factory=dict, repr=False)
 
     @classmethod

@@ -26,6 +26,7 @@ from gmmcli.train.log import Voice
 from gmmcli.train.setup import Setup, StepReport, training_step
 from gmmcli.train.signals import StopSignals
 from gmmcli.train.state import TrainState
+from gmmcli.train.validate import Distance, validate
 
 PREVIEW_ROWS, PREVIEW_COLUMNS = 20, 10
 AFTER_A_SWITCH = 7  # steps that are logged one by one: what a switch of stages does to energies shows there (Table 10)
@@ -39,16 +40,26 @@ class Job:
     run: Run
     stop: StopSignals
     voice: Voice
+    distance: Distance | None
 
 
-def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False) -> TrainState:
+def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, distance: Distance | None = None) -> TrainState:
     """Train a run to its end, from its newest checkpoint when resuming.
+
+    Args:
+        setup: what is trained.
+        run: where it is written.
+        resume: go on from the newest checkpoint.
+        quiet: warnings only.
+        distance: of samples to the validation images; a recipe with ``log.validate_samples`` needs it.
 
     Raises:
         DivergedError: the loss ran away, and the recipe says stop or its rollbacks are spent; the last good checkpoint stays.
         StoppedError: SIGINT or SIGTERM arrived; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
     """
+    if setup.recipe.validates_samples and distance is None:
+        raise ValueError("log.validate_samples needs a distance")
     state = setup.restored(run.checkpoint()) if resume and run.checkpoints else setup.initial_state()
     if resume:
         run.forget_after(state.step)
@@ -59,7 +70,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False) 
         for warning in setup.warnings:
             voice.warn(f"gmmc: {warning}")
         try:
-            state = _to_the_end(Job(setup, run, stop, voice), state)
+            state = _to_the_end(Job(setup, run, stop, voice, distance), state)
             status = "finished"
         except DivergedError:
             status = "diverged"
@@ -142,7 +153,7 @@ def _advance(job: Job, state: TrainState) -> None:
             update.raise_if_diverged(step)
         if previewing:
             preview(setup, state, job.run.path / "samples" / f"preview-{step:08d}.png")
-        improved = validating and _validate(job, state)
+        improved = validating and validate(setup, state, job.run, report.stage, job.distance)
         if (saving or improved or job.stop.received) and not last:  # the last one waits for its gamma^2
             state.save(job.run, setup.dataset)
         if job.stop.received and not last:
@@ -190,17 +201,6 @@ def measure(setup: Setup, state: TrainState, report: StepReport) -> dict[str, An
 def _summary(line: dict[str, Any]) -> str:
     said = {"loss": "loss", "energy_data": "E real", "energy_model": "E sampled", "accuracy": "accuracy"}
     return ", ".join(f"{text} {line[key]:.3g}" for key, text in said.items() if key in line)
-
-
-def _validate(job: Job, state: TrainState) -> bool:
-    """Log the validation accuracy; return whether it is the best so far."""
-    images, labels = job.setup.validation
-    accuracy = float((predict(state.published, images).argmax(1) == labels).float().mean())
-    job.run.log({"step": state.step, "validation_accuracy": accuracy})
-    improved = accuracy > state.best_accuracy
-    if improved:
-        state.best_accuracy, state.best_step = accuracy, state.step
-    return improved
 
 
 def _finish(job: Job, state: TrainState) -> None:

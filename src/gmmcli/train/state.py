@@ -15,7 +15,7 @@ from gmmcli.recipe import Recipe
 from gmmcli.run import ModelCard, Run
 from gmmcli.train.phases import Phase
 
-PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_step")
+PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_distance", "best_space", "best_step")
 
 
 @dataclass
@@ -36,6 +36,10 @@ class TrainState:
     """Where the last divergence was, and below the step that training went back to."""
     returned_to: int = 0
     best_accuracy: float = -1.0
+    """Validation accuracy of the best checkpoint; below 0 until there is one."""
+    best_distance: float | None = None
+    """From its samples to the validation images, where they were compared, in the space of this name."""
+    best_space: str | None = None
     best_step: int = 0
 
     def __post_init__(self) -> None:
@@ -93,4 +97,4 @@ class TrainState:
             starts = restored({name: tensor.to(device) for name, tensor in kept.items()}, self.chains.starts.shape)
             self.chains = recipe.chains.around(ReplayBuffer(checkpoint.tensors("buffer")["images"].to(device)), starts)
         for name in PROGRESS:
-            setattr(self, name, checkpoint.progress[name])
+            setattr(self, name, checkpoint.progress.get(name, getattr(self, name)))  # an older one knows fewer
