@@ -70,7 +70,7 @@ def train_command(
     note(f"run {chosen.path}", quiet)
     with chosen.locked():
         state = train(setup, chosen, resume=resume, quiet=quiet, distance=distance)
-        subject = Subject(chosen, state.step, chosen.card(), state.model, setup.dataset, "test")
+        subject = Subject(chosen, state.step, chosen.card(), state.published, setup.dataset, "test")
         result = measure.accuracy(subject).result
     if json:
         answer(result | {"command": "train"})

@@ -33,7 +33,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm, pool: bool) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
+        self.pool = nn.AvgPool2d(2, ceil_mode=True) if pool else nn.Identity()
         self.norm1 = _normalise(norm, inputs)
         self.conv1 = _conv(inputs, outputs, 3)
         self.norm2 = _normalise(norm, outputs)
@@ -56,7 +56,7 @@ class WideResNetFeatures(nn.Module):
         super().__init__()
         widths, pools = [stem, 16 * width, 32 * width, 64 * width], downsample == "avg-pool"
         self.stem = _conv(channels, widths[0], 3, 1 if pools else stem_stride)
-        self.pool = nn.Sequential(nn.LeakyReLU(SLOPE), nn.AvgPool2d(2)) if pools and stem_stride == 2 else nn.Identity()
+        self.pool = nn.Sequential(nn.LeakyReLU(SLOPE), nn.AvgPool2d(2, ceil_mode=True)) if pools and stem_stride == 2 else nn.Identity()
         self.blocks = nn.Sequential()
         for group, (inputs, outputs) in enumerate(pairwise(widths)):
             for block in range((depth - 4) // 6):
