@@ -1,7 +1,6 @@
 """Persistent chains (Alg. 1): draw from the buffer, sometimes start afresh, sample, write back."""
 
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import torch
 
@@ -77,7 +76,7 @@ class Chains:
         return round(self.sampler.n_steps / self.reinit_prob) if self.reinit_prob else 100 * self.sampler.n_steps
 
     @property
-    def of_classes(self) -> Self:
+    def of_classes(self) -> "Chains":
         """These chains for samples of a class: JEM trains without labels, and draws a class by its own energy."""
         return replace(self, target=Conditional()) if isinstance(self.target, Marginal) else self
 
