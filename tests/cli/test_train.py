@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from animals import Gmmc, Trained, write_animals
 
@@ -172,3 +173,15 @@ def test_validation_compares_samples_with_the_real_images_in_the_space_at_hand(
     best = min(lines, key=lambda line: line["sample_distance"])
     assert best["sample_distance"] > 0
     assert run.checkpoint(best=True).step == best["step"]
+
+
+def test_one_validation_image_has_no_distribution_to_compare_with(gmmc: Gmmc, tmp_path: Path) -> None:
+    recipe = write_animals(tmp_path)
+    with np.load(tmp_path / "animals.npz") as archive:
+        arrays = dict(archive)
+    np.savez(tmp_path / "animals.npz", **arrays, val_images=arrays["test_images"][:1], val_labels=arrays["test_labels"][:1])
+    sampler = "chains.sampler={kind='sgld',n_steps=2,step_size=0.1}"
+    result = gmmc("train", recipe, "--set", sampler, "--set", "log.validate_samples=4", "--runs-dir", tmp_path / "runs")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "log.validate_samples compares samples with the validation images, of which there is one" in result.stderr
+    assert not (tmp_path / "runs").exists()
