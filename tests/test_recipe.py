@@ -23,7 +23,7 @@ from gmmcli.core.starts import ClassGaussian, Gaussian, Uniform
 from gmmcli.core.targets import Conditional, StagedLatent, Target
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
-from gmmcli.recipe import Recipe, Stage, find, flatten, shipped
+from gmmcli.recipe import Log, Recipe, Stage, find, flatten, shipped
 
 MINIMAL = """
 name = "minimal"
@@ -78,6 +78,7 @@ def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.S
         model=tables(Model, backbone=BACKBONES, head=tables(head)),
         optim=OPTIMS,
         chains=tables(Chains, buffer_size=BUFFER_SIZES, target=tables(target)),
+        log=tables(Log, best=st.just("accuracy")),  # the others need stages with chains
     )
 
 
@@ -91,6 +92,18 @@ def test_a_recipe_of_any_tables_and_kinds_survives_toml(document: dict[str, Any]
     recipe = Recipe.loads(tomli_w.dumps(document))
     assert json.loads(json.dumps(recipe.document())) == document  # nothing changed on the way in, tuples apart
     assert Recipe.loads(recipe.dumps()) == recipe
+
+
+@pytest.mark.parametrize("best", ["accuracy", "samples", "both"])
+def test_a_criterion_with_what_it_needs_survives_toml(best: str) -> None:
+    recipe = Recipe.loads(MINIMAL, overrides=[f"log.best={best}", "log.validate_samples=50"])
+    assert (recipe.log.best, recipe.validates_samples) == (best, True)
+    assert Recipe.loads(recipe.dumps()) == recipe
+
+
+@pytest.mark.parametrize("override", ["log.validate_samples=0", "log.validate_every=0", "stages.0.objective.kind=center-regression"])
+def test_without_samples_validation_or_chains_no_samples_are_validated(override: str) -> None:
+    assert not Recipe.loads(MINIMAL, overrides=["log.validate_samples=50", override]).validates_samples
 
 
 def test_a_table_that_does_not_say_its_kind_is_of_the_usual_one() -> None:
@@ -185,6 +198,18 @@ BAD: dict[str, tuple[list[str], str, str]] = {
         "chains.buffer_size 1234 does not divide by 10 classes; the nearest that does is 1230",
         "",
     ),
+    "best by no samples": (["log.best=samples"], '`log`: best = "samples" needs samples at every validation; set validate_samples', ""),
+    "best by no validation": (
+        ["log.best=both", "log.validate_samples=50", "log.validate_every=0"],
+        '`log`: best = "both" is found by validation, which never happens; set validate_every, 500 say',
+        "",
+    ),
+    "best by samples without chains": (
+        ["log.best=samples", "log.validate_samples=50", "stages.0.objective.kind=center-regression"],
+        'log.best = "samples" needs samples, and no stage trains on chains; set log.best = "accuracy", or add a stage',
+        "",
+    ),
+    "best by something else": (["log.best=fid"], "`log.best` must be 'accuracy', 'samples' or 'both', got 'fid'", ""),
     "linear head, latent target": (
         [LINEAR, "stages.0.objective.margin=0.0"],
         "chains.target staged-latent needs class means, which a linear head does not have; use conditional",

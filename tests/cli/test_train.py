@@ -2,9 +2,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from animals import Gmmc, Trained
+from animals import Gmmc, Trained, write_animals
 
+from gmmcli.evaluate.spaces import Space
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 
@@ -139,3 +141,47 @@ def test_a_run_in_other_hands_is_not_touched(gmmc: Gmmc, trained: Trained, tmp_p
     assert result.exit_code == 1
     assert "is being trained by another process" in result.stderr
     assert run.provenance["status"] == "created"
+
+
+def test_validation_compares_samples_with_the_real_images_in_the_space_at_hand(
+    gmmc: Gmmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda: None)
+    embedded = []
+    space = Space("pixels", "", lambda images: embedded.append(len(images)) or images.flatten(1).double())
+    monkeypatch.setattr("gmmcli.evaluate.spaces.pixel_space", lambda: space)
+    log = "log={every=2,preview_every=0,validate_every=3,validate_samples=4,best='samples'}"
+    sampler = "chains.sampler={kind='sgld',n_steps=2,step_size=0.1}"
+    words = (
+        "train",
+        write_animals(tmp_path),
+        "--set",
+        log,
+        "--set",
+        sampler,
+        "--set",
+        "chains.fresh_steps=4",
+        "--runs-dir",
+        tmp_path / "runs",
+    )
+    result = gmmc(*words, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    run = Run(Path(result.stdout.splitlines()[0]))
+    lines = [line for line in run.metrics() if "validation_accuracy" in line]
+    assert [(line["step"], line["sample_space"]) for line in lines] == [(3, "pixels"), (6, "pixels")]
+    assert embedded == [6, 12, 12]  # the validation images once, then four samples of three classes at each validation
+    best = min(lines, key=lambda line: line["sample_distance"])
+    assert best["sample_distance"] > 0
+    assert run.checkpoint(best=True).step == best["step"]
+
+
+def test_one_validation_image_has_no_distribution_to_compare_with(gmmc: Gmmc, tmp_path: Path) -> None:
+    recipe = write_animals(tmp_path)
+    with np.load(tmp_path / "animals.npz") as archive:
+        arrays = dict(archive)
+    np.savez(tmp_path / "animals.npz", **arrays, val_images=arrays["test_images"][:1], val_labels=arrays["test_labels"][:1])
+    sampler = "chains.sampler={kind='sgld',n_steps=2,step_size=0.1}"
+    result = gmmc("train", recipe, "--set", sampler, "--set", "log.validate_samples=4", "--runs-dir", tmp_path / "runs")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "log.validate_samples compares samples with the validation images, of which there is one" in result.stderr
+    assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ from gmmcli.core.chains import Chains, displacement, fresh_samples, visit
 from gmmcli.core.classifier import Classifier, Model
 from gmmcli.core.samplers import SGLD, FixedLength
 from gmmcli.core.starts import GaussianStarts, Starts, UniformStarts
-from gmmcli.core.targets import Conditional, InjectedLatent, StagedLatent
+from gmmcli.core.targets import Conditional, InjectedLatent, Marginal, StagedLatent
 
 SHAPE = (1, 2, 2)
 NOISE = UniformStarts(SHAPE)
@@ -223,3 +223,8 @@ def test_the_noise_of_fresh_samples_falls_to_the_samplers_own(linear_model: Clas
     table = Chains(sampler=SGLD(n_steps=4, noise_std=0.05), fresh_noise_std=1.0)
     fresh_samples(linear_model, table, UniformStarts((1, 8, 8)), torch.tensor([0, 1]), torch.Generator().manual_seed(0), n_steps=10)
     assert visits == [(4, 0.6), (4, 0.2), (2, 0.05)]
+
+
+def test_chains_without_labels_draw_a_class_by_its_own_energy() -> None:
+    assert Chains(target=Marginal(), reinit_prob=0.5).of_classes == Chains(target=Conditional(), reinit_prob=0.5)
+    assert Chains(target=StagedLatent(std=0.1)).of_classes == Chains(target=StagedLatent(std=0.1))

@@ -7,7 +7,7 @@ import torch
 from gmmcli.data.digits import Digits
 from gmmcli.errors import MissingPartError
 from gmmcli.evaluate import efficientnet, inception
-from gmmcli.evaluate.spaces import best_space, efficientnet_space, inception_space, named_space, pixel_space, run_space
+from gmmcli.evaluate.spaces import best_space, efficientnet_space, inception_space, named_space, pixel_space, quick_space, run_space
 from gmmcli.recipe import Recipe
 from gmmcli.types import to_model
 
@@ -75,3 +75,14 @@ def test_a_space_asked_for_by_name_is_missed_where_its_weights_are_absent(name: 
     with pytest.raises(MissingPartError) as caught:
         named_space(name)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.skipif(efficientnet.default_weights() is None, reason="needs gmmcli[features]")
+def test_the_quick_space_is_efficientnets_where_it_is_installed() -> None:
+    assert quick_space("cpu").name == "efficientnet-lite0"
+
+
+def test_the_quick_space_is_of_pixels_elsewhere(absent: Path) -> None:
+    absent.parent.mkdir(parents=True)
+    absent.touch()  # Inception's weights, which would be too slow
+    assert quick_space().name == "pixels"
