@@ -35,6 +35,13 @@ def test_a_training_prints_its_path_and_accuracy(gmmc: Gmmc, trained: Trained, t
     assert accuracy.startswith("test accuracy ")
 
 
+def test_a_training_with_an_average_answers_with_the_accuracy_of_the_average(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    result = gmmc("train", trained.recipe, "--set", "optim.ema_decay=0.9", "--runs-dir", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    again = gmmc("eval", "accuracy", "--runs-dir", tmp_path, "--json")
+    assert json.loads(result.stdout)["values"] == json.loads(again.stdout)["values"]
+
+
 def test_a_training_that_was_cut_off_goes_on_where_it_stood(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
     run = Run.create(Recipe.load(trained.recipe), tmp_path, [])
     result = gmmc("train", "--resume", "--runs-dir", tmp_path, "--json")

@@ -66,8 +66,7 @@ def test_any_image_becomes_one_feature_vector(
     network.blocks.register_forward_hook(lambda _, __, output: maps.append(output.shape))
     features = network(torch.zeros(2, channels, size, size))
     assert features.shape == (2, table.dim) == (2, network.dim)
-    parts = size / (4 * stem_stride)
-    side = math.ceil(parts) if downsample == "stride" else math.floor(parts)  # a stride counts a part, a pool whole ones
+    side = math.ceil(size / (4 * stem_stride))
     assert maps == [(2, 64, side, side)]
 
 
@@ -247,3 +246,18 @@ def test_a_spectral_networks_weights_are_a_function_of_the_seed() -> None:
     vectors = [key for key in first if key.endswith("._u")]
     assert len(vectors) == 1 + 3 * 3 - 1  # of width 1 the first block needs no convolution around it
     assert not any(torch.equal(first[key], other[key]) for key in vectors)
+
+
+def test_pooling_leaves_out_no_pixel_of_odd_images(generator: torch.Generator) -> None:
+    network = WideResNet(depth=10, width=1, stem_stride=2, downsample="avg-pool", init="kaiming").build(1)
+    images = torch.rand(1, 1, 15, 15, generator=generator).requires_grad_()
+    network(images).sum().backward()
+    assert images.grad is not None and images.grad[0, 0].abs().min() > 0
+
+
+def test_a_wide_stem_changes_the_stem_and_its_first_block_alone() -> None:
+    with torch.device("meta"):
+        narrow, wide = (WideResNet(depth=16, width=2, stem_width=stem_width).build(3).state_dict() for stem_width in (16, 48))
+    changed = {name for name in narrow if narrow[name].shape != wide[name].shape}
+    assert changed == {"stem.weight", "stem.bias", "blocks.0.conv1.weight", "blocks.0.shortcut.weight"}
+    assert wide["stem.weight"].shape == (48, 3, 3, 3)

@@ -91,3 +91,11 @@ def test_bf16_is_fast_where_the_cpu_has_instructions_for_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert has_fast_bf16(CPU) is fast
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_is_bf16_where_it_is_native(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmmcli.core.compute.has_fast_bf16", lambda device: native)
+    assert Compute(precision="auto").resolved(CPU) == Compute(precision=precision)  # type: ignore[arg-type]
+    assert Compute(precision="fp32").resolved(CPU).precision == "fp32"
+    assert Compute(precision="bf16").resolved(CPU).precision == "bf16"

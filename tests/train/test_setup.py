@@ -460,3 +460,9 @@ def test_training_sees_the_training_split_alone(tiny_recipe: Recipe) -> None:
     assert torch.equal(setup.validation.images, setup.dataset.validation.images)
     sizes = [len(setup.dataset.split(name).images) for name in ("train", "validation", "test")]  # type: ignore[arg-type]
     assert sizes == [1257, 180, 360]
+
+
+def test_the_runs_recipe_says_what_auto_became(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmmcli.core.compute.has_fast_bf16", lambda device: True)
+    setup = Setup.prepare(small("compute.precision=auto"))
+    assert setup.recipe.compute.precision == "bf16" and setup.initial_state().model.bf16
