@@ -210,6 +210,7 @@ def test_a_spread_is_the_wider_of_deviation_and_interval(summary: Summary, sprea
 
 
 OF_ANOTHER_NAME = {
+    "cifar10_joint_fast": "gmmc-joint",
     "cifar10_jempp": "jem",
     "cifar10_mebm": "jem",
     "cifar10_gmmcpp": "gmmc-gen",
