@@ -34,7 +34,10 @@ RunNames = Annotated[
     ),
 ]
 Origin = Annotated[
-    Literal["noise", "buffer"], typer.Option("--from", help="Fresh chains from noise, or the replay buffer as training left it.")
+    Literal["noise", "buffer"],
+    typer.Option(
+        "--from", help="noise: fresh chains, from the start that the recipe gives them. buffer: the replay buffer as training left it."
+    ),
 ]
 Data = Annotated[
     str | None,

@@ -1,6 +1,7 @@
 """A recipe meets its data and its machine: everything that stays the same through a training."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Self
 
@@ -12,6 +13,7 @@ from gmmcli.core.average import average_in
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import has_fast_bf16
 from gmmcli.core.sharpness import ascended
+from gmmcli.core.starts import Starts
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
 from gmmcli.errors import RecipeError
@@ -80,6 +82,12 @@ class Setup:
                 )
         return found
 
+    @cached_property
+    def starts(self) -> Starts:
+        """Where chains set out, fitted once to the training images: rollbacks and resumes begin with a new state each."""
+        train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
+        return self.recipe.chains.start.fit(train.images, train.labels, self.dataset.n_classes, seed)
+
     def initial_state(self) -> TrainState:
         """The state before the first step, a function of the recipe's seed."""
         recipe, dataset = self.recipe, self.dataset
@@ -87,9 +95,7 @@ class Setup:
         model = recipe.compute.place(model, self.device)
         chains = None
         if recipe.needs_chains:
-            train, seed = self.loader.split, stream("cpu", recipe.seed, "starts").initial_seed()
-            starts = recipe.chains.start.fit(train.images, train.labels, dataset.n_classes, seed)
-            chains = recipe.chains.build(starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer"))
+            chains = recipe.chains.build(self.starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer"))
         return TrainState(model, chains, self.phase_at(0))
 
     def restored(self, checkpoint: Checkpoint) -> TrainState:
