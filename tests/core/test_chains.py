@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from scipy.stats import binomtest, kstest
+from scipy.stats import binomtest, chisquare, kstest
 
 from gmmcli.core.backbones import WideResNet
 from gmmcli.core.buffer import Dtype, decode
@@ -84,6 +84,34 @@ def test_a_fresh_chain_sets_out_from_its_class(reinit_prob: float, linear_model:
     fresh = (images != 0.25).flatten(1).any(1)
     assert torch.equal(images[fresh], means[labels[fresh]][:, None, None, None].expand(-1, *SHAPE))
     assert fresh.all() if reinit_prob == 1 else binomtest(int(fresh.sum()), 300, reinit_prob).pvalue > 0.01
+
+
+def test_a_relabelled_chain_walks_on_under_another_label(linear_model: Classifier, generator: torch.Generator) -> None:
+    """Every class's chains wait at a value of their own: what comes back for one label is of all of them, and stays at its place."""
+    table = Chains(buffer_size=300, reinit_prob=0.0, relabel=True, target=Conditional(), sampler=STILL)
+    chains = table.build(points(-0.5, 0.125, 0.75), 3, generator)
+    before = chains.buffer.images.clone()
+    negatives = chains(linear_model, torch.zeros(600, dtype=torch.long), generator)
+    counts = [int((negatives.images[:, 0, 0, 0] - value).abs().lt(1e-6).sum()) for value in (-0.5, 0.125, 0.75)]
+    assert sum(counts) == 600 and chisquare(counts).pvalue > 0.01
+    assert torch.equal(negatives.labels, torch.zeros(600, dtype=torch.long))
+    torch.testing.assert_close(chains.buffer.images, before)  # no image was written to another's place
+
+
+def test_a_relabelled_chain_descends_the_energy_of_its_new_label(linear_model: Classifier, generator: torch.Generator) -> None:
+    sampler = SGLD(n_steps=1, step_size=0.05)
+    chains = Chains(buffer_size=3, reinit_prob=0.0, relabel=True, target=Conditional(), sampler=sampler).build(NOISE, 3, generator)
+    waiting = chains.buffer.images.flatten(0, 1).clone()
+    arrived = chains(linear_model, torch.tensor([2]), generator).images
+    would, _ = sampler(Conditional()(linear_model, torch.tensor([2, 2, 2]), generator), waiting, generator)
+    assert any(torch.allclose(arrived[0], image, atol=1e-6) for image in would)
+
+
+@pytest.mark.parametrize(
+    ("chains", "classless"), [(Chains(), False), (Chains(relabel=True, target=Conditional()), True), (Chains(target=Marginal()), True)]
+)
+def test_where_a_place_in_the_buffer_says_nothing_of_a_class(chains: Chains, classless: bool) -> None:
+    assert chains.classless is classless
 
 
 def test_displacement_is_the_root_mean_square_over_pixels() -> None:

@@ -23,14 +23,18 @@ class PersistentChains:
     target: Target
     sampler: Sampler
     reinit_prob: float
+    relabel: bool = False
 
     def __call__(self, model: Classifier, labels: Labels, generator: torch.Generator) -> Negatives:
         """Advance one chain per label by one visit and return where they arrived."""
-        slots, images = self.buffer.draw(labels, generator)
+        places = labels  # of the buffer: a chain's class, unless it gets another label at every visit
+        if self.relabel:
+            places = torch.randint(len(self.buffer.images), labels.shape, generator=generator, device=labels.device)
+        slots, images = self.buffer.draw(places, generator)
         fresh = torch.rand(labels.shape, generator=generator, device=labels.device) < self.reinit_prob
         before = torch.where(fresh[:, None, None, None], self.starts(labels, generator), images)
         images, trace = visit(model, self.target, self.sampler, labels, before, generator)
-        self.buffer.write(labels, slots, images)
+        self.buffer.write(places, slots, images)
         return Negatives(images, labels, trace, displacement(before, images))
 
 
@@ -55,6 +59,11 @@ class Chains:
     """Slots in all; a multiple of the number of classes."""
     reinit_prob: Share = 0.025
     """Probability that a visit starts its chain afresh."""
+    relabel: bool = False
+    """Give a chain the label of another real image at every visit, whatever it had before, as IGEBM's code does; otherwise it keeps its class.
+
+    A class-conditional energy without a classification loss learns what a wrong label is from such chains alone.
+    """
     dtype: Dtype = "float32"
     """How the buffer keeps images, in memory and in checkpoints."""
     fresh_steps: Natural = 0
@@ -76,6 +85,11 @@ class Chains:
         return round(self.sampler.n_steps / self.reinit_prob) if self.reinit_prob else 100 * self.sampler.n_steps
 
     @property
+    def classless(self) -> bool:
+        """Whether a chain's place in the buffer says nothing of its class."""
+        return self.relabel or isinstance(self.target, Marginal)
+
+    @property
     def of_classes(self) -> "Chains":
         """These chains for samples of a class: JEM trains without labels, and draws a class by its own energy."""
         return replace(self, target=Conditional()) if isinstance(self.target, Marginal) else self
@@ -95,7 +109,7 @@ class Chains:
 
     def around(self, buffer: ReplayBuffer, starts: Starts) -> PersistentChains:
         """Build chains over a buffer that exists already."""
-        return PersistentChains(buffer, starts, self.target, self.sampler, self.reinit_prob)
+        return PersistentChains(buffer, starts, self.target, self.sampler, self.reinit_prob, self.relabel)
 
 
 def fresh_samples(

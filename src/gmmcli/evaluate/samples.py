@@ -10,7 +10,6 @@ from gmmcli.core.buffer import decode
 from gmmcli.core.chains import CHUNK, fresh_samples
 from gmmcli.core.classifier import predict
 from gmmcli.core.starts import UniformStarts
-from gmmcli.core.targets import Marginal
 from gmmcli.errors import DivergedError, RecipeError
 from gmmcli.rng import stream
 from gmmcli.run import Run
@@ -109,7 +108,7 @@ def buffer_classes(run: Run, classes: Sequence[int]) -> list[torch.Tensor]:
     A class is its place in the buffer; where chains ran without labels (JEM), it is what the model takes the image for.
     """
     images = run.buffer().images
-    if not isinstance(run.recipe.chains.target, Marginal):
+    if not run.recipe.chains.classless:
         return [images[k] for k in classes]
     everyone = images.flatten(0, 1)
     taken_for = predict(run.model(), to_bytes(decode(everyone))).argmax(1)

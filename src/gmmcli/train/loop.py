@@ -15,7 +15,6 @@ from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.core.heads import GaussianHead
 from gmmcli.core.objectives import JointEnergyModel
 from gmmcli.core.samplers import descent_share
-from gmmcli.core.targets import Marginal
 from gmmcli.data.dataset import Split
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DivergedError, StoppedError
@@ -226,7 +225,7 @@ def preview(setup: Setup, state: TrainState, path: Path) -> None:
     if state.chains is None:
         return
     images = decode(state.chains.buffer.images[:PREVIEW_ROWS, :PREVIEW_COLUMNS])
-    named = not isinstance(state.chains.target, Marginal)
+    named = not setup.recipe.chains.classless
     rows = list(zip((name if named else "" for name in setup.dataset.class_names), images, strict=False))
     save_grid(rows, path, f"{setup.recipe.name}: chains after {state.step} training steps")
 
