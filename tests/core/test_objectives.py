@@ -183,6 +183,15 @@ def test_l2_adds_the_squares_of_both_energies(model: Classifier, batch: Batch, n
     assert math.isclose(ContrastiveDivergence(l2=l2)(model, batch, negatives).total.item(), expected, rel_tol=1e-5)
 
 
+def test_a_margin_bounds_the_contrast_and_not_the_squares(model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    real, _ = model.backbone.by_hand(batch.images, batch.labels)
+    sampled, _ = model.backbone.by_hand(negatives.images, negatives.labels)
+    bounded = sampled.clamp(max=0.9 * real.mean())
+    assert bounded.max() < sampled.max()
+    expected = real.mean() - 0.5 * bounded.mean() + 0.3 * (real.square().mean() + sampled.square().mean())
+    assert math.isclose(ContrastiveDivergence(margin=0.9, l2=0.3)(model, batch, negatives).total.item(), expected, rel_tol=1e-5)
+
+
 @pytest.mark.parametrize("ramp", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("beta", "l2"), [(1.0, 0.0), (0.4, 0.2)])
 def test_jem_is_cross_entropy_plus_the_marginal_contrast(

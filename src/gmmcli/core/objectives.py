@@ -97,7 +97,8 @@ class ContrastiveDivergence(_Generative):
     floor: NonNegative = 0.0
     """Energy below which the bound never falls."""
     l2: NonNegative = 0.0
-    """IGEBM's alpha: adds ``l2 (mean E(x)^2 + mean E(x')^2)``, which holds energies near 0 (Du and Mordatch 2019, Sec. 3.2)."""
+    """IGEBM's alpha: adds ``l2 (mean E(x)^2 + mean E(x')^2)``, which holds energies near 0 (Du and Mordatch 2019, Sec. 3.2). The energies
+    themselves: a margin does not bound them here."""
 
     def __post_init__(self) -> None:
         if self.floor and not self.margin:
@@ -123,7 +124,7 @@ class ContrastiveDivergence(_Generative):
         else:
             loss = energy_data - beta * bounded.mean()
         if self.l2:
-            loss = loss + self.l2 * (real.square().mean() + bounded.square().mean())
+            loss = loss + self.l2 * (real.square().mean() + sampled.square().mean())
         return Loss(loss, parts)
 
 
