@@ -25,6 +25,11 @@ from gmmcli.types import Count, Natural, Positive
 
 Shelf = Literal["recipes", "studies"]
 Criterion = Literal["accuracy", "samples", "both"]
+REMOVED = {
+    "chains.sampler.adapt": 'give chains.sampler.step_size a fixed value, or set chains.sampler.kind = "fixed-length"',
+    "chains.fresh_step_scale": "set the step size of fresh chains when they are drawn: gmmc sample --step-size",
+}
+"""Keys of earlier versions, and what to use instead."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,18 @@ class Recipe:
         return tomli_w.dumps(self.document())
 
     @classmethod
-    def loads(cls, text: str, origin: str = "recipe", overrides: typing.Sequence[str] = ()) -> Self:
-        """Parse and validate TOML text, after applying ``key=value`` overrides; RecipeError says what is wrong, in one sentence."""
+    def loads(cls, text: str, origin: str = "recipe", overrides: typing.Sequence[str] = (), *, of_run: bool = False) -> Self:
+        """Parse and validate TOML text.
+
+        Args:
+            text: the recipe.
+            origin: what errors call it.
+            overrides: ``key=value`` each, applied first.
+            of_run: the recipe is one that a run keeps: removed keys are ignored, so that runs of earlier versions open.
+
+        Raises:
+            RecipeError: what is wrong, in one sentence.
+        """
         try:
             document = tomli.loads(text)
         except tomli.TOMLDecodeError as error:
@@ -177,19 +192,23 @@ class Recipe:
         for override in overrides:
             _apply(document, override)
         try:
+            for dotted in REMOVED.keys() & flatten(document).keys():
+                if not of_run:
+                    raise RecipeError(f"`{dotted}` was removed", f"delete it; {REMOVED[dotted]}")
+                _delete(document, dotted)
             return typing.cast(Self, build(cls, document))
         except RecipeError as error:
             raise RecipeError(f"{error.message} ({origin})", error.hint) from error
 
     @classmethod
-    def load(cls, name: str | Path, overrides: typing.Sequence[str] = ()) -> Self:
-        """Load a file, or a shipped recipe by its name."""
+    def load(cls, name: str | Path, overrides: typing.Sequence[str] = (), *, of_run: bool = False) -> Self:
+        """Load a file, or a shipped recipe by its name; see ``loads``."""
         path = find(str(name))
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path} cannot be read ({error})") from error
-        return cls.loads(text, str(path), overrides)
+        return cls.loads(text, str(path), overrides, of_run=of_run)
 
 
 def shipped(shelf: Shelf = "recipes") -> dict[str, Path]:
@@ -246,6 +265,13 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if keys[-1] == "kind" and table.get("kind", value) != value:
         table.clear()
     table[keys[-1]] = value
+
+
+def _delete(document: dict[str, Any], dotted: str) -> None:
+    *tables, key = dotted.split(".")
+    for table in tables:
+        document = document[table]
+    del document[key]
 
 
 def _item(items: list[Any], key: str, dotted: str) -> Any:
