@@ -37,6 +37,7 @@ class Stage:
     """One ``[[stages]]`` table: an objective and for how long. Joint training is two of them (Appendix E)."""
 
     epochs: Count
+    """Length of the stage."""
     objective: Objective
     ramp_epochs: Natural = 0
     """Raise the objective's beta linearly from 0 over this many epochs."""
@@ -55,9 +56,13 @@ class Log:
     """The ``[log]`` table: how often, in steps; 0 never (a run always ends with a checkpoint)."""
 
     every: Count = 50
+    """Steps from one line of metrics.jsonl to the next."""
     preview_every: Natural = 500
+    """Steps from one picture of the chains to the next."""
     validate_every: Natural = 500
+    """Steps from one validation to the next."""
     checkpoint_every: Natural = 500
+    """Steps from one checkpoint to the next."""
     keep: Count = 3
     """Newest checkpoints to keep; the best stays as well."""
     validate_samples: Natural = 0
@@ -80,11 +85,13 @@ class Guard:
     """The ``[guard]`` table: what is divergence, and what then."""
 
     on_divergence: Literal["stop", "rollback"] = "stop"
+    """stop: exit code 5, the last good checkpoint is kept. rollback: return to it, with other randomness and a lower learning rate."""
     max_loss: Positive = 1e4
     """A loss of larger magnitude counts as diverged, like one that is not finite (the authors' code waits for 1e8)."""
     lr_factor: Positive = 0.5
     """Every rollback multiplies the learning rate by this."""
     max_rollbacks: Natural = 10
+    """Rollbacks after which a divergence stops the training."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,10 @@ class Recipe:
     """Everything a training needs to be repeated."""
 
     name: str
+    """Becomes part of the run directory's name: letters, digits, and . _ - only."""
     stages: tuple[Stage, ...]
     seed: Natural = 1
+    """Of all randomness: the same seed gives the same training, on a cpu bit for bit."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     chains: Chains = field(default_factory=Chains)
