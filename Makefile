@@ -34,8 +34,9 @@ format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-docs: $(READY)  ## Write the command reference anew from --help
+docs: $(READY)  ## Write the command and recipe references anew from help texts and docstrings
 	$(BIN)/python docs/cli.py
+	$(BIN)/python docs/recipes.py
 
 clean:
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -182,6 +182,12 @@ def test_the_wheel_carries_recipes_studies_and_types() -> None:
     assert not any((PACKAGE / shelf).exists() for shelf in shelves)  # one copy only, at the top
 
 
+def test_commits_and_pushes_are_checked_as_in_ci() -> None:
+    ci = re.findall(r"^make (\S+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    hooks = re.findall(r"entry: make (.+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert " ".join(hooks).split() == ci == ["check", "test-realdata", "test"]
+
+
 def test_no_file_names_a_folder_of_one_machine() -> None:
     own = re.compile(rf"(?<![\w.])({re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/|/home/\w+)")
     files = [*SOURCES, *(ROOT / "recipes").glob("*.toml"), *(ROOT / "studies").glob("*.toml"), *Path(__file__).parent.rglob("*.py")]

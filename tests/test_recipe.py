@@ -179,7 +179,12 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     "radius 0": (["model.head={kind='max-mahalanobis', radius=0.0}"], "`model.head.radius` must be greater than 0, got 0.0", ""),
     "radius < 0": (["model.head={kind='lda', radius=-1.0}"], "`model.head.radius` must be greater than 0, got -1.0", ""),
     "probability > 1": (["chains.reinit_prob=1.5"], "`chains.reinit_prob` must be less than or equal to 1, got 1.5", ""),
-    "a key of an earlier version": (["chains.sampler.adapt=0.8"], "unknown key `chains.sampler.adapt`", "valid here: n_steps, noise_std"),
+    "a key of an earlier version": (
+        ["chains.sampler.adapt=0.8"],
+        "`chains.sampler.adapt` was removed",
+        "delete it; give chains.sampler.step_size a fixed value",
+    ),
+    "another": (["chains.fresh_step_scale=2.0"], "`chains.fresh_step_scale` was removed", "delete it; set the step size of fresh chains"),
     "a key of another sampler": (["chains.sampler={kind='fixed-length', clip=1.0}"], "unknown key `chains.sampler.clip`", "valid here: "),
     "rank 0": (["chains.start={kind='gaussian', rank=0}"], "`chains.start.rank` must be greater than or equal to 1, got 0", ""),
     "another start": (["chains.start.kind=normal"], "unknown kind 'normal' for `chains.start`", "did you mean 'uniform'?"),
@@ -233,6 +238,13 @@ def test_a_bad_recipe_is_told_key_and_remedy(overrides: list[str], message: str,
     assert error.value.message.endswith("(my.toml)")
     assert error.value.hint.startswith(hint) if hint else not error.value.hint
     assert error.value.exit_code == 2
+
+
+def test_the_recipe_of_a_run_may_have_keys_of_earlier_versions_and_no_others() -> None:
+    old = MINIMAL + '[chains]\nfresh_step_scale = 1.0\nsampler = { kind = "sgld", n_steps = 3, adapt = 0.8 }\n'
+    assert Recipe.loads(old, of_run=True) == Recipe.loads(MINIMAL, overrides=["chains.sampler.n_steps=3"])
+    with pytest.raises(RecipeError, match=r"unknown key `chains\.sampler\.adopt`"):
+        Recipe.loads(old.replace("adapt", "adopt"), of_run=True)
 
 
 @pytest.mark.parametrize(("lost", "missing"), [('name = "minimal"', "name"), ("epochs = 2", "stages.0.epochs"), ("[[stages]]", "stages")])

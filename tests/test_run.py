@@ -54,6 +54,20 @@ def named(runs_dir: Path, run_id: str, recipe: Recipe, step: int | None = 1) -> 
     return run
 
 
+def test_a_run_of_an_earlier_version_opens(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    old = tiny_recipe.dumps().replace("[chains]", "[chains]\nfresh_step_scale = 2.0").replace("n_steps = 2", "n_steps = 2\nadapt = 0.8")
+    assert "adapt" in old and "fresh_step_scale" in old
+    run = create(tiny_recipe, tmp_path)
+    (run.path / "recipe.toml").write_text(old)
+    card = ModelCard(tiny_recipe, NAMES, (1, 8, 8), 1.5).dump() | {"recipe": old}
+    weights = tiny_recipe.model.build(10, 1, 1).state_dict()
+    Checkpoint.save(run.path / "checkpoints", 1, {"model": Part(weights, card)}, {"step": 1, "best_step": 1})
+    opened = open_run(run.path)
+    assert opened.recipe == opened.card().recipe == tiny_recipe
+    assert torch.equal(opened.model().state_dict()["backbone.stem.weight"], weights["backbone.stem.weight"])
+    assert load_model(run.checkpoint().path / "model.safetensors")[1].recipe == tiny_recipe
+
+
 def test_create_names_a_run_by_time_and_recipe_and_says_how_it_came_about(tmp_path: Path, tiny_recipe: Recipe) -> None:
     run = create(tiny_recipe, tmp_path / "new" / "runs")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}Z-tiny", run.id)

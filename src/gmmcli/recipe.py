@@ -25,6 +25,11 @@ from gmmcli.types import Count, Natural, Positive
 
 Shelf = Literal["recipes", "studies"]
 Criterion = Literal["accuracy", "samples", "both"]
+REMOVED = {
+    "chains.sampler.adapt": 'give chains.sampler.step_size a fixed value, or set chains.sampler.kind = "fixed-length"',
+    "chains.fresh_step_scale": "set the step size of fresh chains when they are drawn: gmmc sample --step-size",
+}
+"""Keys of earlier versions, and what to use instead."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Stage:
     """One ``[[stages]]`` table: an objective and for how long. Joint training is two of them (Appendix E)."""
 
     epochs: Count
+    """Length of the stage."""
     objective: Objective
     ramp_epochs: Natural = 0
     """Raise the objective's beta linearly from 0 over this many epochs."""
@@ -50,9 +56,13 @@ class Log:
     """The ``[log]`` table: how often, in steps; 0 never (a run always ends with a checkpoint)."""
 
     every: Count = 50
+    """Steps from one line of metrics.jsonl to the next."""
     preview_every: Natural = 500
+    """Steps from one picture of the chains to the next."""
     validate_every: Natural = 500
+    """Steps from one validation to the next."""
     checkpoint_every: Natural = 500
+    """Steps from one checkpoint to the next."""
     keep: Count = 3
     """Newest checkpoints to keep; the best stays as well."""
     validate_samples: Natural = 0
@@ -75,11 +85,13 @@ class Guard:
     """The ``[guard]`` table: what is divergence, and what then."""
 
     on_divergence: Literal["stop", "rollback"] = "stop"
+    """stop: exit code 5, the last good checkpoint is kept. rollback: return to it, with other randomness and a lower learning rate."""
     max_loss: Positive = 1e4
     """A loss of larger magnitude counts as diverged, like one that is not finite (the authors' code waits for 1e8)."""
     lr_factor: Positive = 0.5
     """Every rollback multiplies the learning rate by this."""
     max_rollbacks: Natural = 10
+    """Rollbacks after which a divergence stops the training."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,10 @@ class Recipe:
     """Everything a training needs to be repeated."""
 
     name: str
+    """Becomes part of the run directory's name: letters, digits, and . _ - only."""
     stages: tuple[Stage, ...]
     seed: Natural = 1
+    """Of all randomness: the same seed gives the same training, on a cpu bit for bit."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     chains: Chains = field(default_factory=Chains)
@@ -168,8 +182,18 @@ class Recipe:
         return tomli_w.dumps(self.document())
 
     @classmethod
-    def loads(cls, text: str, origin: str = "recipe", overrides: typing.Sequence[str] = ()) -> Self:
-        """Parse and validate TOML text, after applying ``key=value`` overrides; RecipeError says what is wrong, in one sentence."""
+    def loads(cls, text: str, origin: str = "recipe", overrides: typing.Sequence[str] = (), *, of_run: bool = False) -> Self:
+        """Parse and validate TOML text.
+
+        Args:
+            text: the recipe.
+            origin: what errors call it.
+            overrides: ``key=value`` each, applied first.
+            of_run: the recipe is one that a run keeps: removed keys are ignored, so that runs of earlier versions open.
+
+        Raises:
+            RecipeError: what is wrong, in one sentence.
+        """
         try:
             document = tomli.loads(text)
         except tomli.TOMLDecodeError as error:
@@ -177,19 +201,23 @@ class Recipe:
         for override in overrides:
             _apply(document, override)
         try:
+            for dotted in REMOVED.keys() & flatten(document).keys():
+                if not of_run:
+                    raise RecipeError(f"`{dotted}` was removed", f"delete it; {REMOVED[dotted]}")
+                _delete(document, dotted)
             return typing.cast(Self, build(cls, document))
         except RecipeError as error:
             raise RecipeError(f"{error.message} ({origin})", error.hint) from error
 
     @classmethod
-    def load(cls, name: str | Path, overrides: typing.Sequence[str] = ()) -> Self:
-        """Load a file, or a shipped recipe by its name."""
+    def load(cls, name: str | Path, overrides: typing.Sequence[str] = (), *, of_run: bool = False) -> Self:
+        """Load a file, or a shipped recipe by its name; see ``loads``."""
         path = find(str(name))
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path} cannot be read ({error})") from error
-        return cls.loads(text, str(path), overrides)
+        return cls.loads(text, str(path), overrides, of_run=of_run)
 
 
 def shipped(shelf: Shelf = "recipes") -> dict[str, Path]:
@@ -246,6 +274,13 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if keys[-1] == "kind" and table.get("kind", value) != value:
         table.clear()
     table[keys[-1]] = value
+
+
+def _delete(document: dict[str, Any], dotted: str) -> None:
+    *tables, key = dotted.split(".")
+    for table in tables:
+        document = document[table]
+    del document[key]
 
 
 def _item(items: list[Any], key: str, dotted: str) -> Any:

@@ -55,7 +55,7 @@ class ModelCard:
         """From header strings; CheckpointError where they are not a model's."""
         try:
             names, shape, gamma2 = (json.loads(metadata[key]) for key in ("class_names", "image_shape", "gamma2"))
-            recipe = Recipe.loads(metadata["recipe"], origin)
+            recipe = Recipe.loads(metadata["recipe"], origin, of_run=True)
         except (KeyError, ValueError, RecipeError) as error:
             raise CheckpointError(f"{origin} is not a gmmc model: its header lacks a readable {error}") from error
         return cls(recipe, tuple(names), (shape[0], shape[1], shape[2]), gamma2)
@@ -77,7 +77,7 @@ class Run:
     def recipe(self) -> Recipe:
         """The recipe as it was resolved; RunError where it cannot be read."""
         try:
-            return Recipe.load(self.path / "recipe.toml")
+            return Recipe.load(self.path / "recipe.toml", of_run=True)
         except RecipeError as error:
             raise RunError(f"{self.path} is not a readable run: {error.message}", error.hint) from error
 

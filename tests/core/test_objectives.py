@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gmmcli.core.classifier import Classifier
-from gmmcli.core.heads import MaxMahalanobisHead
+from gmmcli.core.backbones import WideResNet
+from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.heads import Linear, MaxMahalanobis, MaxMahalanobisHead
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel, Objective
 from gmmcli.types import Batch, Negatives
 
@@ -183,6 +184,15 @@ def test_l2_adds_the_squares_of_both_energies(model: Classifier, batch: Batch, n
     assert math.isclose(ContrastiveDivergence(l2=l2)(model, batch, negatives).total.item(), expected, rel_tol=1e-5)
 
 
+def test_a_margin_bounds_the_contrast_and_not_the_squares(model: Classifier, batch: Batch, negatives: Negatives) -> None:
+    real, _ = model.backbone.by_hand(batch.images, batch.labels)
+    sampled, _ = model.backbone.by_hand(negatives.images, negatives.labels)
+    bounded = sampled.clamp(max=0.9 * real.mean())
+    assert bounded.max() < sampled.max()
+    expected = real.mean() - 0.5 * bounded.mean() + 0.3 * (real.square().mean() + sampled.square().mean())
+    assert math.isclose(ContrastiveDivergence(margin=0.9, l2=0.3)(model, batch, negatives).total.item(), expected, rel_tol=1e-5)
+
+
 @pytest.mark.parametrize("ramp", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("beta", "l2"), [(1.0, 0.0), (0.4, 0.2)])
 def test_jem_is_cross_entropy_plus_the_marginal_contrast(
@@ -286,6 +296,57 @@ def test_clean_positives_share_the_one_forward(
     kind(clean_positive=True)(model, both, negatives)
     kind()(model, both, negatives)
     assert sizes == [REAL + SAMPLED + REAL, REAL + SAMPLED]
+
+
+def with_batch_norm(head: MaxMahalanobis | Linear) -> Classifier:
+    return Model(WideResNet(depth=10, width=1, norm="batch", init="kaiming"), head).build(2, 1, seed=0).train()
+
+
+def by_hand(model: Classifier, batch: Batch, negatives: Negatives) -> torch.Tensor:
+    """The loss as the authors of GMMC and JEM write it: a forward for each set of images, one after another."""
+    real, sampled = model(batch.images), model(negatives.images)
+    positive = real if batch.clean is None else model(batch.clean)
+    if isinstance(model.head, MaxMahalanobisHead):
+        energy, contrast = (-logits.gather(1, y[:, None]).mean() for logits, y in ((real, batch.labels), (sampled, negatives.labels)))
+        if batch.clean is None:
+            return energy - 0.5 * contrast
+        return energy + 0.5 * (-positive.gather(1, batch.labels[:, None]).mean() - contrast)
+    return F.cross_entropy(real, batch.labels) - positive.logsumexp(1).mean() + sampled.logsumexp(1).mean()
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize(("kind", "head"), [(ContrastiveDivergence, MaxMahalanobis()), (JointEnergyModel, Linear())])
+def test_a_separate_norm_is_a_forward_for_each_set_of_images(
+    kind: type[ContrastiveDivergence | JointEnergyModel],
+    head: MaxMahalanobis | Linear,
+    clean: bool,
+    both: Batch,
+    negatives: Negatives,
+) -> None:
+    batch = both if clean else both._replace(clean=None)
+    models = [with_batch_norm(head) for _ in range(3)]
+    losses = [
+        by_hand(models[0], batch, negatives),
+        *(kind(clean_positive=clean, separate_norm=s)(m, batch, negatives).total for m, s in zip(models[1:], (True, False), strict=True)),
+    ]
+    for loss in losses:
+        loss.backward()
+    expected, separate = ([*m.buffers(), *(p.grad for p in m.parameters())] for m in models[:2])
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(separate, expected)
+    assert models[1].backbone.norm.num_batches_tracked == (3 if clean else 2)
+    assert models[2].backbone.norm.num_batches_tracked == 1
+    assert not torch.allclose(losses[2], losses[0], rtol=1e-3)  # common statistics make another loss of the same images,
+    means = [m.backbone.norm.running_mean for m in models]
+    assert not torch.allclose(means[2], means[0], rtol=1e-2)  # and other running statistics
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_without_batch_norm_a_separate_norm_changes_nothing(
+    kind: type[ContrastiveDivergence | JointEnergyModel], model: Classifier, both: Batch, negatives: Negatives
+) -> None:
+    one, other = (kind(clean_positive=True, separate_norm=s)(model, both, negatives) for s in (False, True))
+    torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("kind", GENERATIVE)

@@ -9,6 +9,7 @@ from torch import Tensor
 from gmmcli.core.optim import SGD, Adam, Optim
 from gmmcli.core.sharpness import ascended
 from gmmcli.errors import DivergedError
+from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
 from gmmcli.types import Loss
 
@@ -89,6 +90,15 @@ def test_a_loss_of_exactly_the_bound_is_healthy() -> None:
     taken(update, sane(weights))
     assert bool(update.healthy)
     assert weights.tolist() != START
+
+
+def test_the_guard_of_table_10_waits_for_its_energies() -> None:
+    """The paper's last line has sampled energies of 5.15e9."""
+    weights, update = guarded(max_loss=Recipe.load("cifar10_jem_joint").guard.max_loss)
+    taken(update, 5.15e9 + sane(weights))
+    assert bool(update.healthy)
+    taken(update, sane(weights) * float("inf"))
+    assert not update.healthy
 
 
 def test_the_gradient_of_an_earlier_step_is_forgotten() -> None:

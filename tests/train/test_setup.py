@@ -44,6 +44,11 @@ KINDS = {
         "model.backbone.norm=batch",
         "data.flip=true",
     ),
+    "clean positives, separate norm": (
+        "stages.0.objective.clean_positive=true",
+        "stages.0.objective.separate_norm=true",
+        "model.backbone.norm=batch",
+    ),
     "spectral norm, pooling": ("model.backbone.spectral_norm=true", "model.backbone.downsample=avg-pool"),
 }
 

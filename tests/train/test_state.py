@@ -6,8 +6,8 @@ import pytest
 import torch
 from trainings import Begin
 
-from gmmcli.checkpoint import Checkpoint
-from gmmcli.errors import CheckpointError
+from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.errors import CheckpointError, RunError
 from gmmcli.run import ModelCard
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.setup import Setup, training_step
@@ -169,3 +169,18 @@ def test_a_damaged_file_is_an_error_and_not_a_state(begin: Begin, name: str, har
         file.unlink()
     with pytest.raises(CheckpointError, match=name):
         setup.initial_state().restore(Checkpoint(saved.path), run.recipe)
+
+
+@pytest.mark.parametrize(("step_size", "resumes"), [(None, True), (0.1, True), (0.25, False)])
+def test_a_run_whose_sampler_tuned_its_step_size_is_not_resumed(begin: Begin, step_size: float | None, resumes: bool) -> None:
+    """Versions that could tune it kept it beside the buffer, tuned or not; the recipe here says 0.1."""
+    setup, run = begin()
+    saved = after(setup, 1).save(run, setup.dataset)
+    kept = {} if step_size is None else {"step_size": torch.tensor(step_size)}
+    parts = {"model": Part(dict(saved.tensors("model")), saved.metadata("model")), "buffer": Part({**saved.tensors("buffer"), **kept}, {})}
+    old = Checkpoint.save(run.path / "old", 1, parts, saved.progress)
+    if resumes:
+        assert setup.restored(old).step == 1
+    else:
+        with pytest.raises(RunError, match=r"chains\.sampler\.adapt, which was removed"):
+            setup.restored(old)

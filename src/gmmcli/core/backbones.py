@@ -81,7 +81,9 @@ class WideResNet:
     depth: Count = 28
     """6 n + 4 for n blocks in each of the three groups."""
     width: Count = 10
+    """Factor of the channels: 16, 32 and 64 times it in the three groups, and d = 64 width features."""
     norm: Norm = "none"
+    """Before every activation: none (the paper's and JEM's), batch norm, or group norm with 8 groups of channels."""
     stem_stride: Literal[1, 2] = 1
     """2 halves the image at once: a quarter of the work, for machines without a GPU."""
     stem_width: Count = 16

@@ -32,6 +32,7 @@ class PersistentChains:
             places = torch.randint(len(self.buffer.images), labels.shape, generator=generator, device=labels.device)
         slots, images = self.buffer.draw(places, generator)
         fresh = torch.rand(labels.shape, generator=generator, device=labels.device) < self.reinit_prob
+        # a start for every chain, though few set out afresh: to draw for those few, the host would wait to learn how many they are
         before = torch.where(fresh[:, None, None, None], self.starts(labels, generator), images)
         images, trace = visit(model, self.target, self.sampler, labels, before, generator)
         self.buffer.write(places, slots, images)

@@ -84,7 +84,7 @@ class Model:
         Raises:
             ValueError: the head does not fit the features.
         """
-        with torch.random.fork_rng(devices=[]):  # torch's initialisers know only its global generator
+        with torch.random.fork_rng(devices=[]):  # torch's initialisers know only the global generator of the cpu
             if seed is not None:
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the generators of every GPU too
             return Classifier(self.backbone.build(channels), self.head.build(n_classes, self.backbone.dim))

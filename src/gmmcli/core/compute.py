@@ -18,6 +18,7 @@ class Compute:
     """bf16: the backbone under bfloat16 autocast; slower, not faster, on a CPU without bf16 instructions. auto: bf16 where the device
     has such instructions, else fp32; a run's recipe says which it became."""
     channels_last: bool = True
+    """Memory format of the convolutions; same results to rounding, faster on most machines."""
 
     def select(self) -> torch.device:
         """Choose the device and set torch up for it: TF32 and cudnn autotuning on cuda.

@@ -47,7 +47,7 @@ class CenterRegression:
 
 
 class _Logits(NamedTuple):
-    """One forward's logits: of the batch, of the images whose density is raised, and of the chains', with the labels of these."""
+    """The logits of a step: of the batch, of the images whose density is raised, and of the chains', with the labels of these."""
 
     batch: Logits
     positive: Logits
@@ -63,9 +63,13 @@ class _Generative:
     clean_positive: bool = False
     """Raise the density of the images as they are, and classify the cropped and mirrored ones (SADA-JEM, DAT): with one set for both,
     the model learns that reflected borders are part of the data."""
+    separate_norm: bool = False
+    """One forward each for real, sampled and clean images, in this order, so that batch norm in training mode normalises each by its own
+    statistics, and its running statistics take one update for each: the algorithm of JEM's and GMMC's code. Without batch norm in training
+    mode nothing changes but speed. false: one forward for all, with common statistics."""
 
     def _forward(self, model: Classifier, batch: Batch, negatives: Negatives | None) -> _Logits:
-        """Real and sampled images share one forward, so that a step is exactly one forward and one backward."""
+        """Real and sampled images share one forward, unless their statistics are to be separate; either way there is one backward."""
         if negatives is None:
             raise ValueError("a generative objective needs the negatives of the chains")
         images = [batch.images, negatives.images]
@@ -73,7 +77,7 @@ class _Generative:
             if batch.clean is None:
                 raise ValueError("clean_positive needs a batch with clean images")
             images.append(batch.clean)
-        parts = model(torch.cat(images)).split([len(part) for part in images])
+        parts = [model(part) for part in images] if self.separate_norm else model(torch.cat(images)).split([len(part) for part in images])
         return _Logits(parts[0], parts[2] if self.clean_positive else parts[0], parts[1], negatives.labels)
 
 
@@ -92,12 +96,14 @@ class ContrastiveDivergence(_Generative):
 
     kind: Literal["contrastive-divergence"] = "contrastive-divergence"
     beta: NonNegative = 0.5
+    """Weight of the sampled energies (Table 8: 0.5). A stage's ramp scales it."""
     margin: NonNegative = 0.0
     """Bound of the negative phase in units of the batch's mean real energy; 0 is the paper's unbounded loss."""
     floor: NonNegative = 0.0
     """Energy below which the bound never falls."""
     l2: NonNegative = 0.0
-    """IGEBM's alpha: adds ``l2 (mean E(x)^2 + mean E(x')^2)``, which holds energies near 0 (Du and Mordatch 2019, Sec. 3.2)."""
+    """IGEBM's alpha: adds ``l2 (mean E(x)^2 + mean E(x')^2)``, which holds energies near 0 (Du and Mordatch 2019, Sec. 3.2). The energies
+    themselves: a margin does not bound them here."""
 
     def __post_init__(self) -> None:
         if self.floor and not self.margin:
@@ -123,7 +129,7 @@ class ContrastiveDivergence(_Generative):
         else:
             loss = energy_data - beta * bounded.mean()
         if self.l2:
-            loss = loss + self.l2 * (real.square().mean() + bounded.square().mean())
+            loss = loss + self.l2 * (real.square().mean() + sampled.square().mean())
         return Loss(loss, parts)
 
 

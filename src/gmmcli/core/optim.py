@@ -17,11 +17,15 @@ class Updates:
 
     kind: str
     learning_rate: Positive = 1e-4
+    """Before warm-up and schedule."""
     warmup_steps: Natural = 0
+    """Steps in which the learning rate rises linearly to its value; step i, from 0, has (i + 1) / warmup_steps of it."""
     schedule: Literal["milestones", "cosine"] = "milestones"
+    """milestones: steps down. cosine: half a period, from the learning rate to ``final_share`` of it."""
     milestones: tuple[Natural, ...] = ()
     """Epochs at which the learning rate is multiplied by ``decay``; a stage with its own optimiser counts from its own start."""
     decay: Positive = 0.3
+    """Factor at every milestone."""
     final_share: Share = 0.01
     """Where the cosine ends, as a share of the learning rate."""
     sam_rho: NonNegative = 0.0
@@ -64,6 +68,7 @@ class SGD(Updates):
     kind: Literal["sgd"] = "sgd"
     learning_rate: Positive = 0.1
     momentum: ShareBelowOne = 0.9
+    """What the running sum of gradients keeps of itself in a step."""
     nesterov: bool = False
     """Look ahead along the momentum (Sutskever et al. 2013)."""
     weight_decay: NonNegative = 0.0

@@ -24,6 +24,7 @@ class _Descent(ABC):
     n_steps: Count = 20
     """Updates of a chain in one training step."""
     noise_std: NonNegative = 0.0
+    """Standard deviation of the Gaussian noise that every update adds, in the model range [-1, 1]; JEM: 0.01."""
 
     @abstractmethod
     def step(self, gradient: Images) -> Images:
@@ -64,6 +65,7 @@ class SGLD(_Descent):
 
     kind: Literal["sgld"] = "sgld"
     step_size: Positive = 1 / 64
+    """Factor of the gradient. The authors' 1.0 is on the mean energy of 64 images: 1/64 of an image's own. JEM: 1.0."""
     clip: NonNegative = 0.0
     """Clamp every component of the gradient to [-clip, clip] first; 0: no. IGEBM clips at 0.01 (Du and Mordatch 2019), JEM++'s
     proximal SGLD at 1 (Yang and Ji 2021, Sec. 3.1)."""

@@ -120,17 +120,30 @@ def _fit(groups: list[Tensor], rank: int, seed: int) -> GaussianStarts:
     """Fit means and leading principal components by a randomised SVD of the centred images, without a pixel x pixel matrix."""
     shape = tuple(groups[0].shape[1:])
     rank = min(rank, shape[0] * shape[1] * shape[2])
+    generator = torch.Generator(groups[0].device).manual_seed(seed)
     means, components = [], []
-    with torch.random.fork_rng(devices=[]):  # torch's randomised SVD knows only the global generator
-        torch.manual_seed(seed)
-        for images in groups:
-            pixels = to_model(images).flatten(1)
-            mean = pixels.mean(0)
-            sketch = min(rank + OVERSAMPLED, *pixels.shape)
-            _, scales, directions = torch.svd_lowrank(pixels - mean, q=sketch, niter=POWER_ITERATIONS)
-            deviations = (scales / len(pixels) ** 0.5)[:, None] * directions.T
-            kept = torch.zeros(rank, pixels.shape[1], device=pixels.device)  # a small class has fewer components: the others are 0
-            kept[: min(rank, sketch)] = deviations[:rank]
-            means.append(mean)
-            components.append(kept)
+    for images in groups:
+        pixels = to_model(images).flatten(1)
+        mean = pixels.mean(0)
+        sketch = min(rank + OVERSAMPLED, *pixels.shape)
+        scales, directions = _singular(pixels - mean, sketch, generator)
+        deviations = (scales / len(pixels) ** 0.5)[:, None] * directions
+        kept = torch.zeros(rank, pixels.shape[1], device=pixels.device)  # a small class has fewer components: the others are 0
+        kept[: min(rank, sketch)] = deviations[:rank]
+        means.append(mean)
+        components.append(kept)
     return GaussianStarts(shape, torch.stack(means), torch.stack(components))
+
+
+def _singular(matrix: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the ``n`` leading singular values of a matrix (row, column) and their right singular vectors, shape (n, column).
+
+    The algorithm of ``torch.svd_lowrank``, which would draw its sketch from torch's global generator.
+    """
+    wide = matrix.shape[0] < matrix.shape[1]
+    tall = matrix.T if wide else matrix
+    basis = torch.linalg.qr(tall @ torch.randn(tall.shape[1], n, generator=generator, device=matrix.device)).Q
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(tall @ torch.linalg.qr(tall.T @ basis).Q).Q
+    left, scales, right = torch.linalg.svd(basis.T @ tall, full_matrices=False)
+    return scales, (basis @ left).T if wide else right

@@ -43,7 +43,9 @@ class MNIST:
     n_classes: ClassVar[int | None] = 10
     kind: Literal["mnist"] = "mnist"
     root: str = "data"
+    """Where the files are, or are downloaded to."""
     validation: HeldOut = 0.1
+    """Share of the training images, stratified by class, held out for validation."""
 
     def load(self) -> Dataset:
         """Read or download; DataError where neither is possible."""
@@ -70,7 +72,9 @@ class SVHN:
     n_classes: ClassVar[int | None] = 10
     kind: Literal["svhn"] = "svhn"
     root: str = "data"
+    """Where the files are, or are downloaded to."""
     validation: HeldOut = 0.1
+    """Share of the training images, stratified by class, held out for validation."""
 
     def load(self) -> Dataset:
         """Read or download; DataError where neither is possible."""
@@ -134,7 +138,9 @@ class CIFAR10:
     n_classes: ClassVar[int | None] = 10
     kind: Literal["cifar10"] = "cifar10"
     root: str = "data"
+    """Where the files are, or are downloaded to."""
     validation: HeldOut = 0.1
+    """Share of the training images, stratified by class, held out for validation."""
 
     def load(self) -> Dataset:
         """Read or download the binary version; DataError where neither is possible."""
@@ -159,7 +165,9 @@ class CIFAR100:
     n_classes: ClassVar[int | None] = 100
     kind: Literal["cifar100"] = "cifar100"
     root: str = "data"
+    """Where the files are, or are downloaded to."""
     validation: HeldOut = 0.1
+    """Share of the training images, stratified by class, held out for validation."""
 
     def load(self) -> Dataset:
         """Read or download the binary version; DataError where neither is possible."""

@@ -30,10 +30,14 @@ class Folder:
     n_classes: ClassVar[int | None] = None
     kind: Literal["folder"] = "folder"
     path: str = "data/images"
+    """The folder or .zip file; a relative path starts in the directory that training was started from."""
     size: Natural = 32
     """Every image is resized (shorter side, then centre crop) to size x size; 0 keeps them as they are, all alike."""
     channels: Literal[1, 3] = 3
+    """1: grey, 3: colour; images are converted."""
     validation: HeldOut = 0.1
+    """Share of the training images, stratified by class, held out for validation where there is no val/, and for testing where there is
+    no test/."""
 
     def load(self) -> Dataset:
         """Read the tree; DataError names the first file or folder that will not do."""

@@ -20,6 +20,7 @@ class Data:
 
     source: Source = field(default_factory=Digits)
     batch_size: Count = 64
+    """Images in a training step, and as many chains."""
     noise_std: NonNegative = 0.0
     """Gaussian noise on training images, in the model range."""
     crop_padding: Natural = 0

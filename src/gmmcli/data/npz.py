@@ -23,7 +23,9 @@ class Npz:
     n_classes: ClassVar[int | None] = None
     kind: Literal["npz"] = "npz"
     path: str = "data/images.npz"
+    """The archive; a relative path starts in the directory that training was started from."""
     validation: HeldOut = 0.1
+    """Share of the training images, stratified by class, held out for validation where there are no val_images."""
 
     def load(self) -> Dataset:
         """Read the archive; DataError names the array that will not do."""

@@ -77,7 +77,7 @@ class Setup:
         for i, stage in enumerate(self.recipe.stages):
             if stage.objective.needs_negatives and self.recipe.model.backbone.norm == "batch" and not stage.freeze_norm:
                 found.append(
-                    f"stage {i} normalises real and sampled images together, by their batch, while chains use the running statistics; "
+                    f"stage {i} normalises real and sampled images by their batch, while chains use the running statistics; "
                     f"set stages.{i}.freeze_norm=true after a discriminative stage, or model.backbone.norm"
                 )
         return found

@@ -11,6 +11,7 @@ from gmmcli.core.chains import PersistentChains
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.starts import restored
 from gmmcli.data.dataset import Dataset
+from gmmcli.errors import RunError
 from gmmcli.recipe import Recipe
 from gmmcli.run import ModelCard, Run
 from gmmcli.train.phases import Phase
@@ -81,7 +82,12 @@ class TrainState:
         return saved
 
     def restore(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
-        """Take over the state of a checkpoint of this phase; CheckpointError where its files are damaged."""
+        """Take over the state of a checkpoint of this phase.
+
+        Raises:
+            CheckpointError: its files are damaged.
+            RunError: it is of an earlier version, whose sampler tuned its step size.
+        """
         self.published.load_state_dict(checkpoint.tensors("model"))
         if self.average is not None:
             self.model.load_state_dict(checkpoint.tensors("weights"))
@@ -95,6 +101,12 @@ class TrainState:
         if self.chains is not None:
             device, kept = self.chains.buffer.images.device, checkpoint.tensors("starts") if checkpoint.has("starts") else {}
             starts = restored({name: tensor.to(device) for name, tensor in kept.items()}, self.chains.starts.shape)
-            self.chains = recipe.chains.around(ReplayBuffer(checkpoint.tensors("buffer")["images"].to(device)), starts)
+            buffer = checkpoint.tensors("buffer")
+            if "step_size" in buffer and not torch.isclose(buffer["step_size"], torch.tensor(recipe.chains.sampler.step_size)):
+                raise RunError(
+                    f"{checkpoint.path} was trained with chains.sampler.adapt, which was removed: it can be evaluated, but not resumed",
+                    "train it again, with a fixed step size",
+                )
+            self.chains = recipe.chains.around(ReplayBuffer(buffer["images"].to(device)), starts)
         for name in PROGRESS:
             setattr(self, name, checkpoint.progress.get(name, getattr(self, name)))  # an older one knows fewer
