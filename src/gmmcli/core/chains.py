@@ -61,7 +61,7 @@ class Chains:
     reinit_prob: Share = 0.025
     """Probability that a visit starts its chain afresh."""
     relabel: bool = False
-    """Give a chain the label of another real image at every visit, whatever it had before, as IGEBM's code does; otherwise it keeps its class.
+    """Give a chain a new label at every visit, that of the real image it is drawn for, as IGEBM's code does; otherwise it keeps its class.
 
     A class-conditional energy without a classification loss learns what a wrong label is from such chains alone.
     """
