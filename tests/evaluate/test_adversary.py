@@ -37,12 +37,13 @@ def at_unit_size(gradient: torch.Tensor) -> torch.Tensor:
     return gradient / gradient.abs().amax((1, 2, 3), keepdim=True)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("scale", [1.0, 0.05])
 @pytest.mark.parametrize("name", LOSSES)
-def test_cross_entropy_of_the_adversary_has_the_gradient_of_the_loss_at_unit_size(name: str, scale: float) -> None:
+def test_cross_entropy_of_the_adversary_has_the_gradient_of_the_loss_at_unit_size(name: str, scale: float, reduction: str) -> None:
     model, pixels, batch = batch_of(loss=name, scale=scale)
     x = pixels.clone().requires_grad_()
-    disguised = F.cross_entropy(Adversary(model, batch, linear=True)(x), torch.zeros_like(batch.labels), reduction="sum")
+    disguised = F.cross_entropy(Adversary(model, batch, linear=True)(x), torch.zeros_like(batch.labels), reduction=reduction)
     (seen,) = torch.autograd.grad(disguised, x)
     (true,) = torch.autograd.grad(LOSSES[name].value(model(x) / scale, batch.labels, batch.targets).sum(), x)
     assert true.abs().amax() > 0
@@ -58,6 +59,18 @@ def test_the_gradient_is_that_of_the_loss_wherever_the_loss_stands() -> None:
     (seen,) = torch.autograd.grad(disguised, x)
     (true,) = torch.autograd.grad(1e3 * model(x).sum(), x)
     torch.testing.assert_close(seen, at_unit_size(true), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_over_the_batch_pushes_no_gradient_below_what_float32_holds() -> None:
+    """Slopes of 1e-44, next to the smallest number there is: a 24th of them, which the mean of twelve would leave, is 0."""
+    model, pixels, batch = batch_of()
+    logits = model(pixels).requires_grad_()
+    model.forward = lambda images: logits  # type: ignore[method-assign]
+    batch.loss = AttackLoss(lambda logits, labels, targets: 1e-44 * logits.sum(1))
+    disguised = F.cross_entropy(Adversary(model, batch, linear=True)(pixels), torch.zeros_like(batch.labels))
+    (gradient,) = torch.autograd.grad(disguised, logits)
+    assert torch.equal(gradient, torch.full((12, 5), 1e-44))
+    assert gradient.all() and not (gradient / 24).any()
 
 
 def broken_at(batch: Batch, rows: list[int]) -> None:

@@ -7,13 +7,14 @@ import pytest
 import torch
 from linear import block_images, blocks, linear, radii, tangled
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.errors import GmmcError, RecipeError
 from gmmcli.evaluate import attacks
 from gmmcli.evaluate.adversary import PixelModel
 from gmmcli.evaluate.attacks import Attack, Outcome, distances, over_eps, pixel_logits, run, verify
-from gmmcli.evaluate.losses import LOSSES
+from gmmcli.evaluate.losses import LOSSES, median_gap
 
 KINDS = [
     Attack("fgsm", "margin"),
@@ -52,6 +53,7 @@ EXACT = [
     Attack("pgd", "dlr-targeted", steps=10),
     Attack("apgd", "margin", steps=20),
     Attack("apgd", "margin", "l2", steps=20),
+    Attack("apgd", "dlr-targeted", steps=20),
     Attack("fgsm", "margin"),
 ]
 
@@ -112,6 +114,86 @@ def test_a_small_gradient_is_a_direction_as_good_as_any(kind: attacks.Kind, norm
     outcome = run(Attack(kind, "ce", norm), model, pixels, labels, 3 * float(radii(model, pixels, labels, norm).max()))
     assert outcome.zero_gradients == 0
     assert not outcome.standing.any()
+
+
+def saturated(n: int = 200) -> tuple[PixelModel, Tensor, Tensor]:
+    """A network whose logits are as far apart as those of Gaussians of radius 10: the gradients of cross-entropy are 1e-30 to 0."""
+    model, pixels, labels = tangled(4, n=n)
+    model.scale = median_gap(model(pixels)) / 100
+    return model, pixels, labels
+
+
+def summed_cross_entropy(model: PixelModel, x: Tensor, labels: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The logits, and the gradient of ``weight * sum`` of the cross-entropies: 1 is the standard attack, 1 / 2N what we once climbed."""
+    x = x.clone().requires_grad_()
+    logits = model(x)
+    (gradient,) = torch.autograd.grad(weight * F.cross_entropy(logits, labels, reduction="sum"), x)
+    return logits.detach(), gradient
+
+
+def projected_gradient(
+    model: PixelModel, start: Tensor, pixels: Tensor, labels: Tensor, eps: float, steps: int, weight: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Madry et al.'s attack, written anew: which images stand, and the first misclassified image of each of the others."""
+    x, found, standing = start, pixels.clone(), torch.ones_like(labels, dtype=torch.bool)
+    for step in range(steps + 1):
+        logits, gradient = summed_cross_entropy(model, x, labels, weight)
+        falls = standing & (logits.argmax(1) != labels)
+        found[falls], standing = x[falls], standing & ~falls
+        if step < steps:
+            x = x + 2.5 * eps / steps * gradient.sign()
+            x = torch.maximum(torch.minimum(x, pixels + eps), pixels - eps).clamp(0, 1)
+    return standing, found
+
+
+def test_pgd_on_cross_entropy_climbs_the_sum_and_not_the_mean() -> None:
+    model, pixels, labels = saturated()
+    seen: list[Tensor] = []
+    handle = model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].detach()))
+    outcome = run(Attack("pgd", "ce"), model, pixels, labels, 0.3)
+    handle.remove()
+    start = seen[1]  # the clean images are looked at before
+    standing, found = projected_gradient(model, start, pixels, labels, 0.3, 40)
+    assert torch.equal(outcome.standing, standing)
+    torch.testing.assert_close(outcome.adversarial, found, rtol=0, atol=1e-6)
+    weakened, _ = projected_gradient(model, start, pixels, labels, 0.3, 40, weight=1 / (2 * 200))
+    assert 0 < int(standing.sum()) < int(weakened.sum())
+
+
+def test_fgsm_on_cross_entropy_is_the_sign_of_the_sum_and_not_of_the_mean() -> None:
+    model, pixels, labels = saturated()
+    outcome = run(Attack("fgsm", "ce"), model, pixels, labels, 0.3)
+    left = []
+    for weight in (1.0, 1 / (2 * 200)):
+        gradient = summed_cross_entropy(model, pixels, labels, weight)[1]
+        stepped = (pixels + 0.3 * gradient.sign()).clamp(0, 1)
+        left.append(model(stepped).argmax(1) == labels)
+    assert torch.equal(outcome.standing, left[0])
+    assert outcome.zero_gradients < int((gradient.flatten(1) == 0).all(1).sum())
+    assert 0 < int(left[0].sum()) < int(left[1].sum())
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Attack("fgsm", "ce"),
+        Attack("pgd", "ce"),
+        Attack("pgd", "ce", "l2"),
+        Attack("pgd", "ce", restarts=2, steps=5),
+        Attack("pgd", "mmc-targeted", steps=5),
+    ],
+    ids=str,
+)
+def test_an_images_outcome_does_not_depend_on_the_size_of_its_batch(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels, labels = saturated()
+    eps = 0.3 if attack.norm == "linf" else 1.5
+    whole = run(attack, model, pixels, labels, eps)
+    monkeypatch.setattr(attacks, "CHUNK", 10)
+    parts = run(attack, model, pixels, labels, eps)
+    assert torch.equal(parts.standing, whole.standing)
+    torch.testing.assert_close(parts.adversarial, whole.adversarial, rtol=0, atol=1e-6)
+    assert (parts.gradients, parts.zero_gradients) == (whole.gradients, whole.zero_gradients)
+    assert 0 < int(whole.standing.sum()) < 200
 
 
 def test_cross_entropy_of_scaled_logits_does_not_know_their_scale() -> None:
@@ -276,6 +358,18 @@ def test_a_targeted_loss_is_tried_on_the_nine_likeliest_classes(n_classes: int, 
     assert len(aimed) == aims
     for i, (z, y) in enumerate(zip(model(pixels).numpy(), labels.tolist(), strict=True)):
         assert [int(targets[i]) for targets in aimed] == [k for k in np.argsort(-z) if k != y][:aims]
+
+
+def test_apgd_on_targeted_dlr_is_autoattacks() -> None:
+    """The same images stand APGD-T of torchattacks, which draws its starts by itself and so is as good to an image or so."""
+    import torchattacks
+
+    model, pixels, labels = tangled(10, n=100)
+    ours = run(Attack("apgd", "dlr-targeted", steps=100), model, pixels, labels, 0.05)
+    theirs = torchattacks.APGDT(model, eps=0.05, steps=100, n_classes=10)(pixels, labels)
+    standing = model(theirs).argmax(1) == labels
+    assert int((ours.standing != standing).sum()) <= 1
+    assert 20 < int(standing.sum()) < 80
 
 
 def test_a_set_of_images_is_taken_in_chunks_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_values_are_the_curves_with_intervals_and_one_sentence_to_quote() -> Non
     values = audit_values(found, 0.25, clean, 10, FOCUS)
     assert (values["clean_accuracy"], values["clean_ci95"]) == (0.9, list(wilson_interval(9, 10)))
     assert values["zero_gradient_share"] == 0.25
-    assert list(values["worst_case"]) == ["1/255", "2/255", "4/255", "8/255", "16/255", "32/255", "1"]
+    assert list(values["worst_case"]) == ["1/255", "2/255", "4/255", "8/255", "16/255", "32/255", "64/255", "1"]
     assert values["worst_case"]["8/255"] == {"accuracy": 0.4, "ci95": list(wilson_interval(4, 10))}
     assert values["attacks"]["pgd-ce"]["8/255"]["accuracy"] == 0.6
     assert all(list(values["attacks"][name]) == ["8/255"] for name in AT_FOCUS)
@@ -220,7 +220,12 @@ def test_nothing_transfers_from_outside_the_ball() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_classes", "left_out"), [(2, {"pgd-dlr", "pgd-dlr-targeted", "apgd-dlr"}), (3, {"pgd-dlr-targeted"}), (4, set())]
+    ("n_classes", "left_out"),
+    [
+        (2, {"pgd-dlr", "pgd-dlr-targeted", "apgd-dlr", "apgd-dlr-targeted"}),
+        (3, {"pgd-dlr-targeted", "apgd-dlr-targeted"}),
+        (4, set()),
+    ],
 )
 def test_the_suite_leaves_out_what_compares_more_logits_than_there_are(n_classes: int, left_out: set[str]) -> None:
     chosen = suite(n_classes)
@@ -229,6 +234,12 @@ def test_the_suite_leaves_out_what_compares_more_logits_than_there_are(n_classes
         attack.check(n_classes)
         assert attack.name == name
     assert {"pgd-ce", "pgd-margin", "square"} <= set(chosen)
+
+
+def test_what_the_flat_curve_is_looked_for_over_is_among_the_radii_and_a_factor_of_eight() -> None:
+    narrow, wide = audit.EIGHTFOLD
+    assert {narrow, wide} <= set(EPS)
+    assert wide == pytest.approx(8 * narrow)
 
 
 def test_no_two_attacks_share_a_name_and_those_at_focus_only_start_elsewhere() -> None:

@@ -322,7 +322,8 @@ def test_what_a_run_of_few_classes_cannot_be_audited_with_is_named(toy: Toy) -> 
         patch.setattr(audits, "EPS", (8 / 255,))
         patch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
         protocol = audit(subject).result["protocol"]
-    assert protocol["left_out"] == ["pgd-dlr-targeted"]
+    assert protocol["left_out"] == ["pgd-dlr-targeted", "apgd-dlr-targeted"]
+    assert protocol["gradient"] == "of each image's own loss"  # what tells results from those of the mean over a batch
     assert "pgd-dlr" in protocol["attacks"] and "pgd-dlr-targeted" not in protocol["attacks"]
 
 

@@ -56,10 +56,11 @@ class Batch:
 class Adversary(nn.Module):
     """Wraps a model for one torchattacks attack on one batch.
 
-    Rows that are broken leave the computation: they get constant logits, hence no gradient, and their image is kept. Attacks of
-    torchattacks know cross-entropy only, so with ``linear`` the output is ``(-(l - l'), 0)`` with ``l`` the loss and ``l'`` its
-    detached value: the cross-entropy of that against class 0 has half the gradient of ``l`` wherever ``l`` stands, so that
-    any loss can be climbed and none saturates but by itself. Each image's gradient reaches the attack at unit size.
+    Rows that are broken leave the computation: they get constant logits, hence no gradient, and their image is kept. Some attacks
+    of torchattacks know only the mean cross-entropy of a batch, so with ``linear`` the output is ``(-l, 0)`` with ``l`` the loss of
+    each image, which rises with its cross-entropy against class 0, and the gradient that comes back to ``l`` is replaced by 1:
+    that of the sum of ``l``. A factor 1 / N of the mean would push small gradients below what float32 holds, on their way
+    through the network. Each image's gradient reaches the attack at unit size.
     """
 
     def __init__(self, model: PixelModel, batch: Batch, linear: bool) -> None:
@@ -86,7 +87,9 @@ class Adversary(nn.Module):
             pixels.register_hook(lambda gradient: self._seen(gradient, kept))  # type: ignore[no-untyped-call]  # torch's own
         if self.linear:
             value = batch.loss.value(logits / batch.scale, batch.labels[rows], batch.targets[rows])
-            output = torch.stack([value.detach() - value, torch.zeros_like(value)], 1)
+            if value.requires_grad:
+                value.register_hook(torch.ones_like)  # type: ignore[no-untyped-call]  # torch's own
+            output = torch.stack([-value, torch.zeros_like(value)], 1)
             return pixels.new_zeros(len(pixels), 2).to(output.dtype).index_put((rows,), output)
         elsewhere = nn.functional.one_hot((batch.labels + 1) % logits.shape[1], logits.shape[1]).to(logits.dtype)
         return elsewhere.index_put((rows,), logits)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gmmcli.errors import DivergedError, GmmcError, RecipeError
 from gmmcli.evaluate.adversary import Adversary, AllBroken, Batch, PixelModel
@@ -107,10 +108,11 @@ def run(
         eps: radius in pixels; 0 leaves everything as it is.
         at: told after every chunk how many images are done, and how many of them stand.
     """
-    parts, done, left = [], 0, 0
+    parts: list[Outcome] = []
+    done = left = 0
     scale = median_gap(pixel_logits(model, pixels)) if attack.loss == "ce-scaled" and len(pixels) else 1.0
-    for i, (chunk, own) in enumerate(zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True)):
-        part = _on_a_chunk(attack, model, chunk, own, eps, scale, i) if eps else _untouched(chunk, own)
+    for chunk, own in zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True):
+        part = _on_a_chunk(attack, model, chunk, own, eps, scale, done) if eps else _untouched(chunk, own)
         parts.append(part)
         done, left = done + len(own), left + int(part.standing.sum())
         at(done, left)
@@ -131,7 +133,7 @@ def _untouched(pixels: Tensor, labels: Labels) -> Outcome:
     return Outcome(torch.ones_like(labels, dtype=torch.bool), pixels, 0, 0, 0)
 
 
-def _on_a_chunk(attack: Attack, model: PixelModel, pixels: Tensor, labels: Labels, eps: float, scale: float, chunk: int) -> Outcome:
+def _on_a_chunk(attack: Attack, model: PixelModel, pixels: Tensor, labels: Labels, eps: float, scale: float, first: int) -> Outcome:
     loss = LOSSES[attack.loss]
     clean = pixel_logits(model, pixels)
     standing, adversarial = torch.ones_like(labels, dtype=torch.bool), pixels.clone()
@@ -143,18 +145,19 @@ def _on_a_chunk(attack: Attack, model: PixelModel, pixels: Tensor, labels: Label
                 break
             targets = ranked_targets(clean[rows], labels[rows], rank)
             batch = Batch.of(pixels[rows], labels[rows], targets, loss, scale, not attack.throughout)
-            seed = stream("cpu", attack.seed, attack.name, str(eps), chunk, restart, rank).initial_seed() % 2**32
-            _attacked(attack, model, batch, pixels[rows], eps, seed)
+            streams = [stream("cpu", attack.seed, attack.name, str(eps), restart, rank, first + row) for row in rows.tolist()]
+            _attacked(attack, model, batch, pixels[rows], eps, streams)
             standing[rows], adversarial[rows] = batch.standing, batch.found
             forwards, gradients = forwards + batch.forwards, gradients + batch.gradients
             zero_gradients += batch.zero_gradients
     return Outcome(standing, adversarial, forwards, gradients, zero_gradients)
 
 
-def _attacked(attack: Attack, model: PixelModel, batch: Batch, pixels: Tensor, eps: float, seed: int) -> None:
+def _attacked(attack: Attack, model: PixelModel, batch: Batch, pixels: Tensor, eps: float, streams: Sequence[torch.Generator]) -> None:
     """Run torchattacks once on a batch, and settle what its last images, which it never looked at, have done."""
+    seed = streams[0].initial_seed() % 2**32
     algorithm, labels = _algorithm(attack, model, batch, eps, seed)
-    with _quiet(seed):
+    with _quiet(seed), _Starts(streams) if attack.kind == "pgd" else nullcontext():
         try:
             last = algorithm(pixels, labels).detach()
         except AllBroken:
@@ -212,6 +215,25 @@ class _Counting(torch.nn.Module):
         self.batch.forwards += len(pixels)
         logits: Logits = self.model(pixels)
         return logits
+
+
+class _Starts(TorchFunctionMode):
+    """Random starts image by image: what PGD draws for a batch comes from a stream of each image's own.
+
+    An image's outcome then depends neither on which others share its batch nor on the device.
+    """
+
+    def __init__(self, streams: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        self.streams = streams
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (Tensor.uniform_, Tensor.normal_):
+            return func(*args, **(kwargs or {}))
+        batch, *bounds = args
+        for image, own in zip(batch, self.streams, strict=True):
+            image.copy_(func(torch.empty_like(image, device="cpu"), *bounds, generator=own))
+        return batch
 
 
 @contextmanager

@@ -86,6 +86,7 @@ def _protocol(float64: bool, scale: float) -> dict[str, Any]:
     return {
         "pixels": "[0, 1]; eps in pixels",
         "output": f"logits{'' if scale == 1 else f' / {scale:g}'}, {'float64' if float64 else 'float32'}, no softmax",
+        "gradient": "of each image's own loss",
         "carried_over": "an image broken at one eps counts as broken at every larger one",
         "interval": "Wilson 95%",
     }
