@@ -14,10 +14,8 @@ import tomli_w
 from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
 from gmmcli.core.compute import Compute
-from gmmcli.core.heads import Linear
-from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, Objective
+from gmmcli.core.objectives import Objective
 from gmmcli.core.optim import Adam, Optim
-from gmmcli.core.targets import Conditional, Marginal
 from gmmcli.data.loader import Data
 from gmmcli.errors import RecipeError
 from gmmcli.schema import build
@@ -116,8 +114,8 @@ class Recipe:
             raise ValueError("a recipe needs at least one [[stages]] table")
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"name {self.name!r} becomes part of a folder's name: letters, digits, and . _ - only")
-        if isinstance(self.model.head, Linear):
-            self._check_linear()
+        if not self.model.head.has_means:
+            self._check_without_means()
         if self.log.best != "accuracy" and not self.needs_chains:
             raise ValueError(
                 f'log.best = "{self.log.best}" needs samples, and no stage trains on chains; set log.best = "accuracy", or add a stage '
@@ -126,13 +124,11 @@ class Recipe:
         if self.data.source.n_classes is not None:
             self.check(self.data.source.n_classes)
 
-    def _check_linear(self) -> None:
+    def _check_without_means(self) -> None:
         for stage in self.stages:
-            if isinstance(stage.objective, CenterRegression):
-                raise ValueError("objective center-regression needs class means, which a linear head does not have; use cross-entropy")
-            if isinstance(stage.objective, ContrastiveDivergence) and stage.objective.margin:
-                raise ValueError("margin bounds energies that are never negative; with a linear head they may be: set margin = 0")
-        if self.needs_chains and not isinstance(self.chains.target, Conditional | Marginal):
+            if stage.objective.needs_means:
+                raise ValueError(stage.objective.needs_means)
+        if self.needs_chains and self.chains.target.needs_means:
             raise ValueError(
                 f"chains.target {self.chains.target.kind} needs class means, which a linear head does not have; use conditional or marginal"
             )
@@ -155,7 +151,7 @@ class Recipe:
     def check(self, n_classes: int) -> None:
         """Raise ValueError where the recipe cannot serve this many classes."""
         dim = self.model.backbone.dim
-        if not isinstance(self.model.head, Linear) and n_classes > dim + 1:
+        if self.model.head.has_means and n_classes > dim + 1:
             width = -(-(n_classes - 1) // 64)
             raise ValueError(
                 f"{n_classes} class means need at least {n_classes - 1} features, and a backbone of width "

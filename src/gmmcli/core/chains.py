@@ -8,7 +8,7 @@ from gmmcli.core.buffer import Dtype, ReplayBuffer
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.samplers import SGLD, Sampler
 from gmmcli.core.starts import Start, Starts, Uniform
-from gmmcli.core.targets import Conditional, Marginal, StagedLatent, Target
+from gmmcli.core.targets import Conditional, StagedLatent, Target
 from gmmcli.types import Count, Displacements, Images, Labels, Natural, Negatives, NonNegative, Share, Trace
 
 CHUNK = 256  # fresh chains at a time; each is independent of its company
@@ -88,12 +88,12 @@ class Chains:
     @property
     def classless(self) -> bool:
         """Whether a chain's place in the buffer says nothing of its class."""
-        return self.relabel or isinstance(self.target, Marginal)
+        return self.relabel or not self.target.uses_labels
 
     @property
     def of_classes(self) -> "Chains":
         """These chains for samples of a class: JEM trains without labels, and draws a class by its own energy."""
-        return replace(self, target=Conditional()) if isinstance(self.target, Marginal) else self
+        return self if self.target.uses_labels else replace(self, target=Conditional())
 
     def slots(self, n_classes: int) -> int:
         """Return the slots per class; raises ValueError when the classes cannot share them evenly."""

@@ -40,6 +40,11 @@ class Classifier(nn.Module):
         return logits
 
     @property
+    def has_means(self) -> bool:
+        """Whether the head is one of Gaussians: logits are then squared distances, and energies ``E(x, y)`` never negative."""
+        return isinstance(self.head, GaussianHead)
+
+    @property
     def means(self) -> Means:
         """The class means, shape (class, feature); only a Gaussian head has them."""
         if not isinstance(self.head, GaussianHead):

@@ -1,7 +1,7 @@
 """Heads map features to logits, ``log p(phi | y) + const``; everything downstream is a function of logits."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -44,6 +44,7 @@ class LinearHead(nn.Linear):
 class MaxMahalanobis:
     """Head table: class means fixed at maximal mutual distance."""
 
+    has_means: ClassVar[bool] = True
     kind: Literal["max-mahalanobis"] = "max-mahalanobis"
     radius: Positive = 10.0
     """C, the norm of every mean."""
@@ -57,6 +58,7 @@ class MaxMahalanobis:
 class LDA:
     """Head table: class means learnt with the network."""
 
+    has_means: ClassVar[bool] = True
     kind: Literal["lda"] = "lda"
     radius: Positive = 10.0
     """Norm of the means at the start."""
@@ -70,6 +72,7 @@ class LDA:
 class Linear:
     """Head table: a linear layer."""
 
+    has_means: ClassVar[bool] = False
     kind: Literal["linear"] = "linear"
 
     def build(self, n_classes: int, dim: int) -> nn.Module:

@@ -19,6 +19,8 @@ def _accuracy(logits: Logits, labels: Labels) -> Scalar:
 class CrossEntropy:
     """The softmax baseline: ``-log softmax(logits)[y]``."""
 
+    needs_means: ClassVar[str] = ""
+    marginal: ClassVar[bool] = False
     needs_negatives: ClassVar[bool] = False
     clean_positive: ClassVar[bool] = False
     kind: Literal["cross-entropy"] = "cross-entropy"
@@ -35,6 +37,9 @@ class CrossEntropy:
 class CenterRegression:
     """Discriminative GMMC: the batch mean of ``1/2 ||phi(x) - mu_y||^2`` (Eq. 5, Z taken as a constant)."""
 
+    needs_means: ClassVar[str] = "objective center-regression needs class means, which a linear head does not have; use cross-entropy"
+    """Why a head without class means will not do; empty where it does."""
+    marginal: ClassVar[bool] = False
     needs_negatives: ClassVar[bool] = False
     clean_positive: ClassVar[bool] = False
     kind: Literal["center-regression"] = "center-regression"
@@ -59,6 +64,8 @@ class _Logits(NamedTuple):
 class _Generative:
     """What the objectives with negatives share."""
 
+    marginal: ClassVar[bool] = False
+    """Whether its energies are E(x), not E(x, y)."""
     needs_negatives: ClassVar[bool] = True
     clean_positive: bool = False
     """Raise the density of the images as they are, and classify the cropped and mirrored ones (SADA-JEM, DAT): with one set for both,
@@ -105,6 +112,11 @@ class ContrastiveDivergence(_Generative):
     """IGEBM's alpha: adds ``l2 (mean E(x)^2 + mean E(x')^2)``, which holds energies near 0 (Du and Mordatch 2019, Sec. 3.2). The energies
     themselves: a margin does not bound them here."""
 
+    @property
+    def needs_means(self) -> str:
+        """Why a head without class means will not do; empty where it does."""
+        return "margin bounds energies that are never negative; with a linear head they may be: set margin = 0" if self.margin else ""
+
     def __post_init__(self) -> None:
         if self.floor and not self.margin:
             raise ValueError("floor is the least bound of a margin; without a margin nothing is bounded")
@@ -137,6 +149,8 @@ class ContrastiveDivergence(_Generative):
 class JointEnergyModel(_Generative):
     """JEM: ``CE(x, y) + beta (mean E(x) - mean E(x'))`` with ``E(x) = -logsumexp_y logits[y]`` (Grathwohl et al. 2020, Eqs. 5 and 9)."""
 
+    needs_means: ClassVar[str] = ""
+    marginal: ClassVar[bool] = True
     kind: Literal["jem"] = "jem"
     beta: NonNegative = 1.0
     """Weight of log p(x); 1 is JEM's. A stage's ramp scales it."""

@@ -4,7 +4,7 @@ Staged and noise-injected sampling differ only here; the sampler never knows.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -21,6 +21,8 @@ def _draw(means: Means, std: float, generator: torch.Generator) -> Latents:
 class StagedLatent:
     """Draw ``z ~ N(mu_y, std^2 I)`` once, then descend ``1/2 ||phi(x) - z||^2`` (Eq. 8)."""
 
+    needs_means: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = True
     kind: Literal["staged-latent"] = "staged-latent"
     std: NonNegative = 0.001
     """Latent std, gamma in the paper."""
@@ -42,6 +44,8 @@ class InjectedLatent:
     Its gradient is that of ``1/2 ||phi - mu_y||^2`` less ``std <delta_t, dphi/dx>``: the gradient-modulated noise of Eq. 10.
     """
 
+    needs_means: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = True
     kind: Literal["injected-latent"] = "injected-latent"
     std: NonNegative = 0.001
     """Latent std, gamma in the paper."""
@@ -60,6 +64,8 @@ class InjectedLatent:
 class Conditional:
     """Descend ``E(x, y) = -logits[y]`` itself, for any head (IGEBM; Eq. 4 with a Gaussian head)."""
 
+    needs_means: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = True
     kind: Literal["conditional"] = "conditional"
 
     def __call__(self, model: Classifier, labels: Labels, generator: torch.Generator) -> EnergyFn:
@@ -75,6 +81,8 @@ class Conditional:
 class Marginal:
     """Descend ``E(x) = -logsumexp_y logits[y]``, whatever the label (JEM; Grathwohl et al. 2020)."""
 
+    needs_means: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = False
     kind: Literal["marginal"] = "marginal"
 
     def __call__(self, model: Classifier, labels: Labels, generator: torch.Generator) -> EnergyFn:

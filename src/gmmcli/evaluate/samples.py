@@ -9,7 +9,6 @@ import torch
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import CHUNK, fresh_samples
 from gmmcli.core.classifier import predict
-from gmmcli.core.starts import UniformStarts
 from gmmcli.errors import DivergedError, RecipeError
 from gmmcli.rng import stream
 from gmmcli.run import Run
@@ -85,7 +84,7 @@ class Draw:
         protocol = {
             "from": "noise",
             "steps": steps,
-            "start": "uniform" if isinstance(starts, UniformStarts) else chains.start.kind,
+            "start": chains.start.kind if starts.tensors() else "uniform",
             "step_size": chains.sampler.step_size,
             **noise,
             "seed": self.seed,

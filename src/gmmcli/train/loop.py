@@ -12,8 +12,6 @@ import torch
 from gmmcli.core.buffer import decode
 from gmmcli.core.classifier import Classifier, predict
 from gmmcli.core.energy import joint_energy, shared_variance
-from gmmcli.core.heads import GaussianHead
-from gmmcli.core.objectives import JointEnergyModel
 from gmmcli.core.samplers import descent_share
 from gmmcli.data.dataset import Split
 from gmmcli.data.pictures import save_grid
@@ -130,8 +128,8 @@ def _advance(job: Job, state: TrainState) -> None:
     setup, log = job.setup, job.run.recipe.log
     update = GuardedStep(state.optimizer, job.run.recipe.guard.max_loss, setup.device)
     rate = _Rate(state.step, job.run.recipe.data.batch_size)
-    marginal = any(isinstance(stage.objective, JointEnergyModel) for stage in job.run.recipe.stages)  # its E(x) may be negative
-    watch = ChainWatch(never_negative=isinstance(state.model.head, GaussianHead) and not marginal)
+    marginal = any(stage.objective.marginal for stage in job.run.recipe.stages)
+    watch = ChainWatch(never_negative=state.model.has_means and not marginal)
     near_a_switch = {switch + i for switch in setup.switches for i in range(AFTER_A_SWITCH + 1)}
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)
@@ -215,7 +213,7 @@ def _finish(job: Job, state: TrainState) -> None:
 
 def estimate_gamma2(model: Classifier, split: Split) -> float:
     """Estimate the shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
-    if not isinstance(model.head, GaussianHead):
+    if not model.has_means:
         return 1.0
     return float(shared_variance(joint_energy(predict(model, split.images), split.labels), model.means.shape[1]))
 
