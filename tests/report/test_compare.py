@@ -198,6 +198,13 @@ def test_samples_that_were_measured_unlike_are_two_rows_and_nobody_wins(
     assert (verdict.verdict, verdict.measured) == (UNTESTED, f"measured differently: {told[0]} against {told[1]}")
 
 
+def test_what_one_model_alone_has_in_two_ways_is_kept_from_no_comparison(tmp_path: Path) -> None:
+    gen, softmax = models(tmp_path, gen=(0.9, 0.01), softmax=(0.9, 0.01))
+    comparison = of([sampled(sampled(gen, 0.9), 0.8, "few", n=9), softmax])
+    assert [row.told for row in comparison.lines["coverage"]] == ["n 100", "n 9"]
+    assert comparison.left_out() == []
+
+
 def test_worst_cases_of_unlike_numbers_of_images_are_two_rows_and_what_is_alike_is_compared(tmp_path: Path) -> None:
     gen, softmax = models(tmp_path, gen=(0.9, 0.01), softmax=(0.9, 0.01))
     worst = {

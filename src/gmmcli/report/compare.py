@@ -198,7 +198,7 @@ class Comparison:
             return []
         concerned: dict[str, list[str]] = {}
         for lines in self.lines.values():
-            if len(lines) > 1:
+            if len(lines) > 1 and len({i for line in lines for i in line.measured}) > 1:
                 protocols = "; ".join(f"{line.told}: {self._names(line.measured)}" for line in lines)
                 concerned.setdefault(f"measured in {len(lines)} ways, each a row by itself ({protocols})", []).append(lines[0].metric.label)
         means = {name for line in self.lines.get(OOD_MEAN.key, ()) for name in dict(line.metric.protocol.facts)["over"].split(", ")}
