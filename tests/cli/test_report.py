@@ -1,9 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from animals import Gmmc
+from animals import Gmmc, Trained
 from handwritten import GEN, SOFTMAX, calibrated, models, scored, write
+from matplotlib.figure import Figure
 
 from gmmcli.run import Run
 
@@ -91,3 +93,28 @@ def test_a_report_before_anything_has_ended(gmmc: Gmmc, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert "none of these runs has ended" in result.stderr
     assert not (tmp_path / "report.html").exists()
+
+
+def test_only_what_the_commands_measured_alike_is_compared(
+    gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More outlier sets on one run, one score alone on the other: the means were over other sets, and a column was gone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gmmcli.report.figures.histograms", lambda *values: Figure())
+    one, other = (Path(shutil.copytree(trained.path, Path("runs") / f"{trained.path.name}-{i}")) for i in (1, 2))
+    recipe = other / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('name = "animals"', 'name = "beasts"').replace("batch_size = 16", "batch_size = 17"))
+    asked = [(one, "--set noise"), (other, "--set noise"), (one, "--set interp --set uniform"), (other, "--set noise --score distance")]
+    for run, words in asked:
+        assert gmmc("eval", "ood", "--run", run, *words.split(), "--quiet").exit_code == 0
+    found = json.loads(gmmc("report", "--run", one, "--run", other, "--json").stdout)
+    figures = [model["figures"] for model in found["values"].values()]
+    key = "ood mean; over uniform, gaussian"
+    for own in figures:
+        both = [own[f"ood {name} log_px"]["mean"] for name in ("uniform", "gaussian")]
+        assert own[key]["mean"] == pytest.approx(sum(both) / 2)
+        assert own[key]["over"] == "images"
+    assert figures[0][key]["mean"] == figures[1][key]["mean"]  # of the same weights
+    (answer,) = [one for one in found["answers"] if one["metric"] == key]
+    assert (answer["answer"], len(answer["as_good"])) == ("undecided", 1)
+    assert found["left_out"] == ["log p(x) against interp: measured for animals only, so left out of the mean over sets"]

@@ -96,7 +96,8 @@ def test_a_class_without_a_sample_has_no_row(labels: list[int], classes: list[st
 
 @pytest.mark.parametrize("command", ["eval generate", "eval ood", "tsne"])
 def test_a_result_whose_arrays_are_gone_draws_nothing(command: str, run: Run) -> None:
-    save(run, command, {"interp": {"log_px": {"auroc": 0.5}}, "knn_accuracy": 0.5}, protocol={"samples": {"from": "buffer"}})
+    values = {"interp": {"log_px": {"auroc": 0.5}}} if command == "eval ood" else {"knn_accuracy": 0.5}
+    save(run, command, values, protocol={"samples": {"from": "buffer"}})
     assert all(of(kind, run) is None for kind in ("samples", "ood", "tsne"))
 
 
@@ -150,6 +151,38 @@ def test_robustness_is_that_of_single_attacks_without_an_audit(run: Run) -> None
     assert (found["clean"], found["sentence"]) == (0.9, None)
     assert found["curves"] == {"pgd-ce": {"4/255": 0.8, "8/255": 0.75, "16/255": 0.1}, "square-margin": {"4/255": 0.5}}
     assert list(found["curves"]["pgd-ce"]) == ["4/255", "8/255", "16/255"]
+
+
+def test_attacks_of_other_images_or_settings_are_no_points_of_one_curve(run: Run) -> None:
+    attacked(attacked(run, "pgd", "ce", at8=0.75), "pgd", "ce", steps=5, at8=0.8, at16=0.5)
+    rows = {"1/255": {"eps": 1 / 255, "accuracy": 0.1}}
+    save(
+        run,
+        "attack pgd",
+        {"clean_accuracy": 1.0, "eps": rows},
+        "few",
+        n=9,
+        protocol={"loss": "ce", "norm": "linf", "steps": 40, "restarts": 1},
+    )
+    found = of("robustness", run)
+    assert found["curves"] == {"pgd-ce, steps 40": {"8/255": 0.75}, "pgd-ce, steps 5": {"8/255": 0.8, "16/255": 0.5}}
+    assert (found["n"], found["clean"]) == (100, 0.9)
+
+
+def test_histograms_are_of_all_results_of_detection_together(run: Run) -> None:
+    """eval ood --score distance once took the place of all other scores."""
+    scores = {f"{name} {score}": np.arange(5.0) for name in ("in", "interp") for score in ("log_px", "distance")}
+    row = {"auroc": 0.5}
+    save(run, "eval ood", {"interp": {"log_px": row, "distance": row}}, arrays=scores)
+    more = {"in distance": np.arange(5.0), "svhn distance": np.arange(5.0)}
+    save(run, "eval ood", {"svhn": {"distance": {"auroc": 0.25}}}, "eval ood distance", more)
+    found = of("ood", run)
+    assert found["sets"] == ["interp", "svhn"]
+    assert {score: one["auroc"] for score, one in found["scores"].items()} == {
+        "log_px": {"interp": 0.5},
+        "distance": {"interp": 0.5, "svhn": 0.25},
+    }
+    assert found["scores"]["distance"]["shares"].keys() == {"in", "interp", "svhn"}
 
 
 @pytest.mark.parametrize(("n", "shown"), [(7, 7), (600, drawn.POINTS_SHOWN)])

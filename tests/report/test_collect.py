@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,11 @@ from gmmcli.evaluate.spaces import pixel_space
 from gmmcli.evaluate.subject import Subject
 from gmmcli.recipe import Recipe, shipped
 from gmmcli.report import measure
-from gmmcli.report.collect import (
-    ACCURACY,
-    ECE,
-    ENDED,
-    MINUTES,
-    Figure,
-    Metric,
-    Model,
-    Summary,
-    differing,
-    family,
-    gather,
-    measured,
-    of_the_run,
-    rows,
-)
+from gmmcli.report.catalogue import ENDED, Figure, Metric, Protocol
+from gmmcli.report.collect import Model, common_detection, differing, family, gather, measured, of_the_run
 from gmmcli.report.generate import Generation, generate
 from gmmcli.report.robustness import bounded
+from gmmcli.report.summary import Summary
 from gmmcli.run import Run
 
 FAMILIES = {
@@ -57,6 +43,14 @@ def everything(run: Run) -> dict[Metric, Figure]:
     return measured(run, of_the_run(run))
 
 
+def summary(model: Model, key: str) -> Summary:
+    """The one summary of this key."""
+    (metric,) = {metric for found in model.figures for metric in found if metric.key == key}
+    found = model.summary(metric)
+    assert found is not None
+    return found
+
+
 def plain(run: Run) -> dict[str, float]:
     """All but what every run that ended has."""
     return {key: value for key, value in figures(run).items() if key not in ("ended", "minutes", "accuracy", "nll", "brier")}
@@ -75,10 +69,9 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
         "ece": values[1]["ece"],
         "ece temperature": values[1]["variants"]["temperature"]["ece"],
         "ece chosen": found["ece chosen"],
-        "ood mean": values[2]["uniform"]["log_px"]["auroc"],
-        **{f"ood uniform {score}": values[2]["uniform"][score]["auroc"] for score in ("log_px", "max_py", "mass")},
+        **{f"ood uniform {score}": values[2]["uniform"][score]["auroc"] for score in ("log_px", "max_py", "mass", "distance")},
         **{key: values[3][key] for key in ("label_agreement", "precision", "recall", "coverage")},
-        "feature_fid pixels": values[3]["feature_fid"],
+        "feature_fid": values[3]["feature_fid"],
         **{f"pgd-margin-linf {eps}/255": values[4]["eps"][f"{eps}/255"]["accuracy"] for eps in (4, 8)},
         "ended": 1.0,
         "minutes": subject.run.provenance["wall_time_s"] / 60,
@@ -88,11 +81,23 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
     assert by_key["ece temperature"].ci95 == tuple(values[1]["variants"]["temperature"]["ece_ci95"])
     assert by_key["pgd-margin-linf 8/255"].ci95 == tuple(values[4]["eps"]["8/255"]["ci95"])
     assert by_key["precision"].ci95 == tuple(values[3]["precision_ci95"])
+    protocols = {metric.key: dict(metric.protocol.facts) for metric in everything(subject.run)}
+    assert protocols["accuracy"] == {"dataset": subject.dataset.title, "split": "test", "n": "120"}
+    assert {key: protocols["precision"][key] for key in ("n", "from", "space", "reference")} == {
+        **{"n": str(samples.result["n"]), "from": "buffer", "space": "pixels"},
+        "reference": f"{subject.dataset.title} train",
+    }
+    assert (protocols["ood uniform mass"]["set n"], protocols["ood uniform mass"]["n"]) == ("120", "120")
+    assert {key: protocols["pgd-margin-linf 8/255"][key] for key in ("n", "steps", "restarts")} == {
+        "n": "120",
+        "steps": "1",
+        "restarts": "1",
+    }
 
 
 def test_a_run_that_ended_without_a_result_has_its_time_and_that_it_ended(tmp_path: Path) -> None:
-    assert everything(write(tmp_path)) == {ENDED: (1.0, None), MINUTES: (1.5, None)}
-    assert everything(write(tmp_path, status="diverged")) == {ENDED: (0.0, None)}
+    assert figures(write(tmp_path)) == {"ended": 1.0, "minutes": 1.5}
+    assert figures(write(tmp_path, status="diverged")) == {"ended": 0.0}
     assert everything(write(tmp_path, status="running")) == {}
 
 
@@ -116,17 +121,17 @@ def test_results_from_before_there_was_such_a_choice_are_those_of_gamma(tmp_path
     assert plain(run)["ece chosen"] == 0.3
 
 
-def test_detection_leaves_out_missing_sets_and_is_averaged_over_the_others(tmp_path: Path) -> None:
+def test_detection_leaves_out_missing_sets(tmp_path: Path) -> None:
     run = detected(scored(write(tmp_path), 0.9), svhn={"log_px": 0.9, "max_py": 0.8}, interp={"log_px": 0.6, "distance": 0.1})
     path = run.path / "results" / "eval-ood.json"
     result = json.loads(path.read_text())
     result["values"] |= {"celeba": {"missing": "it is not here", "hint": ""}, "npz:some/where/faces.npz": {"mass": {"auroc": 0.5}}}
     path.write_text(json.dumps(result))
     assert plain(run) == {
-        "ood mean": 0.75,
         "ood svhn log_px": 0.9,
-        "ood interp log_px": 0.6,
         "ood svhn max_py": 0.8,
+        "ood interp log_px": 0.6,
+        "ood interp distance": 0.1,
         "ood faces.npz mass": 0.5,
     }
 
@@ -134,7 +139,7 @@ def test_detection_leaves_out_missing_sets_and_is_averaged_over_the_others(tmp_p
 def test_attacks_count_by_their_radii_and_one_on_cross_entropy_makes_nobody_best(tmp_path: Path) -> None:
     run = audited(scored(write(tmp_path), 0.9), at1=0.5, at8=0.25)
     attacked(attacked(run, "pgd", "ce", at8=0.75), "apgd", "dlr", at8=0.3)
-    attacked(attacked(run, "pgd", "ce", at4=0.8), "pgd", "ce", steps=9, at8=0.85)  # the weaker one of two does not count
+    attacked(run, "pgd", "ce", at4=0.8)
     save(run, "attack cw", {"l2_mean": 1.5})
     assert plain(run) == {
         **{"worst 1/255": 0.5, "worst 8/255": 0.25, "pgd 4/255": 0.8, "pgd 8/255": 0.75},
@@ -156,7 +161,7 @@ def test_results_about_other_weights_or_other_images_do_not_count(about: dict[st
     run = calibrated(scored(write(tmp_path), 0.9), 0.1, 0.1)
     save(run, "tsne", {"knn_accuracy": 0.5}, "tsne other", **about, n=1000)
     save(run, "eval accuracy", {"accuracy": 0.1}, "eval accuracy other", **about, n=1000)
-    assert of_the_run(run).keys() == {"eval accuracy", "eval calibrate"}
+    assert of_the_run(run).keys() == {"eval-accuracy", "eval-calibrate"}
     assert figures(run)["accuracy"] == 0.9
 
 
@@ -165,48 +170,77 @@ def test_results_of_a_run_that_was_never_tested_do_not_count(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("stems", [("tsne", "tsne-n50", "tsne-n9"), ("z", "tsne-n50", "a")])
-def test_of_several_results_the_one_of_most_images_counts(stems: tuple[str, str, str], tmp_path: Path) -> None:
+def test_of_several_results_the_one_of_most_images_is_drawn(stems: tuple[str, str, str], tmp_path: Path) -> None:
     run = scored(write(tmp_path), 0.9)
     for n, stem in zip((100, 50, 9), stems, strict=True):
         save(run, "tsne", {"knn_accuracy": n / 100}, stem, n=n)
-    found = of_the_run(run)["tsne"]
-    assert (found["n"], found["values"]["knn_accuracy"], found["stem"]) == (100, 1.0, stems[0])
+    (model,) = gather([run])
+    found = model.result("tsne")
+    assert found is not None
+    assert (found[1]["n"], found[1]["values"]["knn_accuracy"], found[1]["stem"]) == (100, 1.0, stems[0])
+
+
+def test_the_parts_of_eval_all_count_once(tmp_path: Path) -> None:
+    run = scored(write(tmp_path), 0.9)
+    save(run, "eval all", {"accuracy": {"accuracy": 0.9}})
+    assert of_the_run(run).keys() == {"eval-accuracy"}
+
+
+def test_results_that_differ_in_their_protocol_stand_beside_each_other(tmp_path: Path) -> None:
+    run = audited(scored(write(tmp_path), 0.9), at8=0.5)
+    save(run, "attack audit", {"worst_case": {"8/255": {"accuracy": 0.25, "ci95": [0.2, 0.3]}}}, "attack audit n500", n=500)
+    worst = {dict(metric.protocol.facts)["n"]: figure.value for metric, figure in everything(run).items() if metric.key == "worst 8/255"}
+    assert worst == {"50": 0.5, "500": 0.25}
+
+
+def on(name: str, n: int = 100, score: str = "log_px") -> Metric:
+    """The AUROC against a set."""
+    facts = (("dataset", "digits"), ("split", "test"), ("n", str(n)), ("set", name))
+    return Metric(f"ood {name} {score}", "", "Out of distribution (AUROC)", protocol=Protocol(facts))
+
+
+def test_the_mean_over_sets_takes_those_alone_that_all_runs_have_alike() -> None:
+    one = {on("interp"): Figure(0.5, (0.4, 0.6)), on("svhn"): Figure(1.0, (0.9, 1.0)), on("noise", score="mass"): Figure(0.0)}
+    other = {on("noise"): Figure(1.0), on("interp"): Figure(0.7, (0.6, 0.9)), on("svhn"): Figure(0.8, (0.7, 0.9))}
+    few = {on("noise", n=9): Figure(0.25), on("interp", n=9): Figure(0.75, (0.7, 0.8))}
+    means = [next(iter(found.items()), None) for found in common_detection([one, other, {}, few])]
+    assert [found and (dict(found[0].protocol.facts)["over"], found[1].value) for found in means] == [
+        ("interp, svhn", 0.75),
+        ("interp, svhn", 0.75),
+        None,
+        ("noise, interp", 0.5),  # other test images: a mean by itself
+    ]
+    assert means[0] is not None
+    assert means[1] is not None
+    assert means[3] is not None
+    assert means[0][1].ci95 == pytest.approx((0.65, 0.8))
+    assert means[0][0] == means[1][0] != means[3][0]
+    assert means[3][1].ci95 is None  # one of its sets has none
+
+
+def test_sets_that_no_two_runs_share_have_no_mean() -> None:
+    assert common_detection([{on("interp"): Figure(0.5)}, {on("svhn"): Figure(0.5)}]) == [{}, {}]
 
 
 def test_a_model_is_the_mean_of_its_seeds(tmp_path: Path) -> None:
     accuracies, within = [0.9, 0.8, 0.95], [0.1, 0.02, 0.03]
     runs = [scored(write(tmp_path, seed=seed), *known) for seed, known in enumerate(zip(accuracies, within, strict=True))]
     (model,) = gather(runs)
-    summary = model.summary(ACCURACY)
-    assert summary is not None
-    assert summary.mean == pytest.approx(np.mean(accuracies))
-    assert summary.std == pytest.approx(np.std(accuracies, ddof=1))
-    assert summary.n_seeds == 3
-    assert summary.ci95 == pytest.approx((np.subtract(accuracies, within).mean(), np.add(accuracies, within).mean()))
-    assert model.summary(ECE) is None
+    found = summary(model, "accuracy")
+    assert found.mean == pytest.approx(np.mean(accuracies))
+    assert found.std == pytest.approx(np.std(accuracies, ddof=1))
+    assert (found.n_seeds, found.over) == (3, "seeds and images")
+    assert model.summary(Metric("ece", "", "")) is None
 
 
 def test_a_figure_that_some_seeds_lack_is_the_mean_of_the_others(tmp_path: Path) -> None:
     runs = [scored(write(tmp_path, seed=1), 0.9), calibrated(scored(write(tmp_path, seed=2), 0.8), 0.1, 0.1)]
     (model,) = gather(runs)
-    assert model.summary(ECE) == (0.1, None, 1, (0.05, 0.2))
+    assert summary(model, "ece") == (0.1, None, 1, (0.05, 0.2), "images")
     found = model.result("eval calibrate")
     assert found is not None
     assert found[0] is runs[1]
     assert model.result("tsne") is None
-
-
-@pytest.mark.parametrize(
-    ("summary", "spread"),
-    [
-        (Summary(0.5, None, 1, None), (0.5, 0.5)),
-        (Summary(0.5, None, 1, (0.4, 0.55)), (0.4, 0.55)),
-        (Summary(0.5, 0.25, 2, None), (0.25, 0.75)),
-        (Summary(0.5, 0.25, 2, (0.4, 0.9)), (0.25, 0.9)),
-    ],
-)
-def test_a_spread_is_the_wider_of_deviation_and_interval(summary: Summary, spread: tuple[float, float]) -> None:
-    assert summary.spread == spread
 
 
 OF_ANOTHER_NAME = {
@@ -236,11 +270,10 @@ def test_runs_are_gathered_by_recipe_in_the_order_of_their_study(tmp_path: Path)
 def test_a_training_that_diverged_has_ended_too(tmp_path: Path) -> None:
     runs = [write(tmp_path, seed=1), write(tmp_path, seed=2, status="diverged")]
     (model,) = gather(runs)
-    assert [figure.value for figure in model.figures[ENDED]] == [1.0, 0.0]
-    summary = model.summary(ENDED)
-    assert summary is not None
-    assert summary.ci95 == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson's, of one in two
-    assert (summary.mean, summary.std, summary.n_seeds) == (0.5, None, 2)
+    assert [found[ENDED].value for found in model.figures] == [1.0, 0.0]
+    ended = summary(model, "ended")
+    assert ended.interval == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson's, of one in two
+    assert (ended.mean, ended.std, ended.n_seeds, ended.over) == (0.5, None, 2, "trainings")
 
 
 def test_nothing_that_has_ended_is_an_error(tmp_path: Path) -> None:
@@ -282,27 +315,6 @@ def test_what_differs_is_listed_with_the_value_of_each() -> None:
 def test_a_key_that_only_one_has_is_none_for_the_other() -> None:
     found = differing([Recipe.load(GEN), Recipe.load(GEN, ["stages.0.objective={ kind = 'center-regression' }"])])
     assert found["stages.0.objective.margin"] == [2.0, None]
-
-
-def test_figures_come_group_by_group(tmp_path: Path) -> None:
-    one, other = (scored(write(tmp_path, name), 0.5) for name in (GEN, DIS))
-    everything: list[Callable[[Run], Run]] = [
-        lambda run: attacked(run, "pgd", "margin", at8=0.5),
-        lambda run: detected(run, interp={"log_px": 0.5}),
-        lambda run: calibrated(run, 0.1, 0.1),
-    ]
-    for add in everything:
-        add(other)
-    groups = dict(rows([Model("one", (one,)), Model("other", (other,))]))
-    assert list(groups) == [
-        "Classification",
-        "Calibration",
-        "Out of distribution (AUROC)",
-        "Robustness (accuracy under attack)",
-        "Training",
-    ]
-    assert [metric.key for metric in groups["Classification"]] == ["accuracy", "nll", "brier"]
-    assert all(metric.group == group for group, metrics in groups.items() for metric in metrics)
 
 
 def test_a_run_named_twice_and_a_seed_trained_again_are_no_other_seeds(tmp_path: Path) -> None:

@@ -101,6 +101,21 @@ def test_the_page_shows_what_runs_measured(several: list[Run]) -> None:
     assert all(name in text for name in ("digits_gen", "digits_dis", "digits_softmax"))
 
 
+def test_where_intervals_overlap_the_page_first_says_undecided(tmp_path: Path) -> None:
+    runs = models(tmp_path, gen=(0.9, 0.05), softmax=(0.89, 0.05))
+    text = " ".join(" ".join(made(runs).text).split())
+    card = text.partition("Which classifies best?")[2]
+    assert card.startswith(" Undecided Best figure: digits_gen")
+    assert "May be as good (the intervals overlap): digits_softmax" in card
+    assert "2 of 2 undecided." in text
+
+
+def test_who_is_clearly_ahead_is_named(several: list[Run]) -> None:
+    text = " ".join(" ".join(made(several).text).split())
+    assert "1 of 3 undecided; digits_gen clearly ahead in 2." in text
+    assert text.partition("Which classifies best?")[2].startswith(" digits_gen ")
+
+
 def test_the_same_runs_give_the_same_page_but_for_its_date(several: list[Run]) -> None:
     first, second = (re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", page(Comparison(gather(several)), "Digits")) for _ in range(2))
     assert first == second

@@ -3,16 +3,17 @@ import re
 import pytest
 
 from gmmcli.errors import RecipeError
-from gmmcli.report import collect
-from gmmcli.report.collect import Metric
+from gmmcli.evaluate.scores import SCORES
+from gmmcli.report import catalogue
+from gmmcli.report.catalogue import Metric, Protocol
 from gmmcli.report.published import FALLBACK, Paper, Row, Table, paper
 from gmmcli.schema import build
 
 FAMILIES = {"softmax", "softmax-bn", "jem", "jem-joint", "igebm", "gmmc-dis", "gmmc-gen", "gmmc-injected", "gmmc-joint"}
-NAMED = {value.key for value in vars(collect).values() if isinstance(value, Metric)} | {
-    metric.key for value in vars(collect).values() if isinstance(value, tuple) for metric in value if isinstance(metric, Metric)
+NAMED = {value.key for value in vars(catalogue).values() if isinstance(value, Metric)} | {
+    metric.key for value in vars(catalogue).values() if isinstance(value, tuple) for metric in value if isinstance(metric, Metric)
 }
-MADE = re.compile(rf"ood (svhn|interp|cifar100|celeba) ({'|'.join(collect.SCORES)})|(worst|pgd|apgd) (\d+/255|1)|cw")
+MADE = re.compile(rf"ood (svhn|interp|cifar100|celeba) ({'|'.join(SCORES)})|(worst|pgd|apgd) (\d+/255|1)|cw")
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,23 @@ def test_other_figures_are_as_printed(family: str, metric: str, printed: float) 
 @pytest.mark.parametrize(("metric", "family", "dataset"), [("fid", "gmmc-dis", "cifar10"), ("fid", "jem", "svhn"), ("x", "jem", "cifar10")])
 def test_what_was_not_printed_is_none(metric: str, family: str, dataset: str) -> None:
     assert paper().figure(metric, family, dataset) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "family", "facts", "printed"),
+    [
+        ("ood mean", "jem", {"over": "svhn, interp, cifar100, celeba"}, 0.685),
+        ("ood mean", "jem", {"over": "interp, uniform, gaussian"}, None),
+        ("pgd 8/255", "gmmc-gen", {"n": "100", "steps": "40", "restarts": "1"}, 0.5627),
+        ("pgd 8/255", "gmmc-gen", {"n": "100", "steps": "5", "restarts": "1"}, None),
+        ("cw", "softmax", {"aim": "next", "steps": "100"}, None),
+        ("accuracy", "jem", {}, 0.929),
+    ],
+)
+def test_what_was_printed_of_another_protocol_does_not_stand_beside_ours(
+    metric: str, family: str, facts: dict[str, str], printed: float | None
+) -> None:
+    assert paper().figure(metric, family, "cifar10", Protocol(tuple(facts.items()))) == printed
 
 
 def test_every_metric_is_one_that_runs_have() -> None:

@@ -70,7 +70,11 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head(comparison: Comparis
 def test_the_figures_stand_under_their_models_with_the_papers_beside_them(comparison: Comparison) -> None:
     figures = table(markdown(comparison, "Digits"), "Figures")
     assert figures[""] == [f"{GEN} (2 runs)", f"{DIS} (1 run)", f"{SOFTMAX} (1 run)"]
-    assert figures["accuracy ↑"] == ["**85.0% ± 7.1%** [94.1%]", "**89.5% (88.5% to 90.5%)** [94.3%]", "50.0% (49.0% to 51.0%) [93.6%]"]
+    assert figures["accuracy ↑"] == [
+        "**85.0% ± 7.1% (71.1% to 98.9% over seeds and images)** [94.1%]",
+        "**89.5% (88.5% to 90.5%)** [94.3%]",
+        "50.0% (49.0% to 51.0%) [93.6%]",
+    ]
     assert figures["ECE, as the model is (gamma²) ↓"] == ["**1.00% (0.50% to 2.00%)** [1.33%]", "", "10.00% (5.00% to 20.00%) [4.18%]"]
     assert figures["max p(y\\|x) against interp ↑"] == ["0.500 (0.500 to 0.500) [0.720]", "", "[0.770]"]
     assert figures["*Classification*"] == ["", "", ""]
@@ -80,7 +84,11 @@ def test_the_answers_come_first(comparison: Comparison) -> None:
     text = markdown(comparison, "Digits", "About digits.")
     assert text.startswith("# Digits\n\nAbout digits.\n\n## Which is best at what\n")
     answers = table(text, "Which is best at what")
-    assert answers["Which classifies best?"] == [f"**{DIS}**", "accuracy: 89.5% (88.5% to 90.5%)", GEN]
+    assert answers["Which classifies best?"] == [
+        "**undecided**",
+        f"{DIS}, accuracy: 89.5% (88.5% to 90.5%)",
+        f"{GEN} (the intervals overlap)",
+    ]
     assert answers["Whose confidence can be believed?"] == [f"**{GEN}**", "ECE, scale chosen on validation: 1.00% (0.50% to 2.00%)", "none"]
 
 
@@ -130,11 +138,31 @@ def test_a_bar_in_a_name_or_a_value_does_not_end_its_cell(barred: Comparison) ->
         assert {len(row) for row in rows} == {len(rows[0])}
     assert table(text, "Figures")[""][0] == "a \\| b (1 run)"
     assert table(text, "Where the recipes differ")["`data.source.path`"][0] == f"x\\|{GEN}"
-    assert table(text, "Which is best at what")["Which classifies best?"][0] == "**a \\| b**"
+    assert table(text, "Which is best at what")["Which classifies best?"][1].startswith("a \\| b, accuracy")
 
 
 def test_names_in_brackets_are_shown_as_they_are(barred: Comparison) -> None:
     assert all(name in shown(barred) for name in NAMES)
+
+
+def test_the_terminal_begins_with_what_is_decided_and_what_is_not(comparison: Comparison) -> None:
+    text = " ".join(shown(comparison).split())
+    assert text.startswith(
+        f"Which classifies best? Undecided, the intervals overlap: {DIS}, accuracy 89.5% (88.5% to 90.5%); may be as good: {GEN}"
+    )
+    assert f"Whose confidence can be believed? {GEN}, ECE, scale chosen on validation 1.00% (0.50% to 2.00%)" in text
+
+
+def test_what_is_not_compared_is_said_everywhere(runs: list[Run]) -> None:
+    save(runs[0], "attack audit", {"worst_case": {"8/255": {"accuracy": 0.75, "ci95": [0.7, 0.8]}}}, n=500)
+    comparison = Comparison(gather(runs))
+    sentence = f"8/255, worst case: measured in 2 ways, each a row by itself (n 500: {GEN}; n 50: {DIS})"
+    assert comparison.left_out() == [sentence]
+    assert f"Not compared:\n\n- {sentence}\n" in markdown(comparison, "Digits")
+    assert f"Not compared: {sentence}" in " ".join(shown(comparison).split())
+    found = document(comparison)
+    assert found["left_out"] == [sentence]
+    assert "worst 8/255; n 500" in found["values"][GEN]["figures"]
 
 
 def test_the_terminal_shows_means_under_their_models(comparison: Comparison) -> None:
@@ -162,11 +190,20 @@ def test_the_document_has_every_figure_of_every_model(comparison: Comparison, ru
     accuracy = gen["figures"]["accuracy"]
     assert accuracy["mean"] == pytest.approx(0.85)
     assert accuracy["std"] == pytest.approx(0.05 * 2**0.5)
-    assert accuracy["ci95"] == pytest.approx((0.84, 0.86))
+    assert accuracy["interval"] == pytest.approx((0.711, 0.989), abs=1e-3)
+    assert (accuracy["over"], accuracy["protocol"]) == ("seeds and images", {"dataset": "digits", "split": "test", "n": "100"})
     assert (accuracy["n_seeds"], accuracy["published"], accuracy["best"]) == (2, 0.9408, True)
     assert "worst 8/255" not in gen["figures"]
     assert found["values"][DIS]["figures"]["worst 8/255"]["best"] is False  # nobody to compare with
-    assert found["answers"][0] == {"question": "Which classifies best?", "metric": "accuracy", "best": DIS, "as_good": [GEN]}
+    assert found["answers"][0] == {
+        "question": "Which classifies best?",
+        "metric": "accuracy",
+        "answer": "undecided",
+        "best_figure": DIS,
+        "as_good": [GEN],
+        "why_undecided": "the intervals overlap",
+    }
+    assert found["left_out"] == []
     assert [claim["text"] for claim in found["claims"]] == [claim.text for claim in paper().claims]
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import ceil, sqrt
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gmmcli.report.collect import Model, bounded
+from gmmcli.report.catalogue import BOUNDED, Metric, differing_facts, figures
+from gmmcli.report.collect import Model
 
 SAMPLES_SHOWN = 10  # of each class
 POINTS_SHOWN = 500  # of a t-SNE: each brings its image along
@@ -83,45 +85,75 @@ def reliability(model: Model) -> dict[str, Any] | None:
 
 
 def ood(model: Model) -> dict[str, Any] | None:
-    """Histograms of each score on the run's own test images and on each other set, over common bins."""
-    found = model.result("eval ood")
-    arrays = found and found[0].arrays(found[1]["stem"])
-    if not found or not arrays:
+    """Histograms of each score on the run's own test images and on each other set that any result of most images has, over common bins."""
+    largest = model.result("eval ood")
+    if not largest:
         return None
-    values = found[1]["values"]
-    sets = [name for name, scores in values.items() if "missing" not in scores]
-    scores: dict[str, Any] = {}
-    for score in {key.split()[-1]: None for key in arrays}:
-        everyone = {name: own[np.isfinite(own)] for name in ["in", *sets] for own in (arrays[f"{name} {score}"],)}
-        low, high = np.quantile(np.concatenate(list(everyone.values())), (0.005, 0.995))
-        edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-        shares = {name: np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / max(1, len(own)) for name, own in everyone.items()}
-        scores[score] = {
-            "centres": _rounded((edges[1:] + edges[:-1]) / 2),
-            "shares": {name: _rounded(share) for name, share in shares.items()},
-            "auroc": {name: values[name][score]["auroc"] for name in sets},
-        }
-    return {"sets": sets, "scores": scores, "own": f"{found[1]['dataset']} {found[1]['split']}"}
+    run, about = largest
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    auroc: dict[str, dict[str, float]] = {}
+    for result in model.results[model.runs.index(run)].values():
+        if result["command"] != "eval ood" or result["n"] != about["n"]:
+            continue
+        for key, own in run.arrays(result["stem"]).items():
+            name, _, score = key.rpartition(" ")
+            scores.setdefault(score, {}).setdefault(name, own[np.isfinite(own)])
+            if name != "in":
+                auroc.setdefault(score, {}).setdefault(name, result["values"][name][score]["auroc"])
+    if not auroc:
+        return None
+    return {
+        "sets": [*dict.fromkeys(name for sets in auroc.values() for name in sets)],
+        "scores": {score: _histograms(scores[score]) | {"auroc": sets} for score, sets in auroc.items()},
+        "own": f"{about['dataset']} {about['split']}",
+    }
+
+
+def _histograms(sets: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Shares of each set's scores in common bins."""
+    low, high = np.quantile(np.concatenate(list(sets.values())), (0.005, 0.995))
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    shares = {name: np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / max(1, len(own)) for name, own in sets.items()}
+    return {"centres": _rounded((edges[1:] + edges[:-1]) / 2), "shares": {name: _rounded(share) for name, share in shares.items()}}
 
 
 def robustness(model: Model) -> dict[str, Any] | None:
-    """Accuracy over eps: of the audit its worst case and each attack, else of the attacks that were run."""
-    curves: dict[str, dict[str, float]] = {}
-    radii: dict[str, dict[str, Any]] = {}
-    clean = sentence = None
+    """Accuracy over eps: of the audit its worst case and each attack, else of the attacks that were run, a curve a protocol."""
     if audit := model.result("attack audit"):
         values = audit[1]["values"]
-        clean, sentence = values["clean_accuracy"], values["sentence"]
         curves = {name: {eps: row["accuracy"] for eps, row in rows.items()} for name, rows in values["attacks"].items() if len(rows) > 1}
         curves["worst case"] = {eps: row["accuracy"] for eps, row in values["worst_case"].items()}
-    else:
-        for result in bounded(model.results[0]):
-            clean = result["values"]["clean_accuracy"]
-            name = f"{result['command'].split()[1]}-{result['protocol']['loss']}"
-            radii[name] = radii.get(name, {}) | result["values"]["eps"]
-        for name, rows in radii.items():
-            curves[name] = {eps: row["accuracy"] for eps, row in sorted(rows.items(), key=lambda row: row[1]["eps"])}
-    return {"clean": clean, "curves": curves, "sentence": sentence} if curves else None
+        return {"clean": values["clean_accuracy"], "n": audit[1]["n"], "curves": curves, "sentence": values["sentence"]}
+    attacks = [result for result in model.results[0].values() if result["command"] in BOUNDED]
+    if not attacks:
+        return None
+    largest = max(result["n"] for result in attacks)
+    clean = next(result["values"]["clean_accuracy"] for result in attacks if result["n"] == largest)
+    return {"clean": clean, "n": largest, "curves": _curves([result for result in attacks if result["n"] == largest]), "sentence": None}
+
+
+def _curves(attacks: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Accuracy at the radii of all results that agree in their protocol, by attack; namesakes are told apart."""
+    same: dict[str, dict[Metric, dict[str, float]]] = {}
+    for result in attacks:
+        protocol = result["protocol"]
+        name = f"{result['command'].split()[1]}-{protocol['loss']}" + ("" if protocol["norm"] == "linf" else f"-{protocol['norm']}")
+        for metric, figure in figures(result):
+            eps = metric.key.split()[-1]
+            same.setdefault(name, {}).setdefault(replace(metric, key=name, label=""), {})[eps] = figure.value
+    curves = {}
+    for name, protocols in same.items():
+        facts = differing_facts(metric.protocol for metric in protocols)
+        for metric, rows in protocols.items():
+            curves[f"{name}, {metric.protocol.told(facts)}" if facts else name] = dict(
+                sorted(rows.items(), key=lambda row: _radius(row[0]))
+            )
+    return curves
+
+
+def _radius(eps: str) -> float:
+    over, _, under = eps.partition("/")
+    return float(over) / float(under or 1)
 
 
 def tsne(model: Model) -> dict[str, Any] | None:

@@ -1,188 +1,74 @@
 """What runs have measured: their saved results, gathered by model, a model being a recipe whatever its seed."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from math import isfinite
-from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from gmmcli.core.heads import Linear
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel
 from gmmcli.core.targets import InjectedLatent
-from gmmcli.data.outliers import title
 from gmmcli.errors import RunError
-from gmmcli.evaluate.intervals import wilson_interval
 from gmmcli.recipe import Recipe, flatten
+from gmmcli.report.catalogue import ENDED, IMAGES, MINUTES, ROLLBACKS, Figure, Metric, Protocol, figures, is_detection, mean_detection
+from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure by its name, and what is good about it."""
-
-    key: str
-    """As published figures name it, too."""
-    label: str
-    group: str
-    better: Literal["high", "low", ""] = "high"
-    share: bool = True
-    """Said in percent."""
+Results = Mapping[str, dict[str, Any]]
+Measured = dict[Metric, Figure]
 
 
-class Figure(NamedTuple):
-    """One run's measurement."""
+def of_the_run(run: Run) -> dict[str, dict[str, Any]]:
+    """The results about the last checkpoint and the run's own test images, by the stem of their files: of one command the plainest first.
 
-    value: float
-    ci95: tuple[float, float] | None = None
-
-
-class Summary(NamedTuple):
-    """One model's measurement over its seeds."""
-
-    mean: float
-    std: float | None
-    n_seeds: int
-    ci95: tuple[float, float] | None
-    """The runs' own interval, over test images: the mean of its ends."""
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Where the figure may as well be, for other seeds or other test images: the wider of mean -+ std and the runs' own interval."""
-        low, high = self.ci95 or (self.mean, self.mean)
-        return min(low, self.mean - (self.std or 0.0)), max(high, self.mean + (self.std or 0.0))
+    Each carries its ``stem``, by which ``Run.arrays`` finds what it was computed from.
+    """
+    own = run.result("eval accuracy")
+    found = {}
+    for stem, result in sorted(run.results().items()):
+        # the split of samples is what they are compared with; eval all is the sum of others
+        keys = ["dataset", "step"] + ["split"] * (result["command"] != "eval generate")
+        if own and result["command"] != "eval all" and all(result.get(key) == own[key] for key in keys):
+            found[stem] = result | {"stem": stem}
+    return found
 
 
-ACCURACY = Metric("accuracy", "accuracy", "Classification")
-CLASSIFICATION = (
-    ACCURACY,
-    Metric("nll", "NLL", "Classification", "low", share=False),
-    Metric("brier", "Brier score", "Classification", "low", share=False),
-)
-ECE = Metric("ece", "ECE, as the model is (gamma²)", "Calibration", "low")
-CHOSEN_ECE = Metric("ece chosen", "ECE, scale chosen on validation", "Calibration", "low")
-CALIBRATION = (ECE, Metric("ece temperature", "ECE, temperature", "Calibration", "low"), CHOSEN_ECE)
-OOD = "Out of distribution (AUROC)"
-OOD_MEAN = Metric("ood mean", "log p(x), mean of all sets", OOD, share=False)
-SCORES = {"log_px": "log p(x)", "max_py": "max p(y|x)", "mass": "mass"}
-AGREEMENT = Metric("label_agreement", "recognised as their class", "Samples")
-COVERAGE = Metric("coverage", "coverage", "Samples")
-SAMPLES = (
-    AGREEMENT,
-    Metric("precision", "precision", "Samples"),
-    Metric("recall", "recall", "Samples"),
-    COVERAGE,
-    Metric("fid", "FID", "Samples", "low", share=False),
-    Metric("is_mean", "IS", "Samples", share=False),
-    Metric("feature_fid", "Fréchet distance (no FID)", "Samples", "low", share=False),
-)
-BOUNDED = {"attack pgd": "PGD", "attack apgd": "APGD", "attack square": "Square"}
-ROBUSTNESS = "Robustness (accuracy under attack)"
-MINUTES = Metric("minutes", "training, minutes", "Training", "low", share=False)
-ENDED = Metric("ended", "trainings that got to the end", "Training")
-ROLLBACKS = Metric("rollbacks", "rollbacks", "Training", "low", share=False)
+def measured(run: Run, results: Results) -> Measured:
+    """Return all that a run's results (``of_the_run``) and its record say.
 
-
-def measured(run: Run, results: Mapping[str, dict[str, Any]]) -> dict[Metric, Figure]:
-    """Return all that a run's results (``of_the_run``) and its record say, by metric, in the order of the report."""
-    found: dict[Metric, Figure] = {}
-    if accuracy := results.get("eval accuracy"):
-        found |= {metric: _figure(accuracy["values"], metric.key) for metric in CLASSIFICATION}
-    if calibrate := results.get("eval calibrate"):
-        variants = calibrate["values"]["variants"]
-        scales = ("gamma", "temperature", _chosen(variants))
-        found |= {metric: _figure(variants[scale], "ece") for metric, scale in zip(CALIBRATION, scales, strict=True)}
-    if ood := results.get("eval ood"):
-        found |= _detection(ood["values"])
-    if generate := results.get("eval generate"):
-        space = generate["protocol"].get("space")
-        found |= {_within(metric, space): _figure(generate["values"], metric.key) for metric in SAMPLES if metric.key in generate["values"]}
-    found |= _attacked(results)
+    A metric contains its protocol, so that results which differ in it stand beside each other. Of two that agree in it, say on a set
+    that was asked about twice, the first one counts.
+    """
+    found: Measured = {}
+    for result in results.values():
+        for metric, figure in figures(result):
+            found.setdefault(metric, figure)
     provenance, status = run.provenance, run.provenance.get("status")
     if status in ("finished", "diverged"):
         found[ENDED] = Figure(float(status == "finished"))
         if rollbacks := sum(line.get("event") == "rollback" for line in run.metrics()):
             found[ROLLBACKS] = Figure(float(rollbacks))
     if status == "finished":
-        found[MINUTES] = Figure(provenance["wall_time_s"] / 60)
-    return {metric: figure for metric, figure in found.items() if isfinite(figure.value)}
-
-
-def of_the_run(run: Run) -> dict[str, dict[str, Any]]:
-    """The results about the last checkpoint and the run's own test images, by command; of several the one of most images.
-
-    Bounded attacks stand by themselves, each under the name of its file: others with other losses and radii are no better or worse.
-
-    Each carries its file's ``stem``, by which ``Run.arrays`` finds what it was computed from.
-    """
-    own = run.result("eval accuracy")
-    found: dict[str, dict[str, Any]] = {}
-    for stem, result in run.results().items():
-        keys = ["dataset", "step"] + ["split"] * (result["command"] != "eval generate")  # whose split is what samples are compared with
-        if own is None or any(result.get(key) != own[key] for key in keys):
-            continue
-        name = stem if result["command"] in BOUNDED else result["command"]
-        if name not in found or result["n"] > found[name]["n"]:
-            found[name] = result | {"stem": stem}
+        metric = replace(MINUTES, protocol=Protocol((("device", f"{provenance.get('device')}"),)))
+        found[metric] = Figure(provenance["wall_time_s"] / 60)
     return found
 
 
-def bounded(results: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results of attacks at given radii; of two at the same radius the later one counts: more images, then more work."""
-
-    def weight(result: dict[str, Any]) -> tuple[int, int]:
-        return result["n"], result["protocol"]["steps"] * result["protocol"]["restarts"]
-
-    return sorted((result for result in results.values() if result["command"] in BOUNDED), key=weight)
-
-
-def _within(metric: Metric, space: str | None) -> Metric:
-    """Distances in different spaces are different figures."""
-    if metric.key != "feature_fid" or space is None:
-        return metric
-    return replace(metric, key=f"feature_fid {space}", label=f"Fréchet distance in {space} (no FID)")
+def common_detection(runs: Sequence[Measured]) -> list[Measured]:
+    """Return for each run its mean AUROC over the sets on which all runs with the same test images were measured alike."""
+    means: list[Measured] = [{} for _ in runs]
+    for images in dict.fromkeys(_images(metric) for found in runs for metric in found if is_detection(metric)):
+        sets = [[metric for metric in found if is_detection(metric) and _images(metric) == images] for found in runs]
+        own = [some for some in sets if some]
+        common = [metric for metric in own[0] if all(metric in some for some in own)]
+        for mean, found, some in zip(means, runs, sets, strict=True):
+            if some and common:
+                mean.update([mean_detection({metric: found[metric] for metric in common})])
+    return means
 
 
-def _figure(values: dict[str, Any], key: str) -> Figure:
-    interval = values.get("ci95" if key == "accuracy" else f"{key}_ci95")
-    return Figure(values[key], tuple(interval) if interval else None)
-
-
-def _chosen(variants: dict[str, Any]) -> str:
-    """The scale, estimated or fitted, whose calibration was better on the validation images."""
-    return min(("gamma", "temperature"), key=lambda name: variants[name].get("validation_ece", 0.0))
-
-
-def _detection(values: dict[str, Any]) -> dict[Metric, Figure]:
-    sets = {name: scores for name, scores in values.items() if "missing" not in scores}
-    found = {}
-    if every := [scores["log_px"]["auroc"] for scores in sets.values() if "log_px" in scores]:
-        found[OOD_MEAN] = Figure(fmean(every))
-    for score, said in SCORES.items():
-        for name, scores in sets.items():
-            if score in scores:
-                metric = Metric(f"ood {title(name)} {score}", f"{said} against {title(name)}", OOD, share=False)
-                found[metric] = _figure(scores[score], "auroc")
-    return found
-
-
-def _attacked(results: Mapping[str, dict[str, Any]]) -> dict[Metric, Figure]:
-    found = {}
-    if audit := results.get("attack audit"):
-        for eps, row in audit["values"]["worst_case"].items():
-            found[Metric(f"worst {eps}", f"{eps}, worst case", ROBUSTNESS)] = _figure(row, "accuracy")
-    for result in bounded(results):
-        said, loss, norm = BOUNDED[result["command"]], result["protocol"]["loss"], result["protocol"]["norm"]
-        papers = (said, loss, norm) == ("PGD", "ce", "linf")
-        name = "pgd" if papers else f"{said.lower()}-{loss}-{norm}"
-        for eps, row in result["values"]["eps"].items():
-            label = f"{eps}, {said} on {loss}" + ("" if norm == "linf" else f", {norm}")
-            metric = Metric(f"{name} {eps}", label, ROBUSTNESS, "" if loss == "ce" else "high")
-            found[metric] = _figure(row, "accuracy")
-    if (cw := results.get("attack cw")) and cw["values"]["l2_mean"] is not None:
-        found[Metric("cw", "C&W, mean L2 of the change", ROBUSTNESS, share=False)] = Figure(cw["values"]["l2_mean"])
-    return found
+def _images(metric: Metric) -> tuple[tuple[str, str], ...]:
+    return tuple(fact for fact in metric.protocol.facts if fact[0] in IMAGES)
 
 
 @dataclass(frozen=True)
@@ -191,6 +77,10 @@ class Model:
 
     name: str
     runs: tuple[Run, ...]
+    results: tuple[Results, ...]
+    """What ``of_the_run`` finds of each run."""
+    figures: tuple[Measured, ...]
+    """Every figure of each run."""
 
     @property
     def recipe(self) -> Recipe:
@@ -202,35 +92,17 @@ class Model:
         """What the literature would call it."""
         return family(self.recipe)
 
-    @cached_property
-    def results(self) -> list[dict[str, dict[str, Any]]]:
-        """What ``of_the_run`` finds of each run."""
-        return [of_the_run(run) for run in self.runs]
-
-    @cached_property
-    def figures(self) -> dict[Metric, list[Figure]]:
-        """Every figure of every run."""
-        found: dict[Metric, list[Figure]] = {}
-        for run, results in zip(self.runs, self.results, strict=True):
-            for metric, figure in measured(run, results).items():
-                found.setdefault(metric, []).append(figure)
-        return found
-
     def summary(self, metric: Metric) -> Summary | None:
         """The figure over seeds, or None where it was not measured."""
-        found = self.figures.get(metric)
-        if not found:
-            return None
-        values = [figure.value for figure in found]
-        if metric == ENDED:
-            return Summary(fmean(values), None, len(values), wilson_interval(int(sum(values)), len(values)))
-        intervals = [figure.ci95 for figure in found if figure.ci95]
-        ci95 = (fmean(low for low, _ in intervals), fmean(high for _, high in intervals)) if intervals else None
-        return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values), ci95)
+        found = [own[metric] for own in self.figures if metric in own]
+        return summarise(metric, found) if found else None
 
     def result(self, command: str) -> tuple[Run, dict[str, Any]] | None:
-        """The first run that has a result of this command, and the result."""
-        return next(((run, own[command]) for run, own in zip(self.runs, self.results, strict=True) if command in own), None)
+        """The first run that has a result of this command, and its result of most images."""
+        for run, results in zip(self.runs, self.results, strict=True):
+            if found := [result for result in results.values() if result["command"] == command]:
+                return run, max(found, key=lambda result: result["n"])
+        return None
 
 
 def family(recipe: Recipe) -> str:
@@ -264,8 +136,14 @@ def gather(runs: Sequence[Run]) -> list[Model]:
         if newest[run.recipe] is run:
             groups.setdefault(replace(run.recipe, seed=0), []).append(run)
     ordered = sorted(groups.values(), key=lambda group: group[0].provenance.get("study_position", 0))
-    names = _names(ordered)
-    return [Model(name, tuple(sorted(group, key=lambda run: run.recipe.seed))) for name, group in zip(names, ordered, strict=True)]
+    by_seed = [sorted(group, key=lambda run: run.recipe.seed) for group in ordered]
+    results = {run: of_the_run(run) for group in by_seed for run in group}
+    found = {run: measured(run, own) for run, own in results.items()}
+    means = dict(zip(found, common_detection([*found.values()]), strict=True))
+    return [
+        Model(name, tuple(group), tuple(results[run] for run in group), tuple(means[run] | found[run] for run in group))
+        for name, group in zip(_names(ordered), by_seed, strict=True)
+    ]
 
 
 def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
@@ -286,12 +164,3 @@ def differing(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for one in flat for key in one if key not in ("seed", "name"))
     table = {key: [one.get(key) for one in flat] for key in keys}
     return {key: values for key, values in table.items() if any(value != values[0] for value in values)}
-
-
-def rows(models: Sequence[Model]) -> Iterator[tuple[str, list[Metric]]]:
-    """Yield the groups of metrics that at least one model has, in the report's order."""
-    groups = ["Classification", "Calibration", OOD, "Samples", ROBUSTNESS, "Training"]
-    every = dict.fromkeys(metric for model in models for metric in model.figures)
-    for group in groups:
-        if own := [metric for metric in every if metric.group == group]:
-            yield group, own

@@ -1,63 +1,27 @@
-"""Models side by side: who is best at what, what the paper printed, and which of its claims hold."""
+"""Models side by side: which is best at what, where that is undecided, and what is not compared at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from gmmcli.report.collect import (
+from gmmcli.report.catalogue import (
     ACCURACY,
     AGREEMENT,
     CHOSEN_ECE,
     COVERAGE,
-    ECE,
+    GROUPS,
     MINUTES,
     OOD_MEAN,
     ROBUSTNESS,
     Metric,
-    Model,
-    Summary,
-    differing,
-    rows,
+    differing_facts,
+    is_detection,
 )
-from gmmcli.report.published import FALLBACK, Claim, paper
+from gmmcli.report.collect import Model, differing
+from gmmcli.report.published import FALLBACK, paper
+from gmmcli.report.summary import Summary
 
-HOLDS, OPPOSITE, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested here"
-
-
-class Line(NamedTuple):
-    """One metric over all models."""
-
-    metric: Metric
-    summaries: list[Summary | None]
-    best: set[int]
-    """The best model and those that may be as good: their spreads overlap. Empty where there is nothing to compare."""
-    published: list[float | None]
-
-
-class Champion(NamedTuple):
-    """Who is best at one thing."""
-
-    question: str
-    metric: Metric
-    model: Model
-    summary: Summary
-    tied: list[Model]
-    accuracy: Summary | None
-    """How well it classifies, where others do clearly better: to be calibrated at chance, say, is easy."""
-
-
-class Verdict(NamedTuple):
-    """What became of one of the paper's claims."""
-
-    claim: Claim
-    published: str
-    measured: str
-    verdict: str
-
-
-KNOWN = {metric.key: metric for metric in (ACCURACY, ECE, OOD_MEAN)}
-"""How published figures are written where nobody measured theirs."""
 QUESTIONS = (
     ("Which classifies best?", ACCURACY.key),
     ("Whose confidence can be believed?", CHOSEN_ECE.key),
@@ -67,6 +31,87 @@ QUESTIONS = (
     ("Which stands attacks?", "worst 8/255"),
     ("Which trains fastest?", MINUTES.key),
 )
+
+
+class Ranking(NamedTuple):
+    """Models by one metric, as positions."""
+
+    first: int
+    """Has the best figure."""
+    level: frozenset[int]
+    """May be as good: their intervals overlap with the first one's, or there are none."""
+    behind: frozenset[int]
+    """Clearly worse."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether one is best beyond what the intervals leave open."""
+        return not self.level
+
+
+def rank(metric: Metric, summaries: Sequence[Summary | None]) -> Ranking | None:
+    """Rank what was measured; None for fewer than two figures, or a metric by which nobody is better."""
+    known = {i: summary for i, summary in enumerate(summaries) if summary is not None}
+    if len(known) < 2 or not metric.better:
+        return None
+    first = max(known, key=lambda i: -known[i].mean if metric.better == "low" else known[i].mean)
+    level = frozenset(i for i in known if i != first and known[i].overlaps(known[first]))
+    return Ranking(first, level, frozenset(known) - level - {first})
+
+
+class Line(NamedTuple):
+    """One metric under one protocol, over all models."""
+
+    metric: Metric
+    told: str
+    """What of its protocol tells it from other lines of the same metric."""
+    summaries: list[Summary | None]
+    published: list[float | None]
+
+    @property
+    def key(self) -> str:
+        """A name of its own."""
+        return f"{self.metric.key}; {self.told}" if self.told else self.metric.key
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return f"{self.metric.label}, {self.told}" if self.told else self.metric.label
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """Who is best at it."""
+        return rank(self.metric, self.summaries)
+
+    @property
+    def best(self) -> set[int]:
+        """The best and those that may be as good, where anybody is clearly behind; nobody without an interval is."""
+        ranking = self.ranking
+        if ranking is None or not ranking.behind:
+            return set()
+        return {i for i in {ranking.first, *ranking.level} if (summary := self.summaries[i]) and summary.interval}
+
+    @property
+    def measured(self) -> list[int]:
+        """The models that have it."""
+        return [i for i, summary in enumerate(self.summaries) if summary]
+
+
+class Answer(NamedTuple):
+    """Who is best at one thing, or that it is undecided."""
+
+    question: str
+    line: Line
+    decided: bool
+    model: Model
+    """Of the best figure."""
+    summary: Summary
+    level: list[Model]
+    """Which may be as good."""
+    why: str
+    """Why it is undecided."""
+    accuracy: Summary | None
+    """How well it classifies, where others do clearly better: to be calibrated at chance, say, is easy."""
 
 
 @dataclass(frozen=True)
@@ -83,37 +128,88 @@ class Comparison:
         return kinds.pop() if len(kinds) == 1 and kinds <= known else FALLBACK
 
     @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """Every metric that a model has, by its key, in the report's order."""
-        return {metric.key: metric for _, metrics in rows(self.models) for metric in metrics}
+    def lines(self) -> dict[str, list[Line]]:
+        """Every figure by the key of its metric, in the report's order; of several protocols that of most models first."""
+        metrics: dict[str, dict[Metric, None]] = {}
+        for metric in (metric for model in self.models for found in model.figures for metric in found):
+            metrics.setdefault(metric.key, {})[metric] = None
+        return {
+            key: sorted(self._lines([*some]), key=lambda line: -len(line.measured))
+            for group in GROUPS
+            for key, some in metrics.items()
+            if next(iter(some)).group == group
+        }
+
+    def _lines(self, metrics: Sequence[Metric]) -> list[Line]:
+        """The lines of one key's metrics, each told from the others by its protocol."""
+        facts = dict.fromkeys([*metrics[0].named, *differing_facts(metric.protocol for metric in metrics)])
+        return [
+            Line(
+                metric,
+                metric.protocol.told(facts),
+                [model.summary(metric) for model in self.models],
+                [paper().figure(metric.key, model.family, self.dataset, metric.protocol) for model in self.models],
+            )
+            for metric in metrics
+        ]
 
     @property
     def groups(self) -> list[tuple[str, list[Line]]]:
         """Every figure, group by group."""
-        return [(group, [self.line(metric) for metric in metrics]) for group, metrics in rows(self.models)]
+        every = [line for lines in self.lines.values() for line in lines]
+        return [(group, own) for group in GROUPS if (own := [line for line in every if line.metric.group == group])]
 
-    def line(self, metric: Metric) -> Line:
-        """One metric over all models."""
-        summaries = [model.summary(metric) for model in self.models]
-        published = [paper().figure(metric.key, model.family, self.dataset) for model in self.models]
-        return Line(metric, summaries, best_of(metric, summaries), published)
+    def line(self, key: str) -> Line | None:
+        """The line of a metric that most models have, or None where nobody has any."""
+        return next(iter(self.lines.get(key, ())), None)
 
-    def champions(self) -> list[Champion]:
-        """The answers that a reader looks for first; for each, who is best and who may be as good."""
+    def answers(self) -> list[Answer]:
+        """The answers that a reader looks for first: for each, who is best, or that it is undecided and between whom."""
         found = []
-        accurate = self.line(ACCURACY)
+        accurate = self.line(ACCURACY.key)
         for question, key in QUESTIONS:
-            metric = self.metrics.get(key) or (self._most_telling() if key.startswith("worst") else None)
-            if metric is None or not (line := self.line(metric)).best:
+            line = self.line(key)
+            if key.startswith("worst") and (line is None or line.ranking is None):
+                line = self._most_telling()
+            ranking = line and line.ranking
+            if line is None or ranking is None:
                 continue
-            first = max(line.best, key=lambda i: _goodness(metric, line.summaries[i]))
-            summary = line.summaries[first]
-            if summary is None or (metric.better == "high" and not summary.mean):  # nobody is good at it
+            summary = line.summaries[ranking.first]
+            if summary is None or (line.metric.better == "high" and not summary.mean):  # nobody is good at it
                 continue
-            tied = [self.models[i] for i in sorted(line.best - {first})]
-            behind = bool(accurate.best) and first not in accurate.best
-            found.append(Champion(question, metric, self.models[first], summary, tied, accurate.summaries[first] if behind else None))
+            level = sorted(ranking.level)
+            blind = [self.models[i].name for i in (ranking.first, *level) if (own := line.summaries[i]) and own.interval is None]
+            why = "" if ranking.decided else f"no interval for {', '.join(blind)}" if blind else "the intervals overlap"
+            behind = bool(accurate and accurate.ranking and ranking.first in accurate.ranking.behind)
+            accuracy = accurate.summaries[ranking.first] if accurate and behind else None
+            model = self.models[ranking.first]
+            found.append(Answer(question, line, ranking.decided, model, summary, [self.models[i] for i in level], why, accuracy))
         return found
+
+    def _most_telling(self) -> Line | None:
+        """Where no audit can be compared: the strongest attack that every model stood, at its smallest radius."""
+        every = (line for lines in self.lines.values() for line in lines if line.metric.group == ROBUSTNESS)
+        known = (line for line in every if line.ranking and line.metric.key != "cw" and not line.metric.key.startswith("worst"))
+        return next((line for line in known if len(line.measured) == len(self.models)), None)
+
+    def left_out(self) -> list[str]:
+        """What is not compared, and why: one sentence for all metrics that it concerns."""
+        if len(self.models) < 2:
+            return []
+        concerned: dict[str, list[str]] = {}
+        for lines in self.lines.values():
+            if len(lines) > 1 and len({i for line in lines for i in line.measured}) > 1:
+                protocols = "; ".join(f"{line.told}: {self._names(line.measured)}" for line in lines)
+                concerned.setdefault(f"measured in {len(lines)} ways, each a row by itself ({protocols})", []).append(lines[0].metric.label)
+        means = {name for line in self.lines.get(OOD_MEAN.key, ()) for name in dict(line.metric.protocol.facts)["over"].split(", ")}
+        for line in (line for lines in self.lines.values() for line in lines if is_detection(line.metric)):
+            if line.metric.key.split(" ", 1)[1].rpartition(" ")[0] not in means:
+                why = f"measured for {self._names(line.measured)} only, so left out of the mean over sets"
+                concerned.setdefault(why, []).append(line.label)
+        return [f"{', '.join(labels)}: {why}" for why, labels in concerned.items()]
+
+    def _names(self, positions: Iterable[int]) -> str:
+        return ", ".join(self.models[i].name for i in positions)
 
     def differences(self) -> dict[str, list[Any]]:
         """The keys in which the models' recipes differ."""
@@ -132,78 +228,9 @@ class Comparison:
         everyone = len(self.models)
         return [line if len(names) == everyone else f"{', '.join(names)}: {line}" for line, names in lines.items()]
 
-    def _most_telling(self) -> Metric | None:
-        """Where no audit was made: the strongest attack that every model stood, at its smallest radius."""
-        known = (metric for metric in self.metrics.values() if metric.group == ROBUSTNESS and metric.better and metric.key != "cw")
-        return next((metric for metric in known if all(metric in model.figures for model in self.models)), None)
-
-    def verdicts(self) -> list[Verdict]:
-        """The paper's claims, each held against the models that it is about."""
-        return [self._verdict(claim) for claim in paper().claims]
-
-    def _verdict(self, claim: Claim) -> Verdict:
-        metric = self.metrics.get(claim.metric)
-        printed = [paper().figure(claim.metric, family, self.dataset) for family in (claim.better, claim.than)]
-        published = " against ".join(
-            said(metric or KNOWN.get(claim.metric) or Metric(claim.metric, "", ""), figure) for figure in printed if figure is not None
-        )
-        one, other = (self._of_family(metric, family) for family in (claim.better, claim.than))
-        if metric is None or one is None or other is None:
-            return Verdict(claim, published, "", UNTESTED)
-        measured = f"{summarised(metric, one)} against {summarised(metric, other)}"
-        return Verdict(claim, published, measured, _judged(metric, one, other, claim.or_equal))
-
-    def _of_family(self, metric: Metric | None, family: str) -> Summary | None:
-        """The figure of the first model of a family that has it."""
-        found = (model.summary(metric) for model in self.models if metric and model.family == family)
-        return next((summary for summary in found if summary), None)
-
-
-def _judged(metric: Metric, one: Summary, other: Summary, or_equal: bool) -> str:
-    """Whether one is better than another, beyond what their spreads leave open."""
-    better = _goodness(metric, one) > _goodness(metric, other)
-    if not _overlap(one, other):
-        return HOLDS if better else OPPOSITE
-    return HOLDS if or_equal else UNDECIDED
-
-
-def best_of(metric: Metric, summaries: Sequence[Summary | None]) -> set[int]:
-    """Return the positions of the best summary and of those whose spread overlaps with its; none where fewer than two were measured."""
-    known = [(i, summary) for i, summary in enumerate(summaries) if summary is not None]
-    if len(known) < 2 or not metric.better:
-        return set()
-    _, first = max(known, key=lambda pair: _goodness(metric, pair[1]))
-    return {i for i, summary in known if summary.mean == first.mean or _overlap(summary, first)}
-
-
-def _goodness(metric: Metric, summary: Summary | None) -> float:
-    if summary is None:
-        return float("-inf")
-    return -summary.mean if metric.better == "low" else summary.mean
-
-
-def _overlap(one: Summary, other: Summary) -> bool:
-    (a, b), (c, d) = one.spread, other.spread
-    return a <= d and c <= b
-
 
 def _brief(value: Any) -> str:
     """A protocol's value on one line."""
     if isinstance(value, dict):
         return "(" + ", ".join(f"{key} {_brief(inner)}" if not isinstance(inner, dict) else key for key, inner in value.items()) + ")"
     return f"{value:.4g}" if isinstance(value, float) else f"{value}"
-
-
-def said(metric: Metric, value: float) -> str:
-    """Return a value as people write it: shares in percent, an error's with two digits behind the point."""
-    if metric.share:
-        return f"{100 * value:.{2 if metric.better == 'low' else 1}f}%"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
-
-
-def summarised(metric: Metric, summary: Summary) -> str:
-    """Return mean +- std over seeds, or one run's figure with its interval."""
-    text = said(metric, summary.mean)
-    if summary.std is not None:
-        return f"{text} ± {said(metric, summary.std)}"
-    return f"{text} ({said(metric, summary.ci95[0])} to {said(metric, summary.ci95[1])})" if summary.ci95 else text

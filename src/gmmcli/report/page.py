@@ -5,10 +5,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from gmmcli.report.catalogue import ACCURACY, said, score_label
 from gmmcli.report.charts import charts
-from gmmcli.report.collect import ACCURACY
-from gmmcli.report.compare import Comparison, said, summarised
+from gmmcli.report.claims import verdicts
+from gmmcli.report.compare import Comparison
 from gmmcli.report.published import paper
+from gmmcli.report.summary import summarised
 
 
 def page(comparison: Comparison, title: str, about: str = "") -> str:
@@ -24,12 +26,13 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
     environment = Environment(
         loader=PackageLoader("gmmcli.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"said": said, "summarised": summarised}
+    environment.globals |= {"said": said, "summarised": summarised, "score_label": score_label}
     return environment.get_template("page.html").render(
         title=title,
         about=about,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         comparison=comparison,
+        verdicts=verdicts(comparison),
         paper=paper(),
         charts=charts(comparison.models),
         accuracy=ACCURACY,

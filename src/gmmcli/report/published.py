@@ -1,11 +1,12 @@
 """What the paper printed and claimed (paper.toml), to stand beside what was measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
 import tomli
 
+from gmmcli.report.catalogue import Protocol
 from gmmcli.schema import build
 
 FALLBACK = "cifar10"
@@ -32,6 +33,8 @@ class Table:
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str = ""
+    protocol: dict[str, str] = field(default_factory=dict)
+    """Facts of how it was measured (``catalogue.Protocol``): where ours differ, it does not stand beside ours."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -58,13 +61,16 @@ class Paper:
     tables: tuple[Table, ...]
     claims: tuple[Claim, ...]
 
-    def figure(self, metric: str, family: str, dataset: str) -> float | None:
-        """The printed figure of a family, or None where there is none."""
+    def figure(self, metric: str, family: str, dataset: str, protocol: Protocol | None = None) -> float | None:
+        """The printed figure of a family, or None where there is none, or none under such a protocol."""
+        known = dict(protocol.facts) if protocol else {}
         return next(
             (
                 row.values[table.metrics.index(metric)]
                 for table in self.tables
-                if table.dataset == dataset and metric in table.metrics
+                if table.dataset == dataset
+                and metric in table.metrics
+                and (protocol is None or all(known.get(name) == value for name, value in table.protocol.items()))
                 for row in table.rows
                 if row.family == family
             ),

@@ -8,18 +8,21 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gmmcli.report.collect import ACCURACY
-from gmmcli.report.compare import Comparison, Line, said, summarised
+from gmmcli.report.catalogue import ACCURACY, said
+from gmmcli.report.claims import UNDECIDED, verdicts
+from gmmcli.report.compare import Answer, Comparison, Line
 from gmmcli.report.published import paper
+from gmmcli.report.summary import summarised
 
 RULE = (
-    "Several seeds: mean ± standard deviation; one: the figure and its 95% interval over test images. **Bold** is best, and whatever may "
-    "be as good: its spread, the wider of deviation and interval, overlaps with the best one's."
+    "Several seeds: mean ± standard deviation over seeds. In parentheses the 95% interval, over images where nothing else is said. "
+    "**Bold** is best, and whatever may be as good: its interval overlaps with the best one's. Nothing is bold where nothing is clearly "
+    "behind; a figure without an interval is better than no other."
 )
 
 
 def terminal(comparison: Comparison) -> Group:
-    """Every figure, a column a model, the best in bold."""
+    """The answers, then every figure, a column a model, the best in bold."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")
     for model in comparison.models:
@@ -31,7 +34,10 @@ def terminal(comparison: Comparison) -> Group:
                 Text("" if s is None else said(line.metric, s.mean), "bold" if i in line.best else "") for i, s in enumerate(line.summaries)
             )
             table.add_row(Text(_label(line)), *cells)
-    return Group(table, Text("Means over seeds. Bold: best, or with a spread that overlaps with the best one's; the page has the spreads."))
+    answers = [Text(f"{one.question} {_in_words(one)}") for one in comparison.answers()]
+    left_out = [Text(f"Not compared: {line}") for line in comparison.left_out()]
+    rule = "Means over seeds. Bold: best, or with an interval that overlaps with the best one's, where others are clearly behind."
+    return Group(*answers, table, *left_out, Text(f"{rule} The page has the intervals."))
 
 
 def document(comparison: Comparison) -> dict[str, Any]:
@@ -42,7 +48,12 @@ def document(comparison: Comparison) -> dict[str, Any]:
             "family": model.family,
             "runs": [run.id for run in model.runs],
             "figures": {
-                line.metric.key: {**summary._asdict(), "published": line.published[i], "best": i in line.best}
+                line.key: {
+                    **summary._asdict(),
+                    "protocol": dict(line.metric.protocol.facts),
+                    "published": line.published[i],
+                    "best": i in line.best,
+                }
                 for line in lines
                 if (summary := line.summaries[i])
             },
@@ -55,12 +66,20 @@ def document(comparison: Comparison) -> dict[str, Any]:
         "published_on": comparison.dataset,
         "values": values,
         "answers": [
-            {"question": c.question, "metric": c.metric.key, "best": c.model.name, "as_good": [m.name for m in c.tied]}
-            for c in comparison.champions()
+            {
+                "question": one.question,
+                "metric": one.line.key,
+                "answer": answered(one),
+                "best_figure": one.model.name,
+                "as_good": [model.name for model in one.level],
+                "why_undecided": one.why,
+            }
+            for one in comparison.answers()
         ],
+        "left_out": comparison.left_out(),
         "claims": [
             {"text": v.claim.text, "where": v.claim.where, "printed": v.published, "measured": v.measured, "verdict": v.verdict}
-            for v in comparison.verdicts()
+            for v in verdicts(comparison)
         ],
     }
 
@@ -70,14 +89,30 @@ def markdown(comparison: Comparison, title: str, about: str = "") -> str:
     return "\n".join([f"# {title}", "", *([about, ""] if about else []), *_answers(comparison), *_figures(comparison), *_rest(comparison)])
 
 
+def answered(one: Answer) -> str:
+    """The answer in a word: a model's name, or undecided."""
+    return one.model.name if one.decided else UNDECIDED
+
+
+def _in_words(one: Answer) -> str:
+    """The answer with its figure; where it is undecided, why, and between whom."""
+    figure = f"{one.model.name}, {one.line.label} {summarised(one.line.metric, one.summary)}"
+    if one.decided:
+        return figure
+    return f"Undecided, {one.why}: {figure}; may be as good: {', '.join(model.name for model in one.level)}"
+
+
 def _answers(comparison: Comparison) -> Iterator[str]:
-    if champions := comparison.champions():
-        yield from ("## Which is best at what", "", "| question | answer | figure | may be as good |", "|---|---|---|---|")
-        for one in champions:
-            tied = ", ".join(model.name for model in one.tied) or "none"
+    if answers := comparison.answers():
+        yield from ("## Which is best at what", "", "| question | answer | best figure | may be as good |", "|---|---|---|---|")
+        for one in answers:
+            figure = f"{one.line.label}: {summarised(one.line.metric, one.summary)}"
             behind = f"; its accuracy is {summarised(ACCURACY, one.accuracy)}" if one.accuracy else ""
-            yield _row([one.question, f"**{one.model.name}**", f"{one.metric.label}: {summarised(one.metric, one.summary)}{behind}", tied])
+            level = ", ".join(model.name for model in one.level) + f" ({one.why})" if one.level else "none"
+            yield _row([one.question, f"**{answered(one)}**", ("" if one.decided else f"{one.model.name}, ") + figure + behind, level])
         yield ""
+    if left_out := comparison.left_out():
+        yield from ("Not compared:", "", *(f"- {line}" for line in left_out), "")
 
 
 def _figures(comparison: Comparison) -> Iterator[str]:
@@ -97,7 +132,7 @@ def _figures(comparison: Comparison) -> Iterator[str]:
 
 def _rest(comparison: Comparison) -> Iterator[str]:
     yield from ("## The paper's claims", "", "| claim | where | printed | measured | verdict |", "|---|---|---|---|---|")
-    for one in comparison.verdicts():
+    for one in verdicts(comparison):
         yield _row([one.claim.text, one.claim.where, one.published, one.measured, one.verdict])
     yield from ("", "## Published figures", "")
     for table in paper().tables:
@@ -124,7 +159,7 @@ def _cells(line: Line) -> list[tuple[str, bool]]:
 
 
 def _label(line: Line) -> str:
-    return line.metric.label + {"high": " ↑", "low": " ↓", "": ""}[line.metric.better]
+    return line.label + {"high": " ↑", "low": " ↓", "": ""}[line.metric.better]
 
 
 def _count(n: int, what: str) -> str:
