@@ -157,6 +157,13 @@ def test_a_figure_without_an_interval_wins_nothing(tmp_path: Path) -> None:
     assert found.line.best == set()
 
 
+def test_how_long_a_models_chains_are_is_the_models_affair(tmp_path: Path) -> None:
+    gen, jem = models(tmp_path, gen=(0.9, 0.01), jem=(0.9, 0.01))
+    longer = {"protocol": {"samples": {"from": "noise", "steps": 400}}}
+    (row,) = of([sampled(gen, 0.9), sampled(jem, 0.5, **longer)]).lines["coverage"]
+    assert [summary and summary.mean for summary in row.summaries] == [0.9, 0.5]
+
+
 def sampled(run: Run, coverage: float, name: str = "", **about: Any) -> Run:
     """The run with its samples' coverage, known to a point either way."""
     protocol = {"space": "pixels", "reference": "digits test", "samples": {"from": "noise", "steps": 5}} | about.pop("protocol", {})
@@ -170,8 +177,7 @@ def sampled(run: Run, coverage: float, name: str = "", **about: Any) -> Run:
     ("one", "other", "told"),
     [
         ({"protocol": {"space": "pixels"}}, {"protocol": {"space": "efficientnet-lite0"}}, ["space pixels", "space efficientnet-lite0"]),
-        ({"protocol": {"samples": {"from": "buffer"}}}, {}, ["from buffer, steps unknown", "from noise, steps 5"]),
-        ({"protocol": {"samples": {"from": "noise", "steps": 400}}}, {}, ["steps 400", "steps 5"]),
+        ({"protocol": {"samples": {"from": "buffer"}}}, {}, ["from buffer", "from noise"]),
         ({"protocol": {"reference": "digits train"}}, {}, ["reference digits train", "reference digits test"]),
         ({"n": 640}, {"n": 10_000}, ["n 640", "n 10,000"]),
         (

@@ -92,10 +92,10 @@ IMAGES = ("dataset", "split", "n")
 PROBABILITIES = (*IMAGES, "probabilities")
 BINS = (*IMAGES, "bins")
 SCALED = (*BINS, "n_validation")
-DRAWN = ("dataset", "n", "samples.from", "samples.steps", "filter")
+DRAWN = ("dataset", "n", "samples.from", "filter")  # not how many steps: chains are a part of the recipe
 AGAINST = (*DRAWN, "reference", "n_reference", "space")
 NEIGHBOURS = (*AGAINST, "neighbours")
-ATTACK = (*IMAGES, "steps", "step_size", "restarts", "output")
+ATTACK = (*IMAGES, "steps", "step_size", "restarts", "output", "gradient")
 
 ACCURACY = Metric("accuracy", "accuracy", CLASSIFIED, facts=IMAGES)
 CLASSIFICATION = (
