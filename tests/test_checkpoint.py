@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gmmcli.checkpoint import Checkpoint, Part, write_atomically
+from gmmcli import checkpoint as checkpoint_module
+from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.errors import CheckpointError
 
 
@@ -161,22 +162,37 @@ def test_the_manifest_lists_size_and_digest_of_every_other_file(tmp_path: Path) 
     assert all(len(entry["sha256"]) == 64 for entry in manifest.values())
 
 
-def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_atomically(path, "old")
-    write_atomically(path, "new")
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are hashed from now on."""
+    names: list[str] = []
+    whole = checkpoint_module._digest
+
+    def digest(path: Path) -> str:
+        names.append(path.name)
+        return whole(path)
+
+    monkeypatch.setattr(checkpoint_module, "_digest", digest)
+    return names
 
 
-def test_a_write_that_fails_half_way_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.json"
-    write_atomically(path, "old")
+def test_a_file_is_hashed_once_however_often_and_by_whomever_it_is_read(tmp_path: Path, hashed: list[str]) -> None:
+    save(tmp_path)
+    del hashed[:]
+    for _ in range(2):
+        (checkpoint,) = Checkpoint.all(tmp_path)
+        checkpoint.tensors("model")
+        checkpoint.metadata("model")
+        assert checkpoint.has("buffer")
+    assert hashed == ["model.safetensors"]
 
-    def full(*args: object) -> None:
-        raise OSError("no space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space left"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
+def test_a_file_that_changed_since_it_was_read_is_hashed_again(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path)
+    checkpoint.tensors("model")
+    path = checkpoint.path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.tensors("model")

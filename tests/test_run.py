@@ -205,6 +205,16 @@ def test_card_and_model_come_back_from_the_checkpoint(tmp_path: Path, tiny_recip
     assert torch.equal(model(images), original(images))
 
 
+def test_a_model_is_loaded_once_and_anew_where_the_checkpoint_is_another(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    save(run, 10, best_step=10, seed=3)
+    model = run.model()
+    assert run.model() is run.model(best=True) is model
+    assert Run(run.path).model() is not model
+    save(run, 10, seed=4)  # the same step once more
+    assert not torch.equal(next(run.model().parameters()), next(model.parameters()))
+
+
 def test_a_lone_model_file_gives_the_same_model(tmp_path: Path, tiny_recipe: Recipe, generator: torch.Generator) -> None:
     run = create(tiny_recipe, tmp_path / "runs")
     save(run, 10)
@@ -352,6 +362,7 @@ def test_all_results_come_back_by_their_files_stems_with_their_arrays(tmp_path: 
     for stem, result in saved.items():
         run.save_result(result, stem, labels=np.arange(3), **{"in log_px": np.ones(2)})
     (run.path / "results" / "attack-audit-0123").mkdir()  # an audit under way
+    (run.path / "results" / ".77-eval-ood.json").write_text('{"comm')  # another process is writing
     assert run.results() == saved
     arrays = run.arrays("tsne-n50")
     assert list(arrays) == ["labels", "in log_px"]

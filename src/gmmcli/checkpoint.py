@@ -1,12 +1,11 @@
 """Checkpoints: a folder of safetensors files that appears whole or not at all, and proves itself by its manifest."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
+from functools import cached_property, lru_cache
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from gmmcli.errors import CheckpointError
+from gmmcli.storage import sync
 
 MANIFEST = "manifest.json"
 
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state. Every file is checked against the manifest when it is read."""
+    """A saved state. Every file is checked against the manifest when it is first read, and again once it has changed."""
 
     path: Path
 
@@ -46,11 +46,11 @@ class Checkpoint:
         manifest = {file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in sorted(hidden.iterdir())}
         (hidden / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for file in (*hidden.iterdir(), hidden):
-            _sync(file)
+            sync(file)
         if final.exists():  # a state is a function of its step: losing the old one to a crash here loses nothing of the run
             shutil.rmtree(final)
         hidden.rename(final)
-        _sync(folder)
+        sync(folder)
         return cls(final)
 
     @classmethod
@@ -66,6 +66,10 @@ class Checkpoint:
         """Read the header strings of one part."""
         with safetensors.safe_open(self._verified(f"{name}.safetensors"), "pt") as file:
             return dict(file.metadata() or {})
+
+    def digest(self, name: str) -> str:
+        """The sha256 that a part which is there was saved with: what tells it from the same part of another save."""
+        return str(self._manifest[f"{name}.safetensors"]["sha256"])
 
     def has(self, name: str) -> bool:
         """Whether this part was saved."""
@@ -100,31 +104,18 @@ class Checkpoint:
         path = self.path / name
         if name not in self._manifest or not path.is_file():
             raise CheckpointError(f"{self.path} has no {name}", f"remove {self.path} to use an older checkpoint")
-        if _digest(path) != self._manifest[name]["sha256"]:
+        file = path.stat()
+        if _known_digest(path, file.st_ino, file.st_size, file.st_ctime_ns) != self._manifest[name]["sha256"]:
             raise CheckpointError(f"{path} is damaged: its sha256 differs from the manifest's", f"remove {self.path} to use an older one")
         return path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file so that a reader, or a crash, sees the old content or the new, never half of it."""
-    hidden = path.with_name(f".{path.name}")
-    hidden.write_text(text)
-    _sync(hidden)
-    hidden.replace(path)
-    _sync(path.parent)
+@lru_cache
+def _known_digest(path: Path, inode: int, size: int, changed: int) -> str:
+    """The digest of a file, read once as long as the file is the same one and unchanged."""
+    return _digest(path)
 
 
 def _digest(path: Path) -> str:
-    hasher = sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hasher.update(block)
-    return hasher.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return file_digest(file, "sha256").hexdigest()

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import torch
 
-from gmmcli.checkpoint import Checkpoint, write_atomically
+from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.starts import Starts, restored
@@ -27,6 +27,7 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
 from gmmcli.errors import CheckpointError, RecipeError, RunError
 from gmmcli.recipe import Recipe
+from gmmcli.storage import file_stem, write_arrays, write_text
 
 VERSIONED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
 
@@ -72,6 +73,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._models: dict[tuple[str, str], Classifier] = {}
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -91,7 +93,7 @@ class Run:
                 break
             except FileExistsError:
                 continue
-        write_atomically(path / "recipe.toml", recipe.dumps())
+        write_text(path / "recipe.toml", recipe.dumps())
         run = cls(path)
         run.describe(
             argv=list(argv),
@@ -118,7 +120,7 @@ class Run:
 
     def describe(self, **facts: Any) -> None:
         """Add facts to provenance.json."""
-        write_atomically(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
+        write_text(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
 
     def dataset(self) -> Dataset:
         """The run's own data, wherever gmmc is called; DataError where it is gone or broken."""
@@ -145,12 +147,17 @@ class Run:
         return ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
 
     def model(self, best: bool = False, device: str | torch.device = "cpu") -> Classifier:
-        """The trained classifier, in evaluation mode, placed as the recipe's ``[compute]`` says."""
-        checkpoint = self.checkpoint(best)
-        card = ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
-        model = card.build()
-        model.load_state_dict(checkpoint.tensors("model"))
-        return card.recipe.compute.place(model, torch.device(device)).eval()
+        """The trained classifier, in evaluation mode, placed as the recipe's ``[compute]`` says.
+
+        It is loaded once: asked again for the same checkpoint and device, a run gives the same object. Copy it before changing it.
+        """
+        checkpoint, card = self.checkpoint(best), self.card(best)
+        key = checkpoint.digest("model"), str(device)
+        if key not in self._models:
+            model = card.build()
+            model.load_state_dict(checkpoint.tensors("model"))
+            self._models[key] = card.recipe.compute.place(model, torch.device(device)).eval()
+        return self._models[key]
 
     def buffer(self) -> ReplayBuffer:
         """The newest checkpoint's replay buffer, memory-mapped; RunError for a run trained without chains."""
@@ -179,7 +186,7 @@ class Run:
     def forget_after(self, step: int) -> None:
         """Drop metrics beyond a step that training is about to repeat; divergences and rollbacks stay on record."""
         kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
-        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def result(self, name: str) -> dict[str, Any] | None:
         """The saved result of this name, a command's words, or None."""
@@ -189,7 +196,7 @@ class Run:
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Every saved result, by the stem of its file's name."""
-        return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("*.json"))}
+        return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("[!.]*.json"))}
 
     def arrays(self, stem: str) -> dict[str, np.ndarray]:
         """The arrays that a saved result was computed from; none where none were saved."""
@@ -200,16 +207,14 @@ class Run:
             return dict(archive)
 
     def _result_path(self, name: str) -> Path:
-        return self.path / "results" / (re.sub(r"[^\w.-]+", "-", name) + ".json")
+        return self.path / "results" / f"{file_stem(name)}.json"
 
     def save_result(self, result: dict[str, Any], name: str = "", **arrays: np.ndarray) -> Path:
         """Write a result object to results/, by its command or another name, and beside it the arrays it was computed from."""
         path = self._result_path(name or result["command"])
-        path.parent.mkdir(exist_ok=True)
         if arrays:
-            with path.with_suffix(".npz").open("wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no keywords but its own
-        write_atomically(path, json.dumps(result, indent=1))
+            write_arrays(path.with_suffix(".npz"), **arrays)
+        write_text(path, json.dumps(result, indent=1))
         return path
 
     @contextmanager

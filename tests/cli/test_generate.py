@@ -277,6 +277,8 @@ def test_another_run_may_judge(generate: Generate, run: Run) -> None:
     assert values["label_agreement"] == pytest.approx(float((predict(run.model(), samples).argmax(1) == labels).double().mean()))
     assert values["judge"] == "run 0-twin, step 6"
     assert "SVC" in generate()["values"]["judge"]
+    judged = run.result("eval generate pixels judge 0-twin")
+    assert judged and judged["values"] == values  # beside the other judge's
 
 
 def test_the_features_of_another_run_may_be_the_space(generate: Generate, run: Run) -> None:

@@ -1,12 +1,16 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 from animals import Gmmc, Trained, write_animals
 from PIL import Image
 
+from gmmcli import checkpoint
+from gmmcli.cli.sample import file_names
 from gmmcli.core.buffer import decode
 from gmmcli.data.pictures import to_arrays
 from gmmcli.run import Run
@@ -70,13 +74,50 @@ def test_png_writes_every_image_into_its_class_folder(sample: Gmmc, tmp_path: Pa
             assert np.array_equal(np.asarray(picture), array[..., 0])
 
 
-@pytest.mark.parametrize(("words", "name"), [((), "class-all.png"), (("--class", "cat"), "class-cat.png")])
-def test_a_grid_goes_into_the_run_and_its_path_to_stdout(words: tuple[str, ...], name: str, sample: Gmmc, trained: Trained) -> None:
-    result = sample(*words, "--n", 4, "--steps", 1)
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--n", 64, "--steps", 1), "class-all-steps-1.png"),
+        (("--class", "cat", "--n", 4, "--steps", 1), "class-cat-n4-steps-1.png"),
+        (("--class", "cat", "--n", 4, "--from", "buffer"), "class-cat-n4-origin-buffer.png"),
+        (("--class", "cat", "--n", 4, "--from", "buffer", "--best", "--seed", 2), "class-cat-n4-origin-buffer-seed-2-best.png"),
+    ],
+)
+def test_a_grid_goes_into_the_run_under_what_was_asked_and_its_path_to_stdout(
+    words: tuple[str, ...], name: str, sample: Gmmc, trained: Trained
+) -> None:
+    result = sample(*words)
     path = Path(result.stdout.strip())
     assert path == trained.path / "samples" / name
     with Image.open(path) as picture:
         assert picture.format == "PNG"
+
+
+def test_two_samples_do_not_replace_the_four_there_are_and_four_again_do(sample: Gmmc, trained: Trained) -> None:
+    for form in ("grid", "npz", "png"):
+        asked = ("--class", "dog", "--from", "buffer", "--format", form)
+        four, two, again = (sample(*asked, "--n", n).stdout.split() for n in (4, 2, 4))
+        assert four == again
+        assert not set(four) & set(two)
+
+
+def test_classes_of_one_name_but_for_signs_have_folders_of_their_own() -> None:
+    assert file_names(["a/b", "a b", "c d", "ü-1"]) == ["a_b_0", "a_b_1", "c_d", "ü-1"]
+
+
+def test_every_part_of_a_checkpoint_is_hashed_and_the_model_loaded_once(
+    sample: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(trained.path, tmp_path / "runs" / trained.path.name))  # files that nobody has read
+    hashed, loaded = list[str](), list[str]()
+    digest, load = checkpoint._digest, safetensors.torch.load_file
+    monkeypatch.setattr(checkpoint, "_digest", lambda path: hashed.append(path.name) or digest(path))
+    monkeypatch.setattr("safetensors.torch.load_file", lambda path: loaded.append(path.name) or load(path))
+    for origin in (("--from", "noise", "--steps", 1), ("--from", "buffer")):
+        assert sample("--run", run, "--n", 2, "--best", *origin, "--out", tmp_path / "x.png").exit_code == 0
+        assert loaded.count("model.safetensors") == 1
+        del loaded[:]
+    assert sorted(hashed) == ["buffer.safetensors", "model.safetensors", "progress.json"]
 
 
 def test_from_the_buffer_come_its_own_images_none_twice(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:

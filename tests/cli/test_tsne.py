@@ -102,9 +102,9 @@ def test_it_is_said_how_far_to_trust_the_plane(gmmc: Gmmc, run: Run, drawn: list
 
 def test_the_same_seed_gives_the_same_plane_and_another_another(gmmc: Gmmc, run: Run, drawn: list[Figure]) -> None:
     planes = []
-    for seed in (1, 1, 2):
+    for seed, name in ((1, "tsne-n20"), (1, "tsne-n20"), (2, "tsne-n20-seed-2")):
         assert gmmc("tsne", "--seed", seed, "--n", 20).exit_code == 0
-        planes.append(saved(run, "tsne-n20")["plane"])
+        planes.append(saved(run, name)["plane"])
     assert np.array_equal(planes[0], planes[1])
     assert not np.array_equal(planes[0], planes[2])
 
@@ -128,29 +128,35 @@ def test_other_data_is_embedded_beside_the_runs_own(tsne: Gmmc, run: Run) -> Non
 
 @pytest.mark.parametrize("origin", ["buffer", "noise"])
 def test_samples_are_crosses_beside_the_images_and_do_not_count(origin: str, tsne: Gmmc, run: Run) -> None:
+    tsne()
+    plain, name = run.result("tsne"), {"buffer": "tsne-samples-6", "noise": "tsne-samples-6-noise"}[origin]
     document = json.loads(tsne("--samples", 6, "--from", origin, "--json").stdout)
-    arrays = saved(run)
+    assert (run.result("tsne"), run.result(name)) == (plain, document)
+    arrays = saved(run, name)
     assert (document["n"], document["protocol"]["samples"]["from"], document["protocol"]["samples"]["n"]) == (30, origin, 6)
     assert arrays["sampled"].tolist() == [False] * 30 + [True] * 6
     assert arrays["labels"][30:].tolist() == [0, 0, 1, 1, 2, 2]
     assert len(arrays["plane"]) == 36
-    table = np.genfromtxt(run.path / "results" / "tsne.csv", delimiter=",", names=True)
+    table = np.genfromtxt(run.path / "results" / f"{name}.csv", delimiter=",", names=True)
     assert table["sample"].tolist() == arrays["sampled"].tolist()
 
 
 def test_two_runs_stand_side_by_side_in_one_picture_of_the_first(tsne: Gmmc, run: Run, drawn: list[Figure]) -> None:
     other = twin(run)
+    assert tsne("--run", run.id).exit_code == 0
+    assert drawn.pop()
     result = tsne("--run", run.id, "--run", other.id)
     assert result.exit_code == 0
     assert len(drawn) == 1
     assert [axis.get_title().splitlines()[0] for axis in drawn[0].axes] == [run.id, other.id]
     paths = [Path(line) for line in result.stdout.splitlines() if line.startswith("runs/")]
     assert paths == [
-        *(run.path / "figures" / f"tsne.{suffix}" for suffix in ("png", "svg")),
+        *(run.path / "figures" / f"tsne-beside-0-twin.{suffix}" for suffix in ("png", "svg")),
         *(each.path / "results" / f"tsne.{suffix}" for each in (run, other) for suffix in ("npz", "csv")),
     ]
     assert all(path.is_file() for path in paths)
-    assert not (other.path / "figures" / "tsne.png").exists()
+    assert {path.name for path in (run.path / "figures").glob("tsne*.png")} == {"tsne.png", "tsne-beside-0-twin.png"}
+    assert not (other.path / "figures" / "tsne-beside-0-twin.png").exists()
 
 
 def test_two_runs_as_json_are_one_object_with_a_result_each(tsne: Gmmc, run: Run) -> None:

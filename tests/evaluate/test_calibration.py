@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 from torch import Tensor
 
 from gmmcli.evaluate.calibration import (
@@ -154,10 +155,44 @@ def test_intervals_hold_their_figure(n: int, temperature: float, figure: str) ->
     assert low < high
 
 
-@pytest.mark.parametrize("figure", ["ece", "mce", "ace"])
+@pytest.mark.parametrize("figure", ["ece", "ace"])
 def test_one_image_has_the_same_gap_in_every_replicate_that_holds_it(figure: str) -> None:
     values = calibration(*certain((0.88, False)))
     assert values[f"{figure}_ci95"] == pytest.approx([0.88, 0.88])
+
+
+def test_a_bin_of_one_image_makes_no_certain_mce() -> None:
+    """Of 360 confident images one is unsure and wrong: no bootstrap replicate that holds it has another largest gap."""
+    values = calibration(*certain(*[(0.99, True)] * 356, *[(0.99, False)] * 3, (0.74, False)))
+    low, high = values["mce_ci95"]
+    assert values["mce"] == pytest.approx(0.74)
+    assert low < 0.05  # the full bin may be right, and of one image nothing is known
+    assert 0.74 <= high < 0.75  # a bin at 74% can be wrong by no more
+
+
+def test_the_interval_of_mce_is_that_of_the_exact_intervals_of_its_bins() -> None:
+    values = calibration(*certain(*[(0.88, True)] * 40, *[(0.88, False)] * 60, *[(0.62, True)] * 50, *[(0.62, False)] * 50))
+    spans = [(binomtest(k, 100).proportion_ci(0.975, method="exact"), said) for k, said in ((40, 0.88), (50, 0.62))]
+    expected = [max(said - span.high for span, said in spans), max(said - span.low for span, said in spans)]
+    assert values["mce_ci95"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("temperature", "least"), [(1.0, 33), (2.0, 37)])
+def test_the_intervals_of_gaps_cover_what_endless_images_would_give(temperature: float, least: int) -> None:
+    """Of forty draws of 300 images; calibrated, where the true ECE is 0 and every figure above it, and too sure."""
+    spread, covered = 4.0, {"ece": 0, "mce": 0}
+    logits, labels = answers(50_000, 5, temperature, seed=1000, spread=spread)
+    whole = calibration(logits.log_softmax(1), labels)
+    true = {name: 0.0 if temperature == 1 else whole[name] for name in covered}
+    for seed in range(40):
+        logits, labels = answers(300, 5, temperature, seed, spread)
+        values = calibration(logits.log_softmax(1), labels)
+        for name in covered:
+            low, high = values[f"{name}_ci95"]
+            covered[name] += low <= true[name] <= high
+            assert low < values[name] <= high  # at the end where a bin is as wrong as it can be
+    assert covered["ece"] >= least
+    assert covered["mce"] >= 37
 
 
 def test_more_images_narrow_the_intervals() -> None:
@@ -234,7 +269,8 @@ def test_three_scales_side_by_side_and_gammas_at_the_top(temperature: float | No
     logits, labels = answers(300, 4)
     values = calibration_values(logits.float(), labels, 7.0, temperature)
     z = logits.float().double()
-    expected = {"unit": 1.0, "gamma": 7.0, "temperature": used}
+    expected = {"temperature": used, "gamma": 7.0, "unit": 1.0}
+    assert list(values["variants"]) == list(expected)  # the calibrated figures are read first
     assert values["variants"] == {
         name: {"scale": scale, **calibration((z / scale).log_softmax(1), labels)} for name, scale in expected.items()
     }
@@ -254,6 +290,8 @@ def test_each_scale_is_also_judged_on_the_validation_images_and_nothing_else_cha
         bins = np.ceil(confidence.numpy() * BINS)
         gaps = ((predicted == labels).double() - confidence).numpy()
         by_hand = sum(abs(gaps[bins == i].sum()) for i in range(1, BINS + 1)) / 150
+        low, high = judged["variants"][name].pop("validation_ece_ci95")
+        assert low < by_hand < high
         assert judged["variants"][name].pop("validation_ece") == pytest.approx(by_hand)
     assert judged == values
 
@@ -262,6 +300,7 @@ def test_the_protocol_tells_how_the_temperature_was_had() -> None:
     protocol = calibration_protocol(3.5, 180, fitted=False)
     assert (protocol["gamma2"], protocol["n_validation"], protocol["temperature_fitted"]) == (3.5, 180, False)
     assert f"{BINS} of equal width" in protocol["bins"]
+    assert all(word in protocol["intervals"] for word in ("symmetric bootstrap", "exact intervals", "Gaffke", "Wilson"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import Tensor
 from gmmcli.data.digits import Digits
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate.embedding import check_enough, embed, embedding_protocol, embedding_values
+from gmmcli.evaluate.intervals import wilson_interval
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -103,4 +104,21 @@ def test_a_point_has_no_vote_on_itself() -> None:
 
 
 def test_the_protocol_says_how() -> None:
-    assert embedding_protocol(7) == {"method": "PCA to at most 50 components, then t-SNE", "seed": 7, "neighbours": 5}
+    protocol = embedding_protocol(7)
+    assert protocol.pop("intervals").startswith("95%, this plane")
+    assert protocol == {"method": "PCA to at most 50 components, then t-SNE", "seed": 7, "neighbours": 5}
+
+
+def test_every_figure_has_an_interval_of_its_images_around_it() -> None:
+    labels = torch.arange(60) % 4
+    features = normal(1, 60, 6) + 1.5 * torch.eye(6)[labels]
+    values = embedding_values(features, features[:, :2].numpy(), labels)
+    for name in ("trustworthiness", "knn_accuracy", "knn_accuracy_features"):
+        low, high = values[f"{name}_ci95"]
+        assert 0 <= low < values[name] < high <= 1
+    assert values["knn_accuracy_ci95"] == list(wilson_interval(round(60 * values["knn_accuracy"]), 60))
+
+
+def test_copies_among_the_images_are_each_others_nearest() -> None:
+    features = normal(1, 30, 8).repeat_interleave(7, 0)
+    assert embedding_values(features, features[:, :2].numpy(), torch.arange(210) % 3)["trustworthiness"] == 1

@@ -230,7 +230,7 @@ def textbook_mmd2(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("shift", [0, 1])
 def test_a_subset_of_all_images_gives_the_unbiased_estimator(shift: float) -> None:
     a, b = normal(1, 20, 3), normal(2, 20, 3) + shift
-    mean, std = kernel_distance(a, b, seed=1)
+    mean, std, _ = kernel_distance(a, b, seed=1)
     assert mean == pytest.approx(textbook_mmd2(a, b), rel=1e-10)
     assert std == pytest.approx(0, abs=1e-12)
 
@@ -249,11 +249,11 @@ def test_it_is_the_kid_of_torchmetrics() -> None:
 
 def test_random_subsets_of_the_larger_set_mean_what_the_whole_set_means() -> None:
     a, b = normal(1, 60, 3), normal(2, 20, 3) + 0.5
-    mean, std = kernel_distance(a, b, seed=1)
+    mean, std, error = kernel_distance(a, b, seed=1)
     assert std > 0
     assert abs(mean - textbook_mmd2(a, b)) < 4 * std / SUBSETS**0.5
-    assert kernel_distance(a, b, seed=1) == (mean, std)
-    assert kernel_distance(a, b, seed=2) != (mean, std)
+    assert kernel_distance(a, b, seed=1) == (mean, std, error)
+    assert kernel_distance(a, b, seed=2) != (mean, std, error)
 
 
 def population_mmd2(shift: float) -> float:
@@ -264,9 +264,19 @@ def population_mmd2(shift: float) -> float:
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_it_estimates_the_squared_discrepancy_without_bias(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gmmcli.evaluate.frechet.SUBSET_SIZE", 100)  # a hundred nearly disjoint ones
-    mean, std = kernel_distance(normal(1, 10_000, 1), normal(2, 10_000, 1) + shift, seed=1)
+    mean, std, _ = kernel_distance(normal(1, 10_000, 1), normal(2, 10_000, 1) + shift, seed=1)
     assert std > 0
     assert abs(mean - population_mmd2(shift)) < 3 * std / SUBSETS**0.5
+
+
+@pytest.mark.parametrize("n", [60, 400])  # fewer than a subset takes, and several subsets
+def test_the_error_of_the_kernel_distance_is_what_many_draws_scatter_by(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmmcli.evaluate.frechet.SUBSET_SIZE", 100)
+    monkeypatch.setattr("gmmcli.evaluate.frechet.SUBSETS", 20)
+    reference = normal(0, 500, 4)
+    drawn = [kernel_distance(normal(seed, n, 4) * 0.8 + 0.3, reference, seed) for seed in range(1, 61)]
+    scatter = torch.tensor([one.mean for one in drawn]).std()
+    assert 0.8 < float(torch.tensor([one.error for one in drawn]).mean() / scatter) < 1.5
 
 
 def test_samples_of_the_same_kind_are_much_nearer_than_others() -> None:

@@ -32,16 +32,18 @@ INCEPTION = Space("inception", "Inception", lambda images: images.flatten(1).flo
 def test_fid_is_called_fid_in_inceptions_space_only() -> None:
     samples, reference = normal(1, 30, 4), normal(2, 40, 4)
     plain, inception = (distance_values(space, samples, reference, None, 1) for space in (PLAIN, INCEPTION))
-    assert set(plain) == {"feature_fid", "feature_fid_ci95", "feature_kid", "feature_kid_std"}
-    assert set(inception) == {"fid", "fid_ci95", "kid", "kid_std", "is_mean", "is_std"}
-    assert list(plain.values()) == [inception[name] for name in ("fid", "fid_ci95", "kid", "kid_std")]
+    assert set(plain) == {"feature_fid", "feature_fid_ci95", "feature_kid", "feature_kid_std", "feature_kid_ci95"}
+    assert set(inception) == {"fid", "fid_ci95", "kid", "kid_std", "kid_ci95", "is_mean", "is_std", "is_mean_ci95"}
+    assert list(plain.values()) == [inception[name] for name in ("fid", "fid_ci95", "kid", "kid_std", "kid_ci95")]
 
 
 def test_the_distances_are_those_of_samples_to_the_reference() -> None:
     samples, reference = normal(1, 30, 4) * 2, normal(2, 40, 4)
     values = distance_values(PLAIN, samples, reference, None, 5)
     assert values["feature_fid"] == frechet_distance(Moments.of(samples), Moments.of(reference))
-    assert (values["feature_kid"], values["feature_kid_std"]) == kernel_distance(samples, reference, 5)
+    kernel = kernel_distance(samples, reference, 5)
+    assert (values["feature_kid"], values["feature_kid_std"]) == kernel[:2]
+    assert values["feature_kid_ci95"] == pytest.approx([kernel.mean - 1.96 * kernel.error, kernel.mean + 1.96 * kernel.error], rel=1e-4)
     assert values["feature_kid"] != distance_values(PLAIN, samples, reference, None, 6)["feature_kid"]
 
 
@@ -66,6 +68,12 @@ def test_the_inception_score_does_not_mind_that_samples_come_class_by_class() ->
     sorted_score, mixed_score = (distance_values(INCEPTION, samples, normal(2, 40, k), None, 1)["is_mean"] for samples in (by_class, mixed))
     assert mixed_score == pytest.approx(k, rel=0.05)
     assert sorted_score == pytest.approx(k, rel=0.05)  # ten splits of a hundred, each of nearly all classes
+
+
+def test_the_interval_of_the_inception_score_is_students_over_the_ten_splits() -> None:
+    values = distance_values(INCEPTION, normal(1, 200, 5), normal(2, 40, 5), None, 1)
+    spread = 2.2622 * values["is_std"] / 3  # of nine degrees of freedom; the std is that of all ten, not an estimate
+    assert values["is_mean_ci95"] == pytest.approx([values["is_mean"] - spread, values["is_mean"] + spread], rel=1e-4)
 
 
 def odds(logits: Tensor) -> Tensor:

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare, norm, poisson
 
-from gmmcli.evaluate.intervals import BOOTSTRAP, REPLICATES, Z95, percentiles, resampled, wilson_interval
+from gmmcli.evaluate.intervals import (
+    BOOTSTRAP,
+    REPLICATES,
+    Z95,
+    absolute_sum_interval,
+    exact_interval,
+    mean_interval,
+    percentiles,
+    resampled,
+    wilson_interval,
+)
 
 
 def test_z_leaves_out_a_fortieth_on_either_side() -> None:
@@ -85,3 +95,54 @@ def test_the_bootstrap_interval_covers_a_known_mean_19_times_of_20(generator: to
     samples = torch.rand(200, 200, generator=generator, dtype=torch.float64)
     covered = sum(low <= 0.5 <= high for low, high in (interval_of_the_mean(sample, seed) for seed, sample in enumerate(samples)))
     assert binomtest(covered, len(samples), 0.95).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 50), (1, 360), (3, 360), (25, 50), (359, 360), (50, 50)])
+def test_the_interval_of_a_mean_of_zeros_and_ones_is_the_exact_one_of_the_share(successes: int, n: int) -> None:
+    values = torch.zeros(n)
+    values[:successes] = 1
+    expected = np.array(binomtest(successes, n).proportion_ci(method="exact"))
+    noise = 0.15 * (expected[1] - expected[0])  # of quantiles of three hundred replicates
+    assert np.abs(np.array(mean_interval(values, 0.0, 1.0)) - expected).max() < noise
+
+
+def test_the_interval_of_a_mean_covers_where_few_images_make_it(generator: torch.Generator) -> None:
+    """One image in a hundred counts 1, others next to nothing; percentiles of a bootstrap cover 85% to 90% of the time."""
+    covered = {mean_interval: 0, interval_of_the_mean: 0}
+    for i in range(200):
+        sample = (torch.rand(300, generator=generator) < 0.01).double() + 1e-9
+        for low, high, method in (
+            (*mean_interval(sample, 0.0, 2.0), mean_interval),
+            (*interval_of_the_mean(sample, i), interval_of_the_mean),
+        ):
+            covered[method] += low <= 0.01 + 1e-9 <= high
+    assert covered[mean_interval] >= 187  # 95% less a deviation and a half
+    assert covered[interval_of_the_mean] < 187
+
+
+def test_the_interval_of_a_mean_without_an_outlier_is_about_the_normal_one(generator: torch.Generator) -> None:
+    sample = torch.rand(2000, generator=generator, dtype=torch.float64)
+    half = Z95 * float(sample.std()) / sqrt(2000)
+    found = np.array(mean_interval(sample, 0.0, 1.0)) - float(sample.mean())
+    assert found == pytest.approx([-half, half], rel=0.15)
+
+
+@pytest.mark.parametrize("truth", [[0.0] * 20, [0.05, -0.05] + [0.0] * 18, [0.02] * 20])
+def test_the_interval_of_a_sum_of_absolute_values_covers_it(truth: list[float], generator: torch.Generator) -> None:
+    """Also where every term is 0 in truth, so that all there is is bias."""
+    n, covered, terms = 400, 0, torch.tensor(truth, dtype=torch.float64)
+    weights = resampled(n)
+    for _ in range(100):
+        images = terms + 0.1 * torch.randn(n, 20, generator=generator, dtype=torch.float64)
+        means = images.mean(0)
+        low, high = absolute_sum_interval(means, weights @ images / weights.sum(1, keepdim=True), n)
+        assert low < float(means.abs().sum()) < high
+        covered += low <= float(terms.abs().sum()) <= high
+    assert covered >= 90
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.9975])
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (3, 10), (10, 10)])
+def test_the_exact_interval_is_scipys(successes: int, n: int, confidence: float) -> None:
+    expected = binomtest(successes, n).proportion_ci(confidence, method="exact")
+    assert exact_interval(successes, n, confidence) == pytest.approx((expected.low, expected.high), rel=1e-9)

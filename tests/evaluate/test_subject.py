@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,7 @@ def test_two_subjects_share_no_pass(run: Run) -> None:
         (False, {"split": "train"}, " train"),
         (False, {"best": True}, " best"),
         (False, {"n": 7}, " n7"),
+        (False, {"n": 7, "seed": 2}, " n7 seed 2"),
         (False, {"n": 40}, ""),
         (False, {"n": 1000}, ""),
         (True, {}, " my other.npz test"),
@@ -237,6 +239,19 @@ def test_two_subjects_share_no_pass(run: Run) -> None:
 def test_a_result_is_named_by_what_it_is_about(foreign: bool, more: dict[str, Any], name: str, run: Run, other: Callable[..., str]) -> None:
     subject = Subject.open(run.path, data=other() if foreign else None, **more)
     assert subject.name("eval accuracy") == f"eval accuracy{name}"
+
+
+def test_a_seed_that_draws_more_than_the_images_is_part_of_the_name(run: Run) -> None:
+    subject = Subject.open(run.path, seed=2)
+    assert [subject.name(command) for command in ("eval accuracy", "eval calibrate", "eval ood", "tsne")] == [
+        *("eval accuracy", "eval calibrate"),
+        *("eval ood seed 2", "tsne seed 2"),
+    ]
+
+
+def test_what_the_command_line_asked_is_part_of_the_name(run: Run) -> None:
+    subject = replace(Subject.open(run.path), asked=("samples 200", "noise"))
+    assert subject.name("tsne", "pixels") == "tsne pixels samples 200 noise"
 
 
 def test_a_result_is_named_by_how_it_departs_from_the_usual(run: Run) -> None:

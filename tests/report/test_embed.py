@@ -60,7 +60,8 @@ def test_a_result_has_its_keys_and_is_saved_as_it_is_returned(embedded: tuple[Su
     result = measured.result
     assert list(result) == KEYS
     assert (result["command"], result["run"], result["step"], result["n"]) == ("tsne", subject.run.id, 20, N)
-    assert set(result["values"]) == {"trustworthiness", "knn_accuracy", "knn_accuracy_features"}
+    figures = {"trustworthiness", "knn_accuracy", "knn_accuracy_features"}
+    assert set(result["values"]) == figures | {f"{name}_ci95" for name in figures}
     assert "samples" not in result["protocol"]
     path = subject.run.path / "results" / f"tsne-n{N}.json"
     assert json.loads(path.read_text()) == result

@@ -67,7 +67,7 @@ def test_the_replay_buffer_in_pixels_from_end_to_end(subject: Subject) -> None:
     assert json.loads((run.path / "results" / "eval-generate-pixels.json").read_text()) == result == run.result("eval generate pixels")
     assert set(result["values"]) == {
         *("feature_fid", "feature_kid", "feature_kid_std", "precision", "recall", "density", "coverage"),
-        *("feature_fid_ci95", "precision_ci95", "recall_ci95", "coverage_ci95", "starts", "real"),
+        *("feature_fid_ci95", "feature_kid_ci95", "precision_ci95", "recall_ci95", "density_ci95", "coverage_ci95", "starts", "real"),
         *("label_agreement", "label_agreement_ci95", "per_class", "memorisation"),
         *("judge", "judge_accuracy", "judge_accuracy_ci95", "judge_n"),
     }
@@ -346,7 +346,7 @@ def test_beside_the_samples_stand_where_chains_start_and_test_images(subject: Su
     values = result["values"]
     for part in ("starts", "real"):
         assert {name for name in values[part] if not name.endswith("_ci95")} == BESIDE
-        assert {f"{name}_ci95" for name in BESIDE - {"n", "density"}} <= values[part].keys()
+        assert {f"{name}_ci95" for name in BESIDE - {"n"}} <= values[part].keys()
         assert values[part]["n"] == 50
         assert result["protocol"][part]
     assert values["real"]["label_agreement"] == values["judge_accuracy"]

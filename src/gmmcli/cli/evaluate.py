@@ -120,6 +120,7 @@ def all_command(
     Generation is measured in the best features at hand: Inception's, EfficientNet-Lite0's, pixels; not at all without a buffer.
     """
     subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
+    from gmmcli.data.outliers import title
     from gmmcli.report import measure
     from gmmcli.report.generate import generate as measure_generation
 
@@ -133,7 +134,7 @@ def all_command(
         {name: result["protocol"] for name, result in results.items()},
         {name: result["values"] for name, result in results.items()},
     )
-    subject.run.save_result(whole)
+    subject.run.save_result(whole, subject.name("eval all", *map(title, sets or ())))
     if json:
         for part in parts:
             for warning in part.warnings:

@@ -1,5 +1,6 @@
 """``gmmc eval generate``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -115,8 +116,11 @@ def generate_command(
     check_grid(out)
     from gmmcli.cli.evaluate import show
     from gmmcli.report.generate import generate
+    from gmmcli.run import open_run
 
     subject = opened(run, runs_dir, device, quiet, best=best, seed=seed)
+    if judge:
+        subject = replace(subject, asked=(f"judge {open_run(judge, runs_dir).id}",))
     question = asked(
         subject,
         features,

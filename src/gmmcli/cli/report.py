@@ -52,6 +52,7 @@ def present(
     from gmmcli.report.page import page
     from gmmcli.report.text import document, markdown, terminal
     from gmmcli.run import default_runs_dir, list_runs, open_run
+    from gmmcli.storage import write_text
 
     if study:
         found = list_runs(study)
@@ -69,9 +70,8 @@ def present(
     path = out or home / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise RecipeError(f"--out {path}: the page is HTML", "give a name that ends in .html; the Markdown goes beside it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(comparison, title, about), encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(comparison, title, about), encoding="utf-8")
+    write_text(path, page(comparison, title, about))
+    write_text(path.with_suffix(".md"), markdown(comparison, title, about))
     if json:
         answer(document(comparison) | {"command": command, "page": str(path)})
         return

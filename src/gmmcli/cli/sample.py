@@ -1,6 +1,7 @@
 """``gmmc sample``."""
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from math import ceil, sqrt
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gmmcli.types import Images
 
 EPILOG = "Examples:\n\ngmmc sample --class 3 --n 64\n\ngmmc sample --class all --n 10 --from buffer\n\ngmmc sample --class cat --format npz"
+EACH = 64
 ROW = 16  # images in a row when several classes share a grid
 
 
@@ -29,7 +31,7 @@ class Format(StrEnum):
 
 def sample_command(
     label: Annotated[str, typer.Option("--class", metavar="CLASS", help="A class by name or index, or all.")] = "all",
-    n: Annotated[int, typer.Option("--n", min=1, help="Images per class.")] = 64,
+    n: Annotated[int, typer.Option("--n", min=1, help="Images per class.")] = EACH,
     origin: Origin = "noise",
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
@@ -59,6 +61,7 @@ def sample_command(
         check_grid(out)
     from gmmcli.core.classifier import predict
     from gmmcli.evaluate.samples import Draw
+    from gmmcli.evaluate.subject import departures
     from gmmcli.run import open_run
     from gmmcli.train.log import Voice
     from gmmcli.types import to_bytes
@@ -75,7 +78,8 @@ def sample_command(
         about = f"fresh chains, {protocol['steps']} steps of {protocol['step_size']:.3g}, seed {seed}"
     logits = predict(chosen.model(best, where), to_bytes(images).to(where)).cpu()
     caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(chosen, checkpoint.step)}"
-    paths = _write(chosen, card, images, classes, n, form, out, caption)
+    asked = [*departures(draw, Draw()), *["best"] * best]
+    paths = _write(chosen, card, images, classes, n, form, out, caption, asked)
     if not json:
         print("\n".join(map(str, paths)))
         return
@@ -96,35 +100,46 @@ def _accuracy(run: "Run", step: int) -> str:
     return f"; test accuracy {result['values']['accuracy']:.1%} (n = {result['n']})"
 
 
+def file_names(class_names: Sequence[str]) -> list[str]:
+    """Return a name for a file of each class: a class may be called anything, and two that differ in a slash are two."""
+    names = [re.sub(r"[^\w-]+", "_", name) for name in class_names]
+    return [name if names.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(names)]
+
+
 def _write(
-    run: "Run", card: "ModelCard", images: "Images", classes: list[int], n: int, form: Format, out: Path | None, about: str
+    run: "Run",
+    card: "ModelCard",
+    images: "Images",
+    classes: list[int],
+    n: int,
+    form: Format,
+    out: Path | None,
+    about: str,
+    asked: list[str],
 ) -> list[Path]:
-    """Write the images, n of each class in turn, and return the paths."""
+    """Write the images, n of each class in turn, under a name that says what was asked beyond the defaults; return the paths."""
     import numpy as np
     import torch
 
     from gmmcli.data.pictures import save_grid, save_image, to_arrays, wrapped
+    from gmmcli.storage import file_stem, write_arrays
 
-    names = [re.sub(r"[^\w-]+", "_", card.class_names[k]) for k in classes]  # a class name may be anything, a path not
+    names = [file_names(card.class_names)[k] for k in classes]
     name = "all" if len(classes) > 1 else names[0]
-    folder = run.path / "samples"
+    stem = run.path / "samples" / file_stem(" ".join([f"class-{name}", *[f"n{n}"] * (n != EACH), *asked]))
     arrays = to_arrays(images)
     match form:
         case Format.npz:
-            path = out or folder / f"class-{name}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:  # savez would add .npz to another name
-                np.savez_compressed(file, images=arrays, labels=np.repeat(classes, n), class_names=np.array(card.class_names))
+            path = out or stem.with_name(f"{stem.name}.npz")
+            write_arrays(path, images=arrays, labels=np.repeat(classes, n), class_names=np.array(card.class_names))
             return [path]
         case Format.png:
-            path = out or folder / f"class-{name}"
-            paths = [path / label / f"{i:05d}.png" for label in names for i in range(n)]
+            paths = [(out or stem) / label / f"{i:05d}.png" for label in names for i in range(n)]
             for array, target in zip(arrays, paths, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
                 save_image(array, target)
             return paths
         case Format.grid:
-            path = out or folder / f"class-{name}.png"
+            path = out or stem.with_name(f"{stem.name}.png")
             columns = min(n, ROW) if len(classes) > 1 else ceil(sqrt(n))
             rows = [
                 row for k, part in zip(classes, torch.split(images, n), strict=True) for row in wrapped(part, columns, card.class_names[k])

@@ -41,6 +41,7 @@ def study_command(
     A training that diverges is a finding; an evaluation that lacks its data is left out and said so.
     """
     from gmmcli.run import default_runs_dir
+    from gmmcli.storage import write_text
     from gmmcli.study.schedule import Schedule
     from gmmcli.study.spec import Study
 
@@ -55,8 +56,7 @@ def study_command(
         _show(schedule, trainings, json)
         return
     note(f"study {directory}, tasks: {schedule.n_tasks}", quiet)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "study.toml").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    write_text(directory / "study.toml", path.read_text(encoding="utf-8"))
     done = schedule.conduct(f"study {plan.name}", quiet)
     for one in (one for one in done if one.exit_code and not one.failed):
         note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said}")

@@ -1,5 +1,6 @@
 """``gmmc tsne``."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -40,12 +41,18 @@ def tsne_command(
     from gmmcli.evaluate.samples import Draw
     from gmmcli.evaluate.spaces import named_space
     from gmmcli.report.embed import tsne
+    from gmmcli.storage import file_stem
 
     space = named_space(features, device=subjects[0].device) if features else None
     if features and space is None:
         raise RecipeError(
             f"no feature space {features!r}", "give efficientnet-lite0, inception, pixels or best; a run's own are the default"
         )
+    if samples:
+        subjects = [replace(subject, asked=(f"samples {samples}", *[origin] * (origin != "buffer"))) for subject in subjects]
+    if len(subjects) > 1 and out is None:  # a picture of several runs is another than the first run's own
+        name = subjects[0].name("tsne", *([space.name] if space else []), "beside", *(subject.run.id for subject in subjects[1:]))
+        out = subjects[0].run.path / "figures" / f"{file_stem(name)}.png"
     measured = tsne(subjects, space=space, samples=Draw(origin, seed=seed), n_samples=samples, seed=seed, out=out, quiet=quiet)
     if json:
         first = measured[0].result

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from gmmcli.storage import replacing
 from gmmcli.types import Images, to_bytes
 
 GAP = 2
@@ -21,7 +22,8 @@ def to_arrays(images: Images) -> np.ndarray:
 
 def save_image(array: np.ndarray, path: Path) -> None:
     """Write one byte image (height, width, channel), grey or RGB by its channels."""
-    Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(path)
+    with replacing(path) as hidden:
+        Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(hidden)
 
 
 def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "", cell: int = 48) -> None:
@@ -44,8 +46,8 @@ def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "",
             picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
             sheet.paste(picture.resize((size * scale,) * 2, Image.Resampling.NEAREST), (margin + column * pitch, row * pitch + GAP))
     draw.text((5, pitch * len(arrays) + 14), caption, fill=INK, font=font, anchor="lm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with replacing(path) as hidden:
+        sheet.save(hidden)
 
 
 def wrapped(images: Images, columns: int, label: str) -> list[tuple[str, Images]]:

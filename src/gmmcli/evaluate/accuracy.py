@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmmcli.core.energy import class_log_probs
-from gmmcli.evaluate.intervals import BOOTSTRAP, percentiles, resampled, wilson_interval
+from gmmcli.evaluate.intervals import OF_MEANS, mean_interval, wilson_interval
 from gmmcli.types import Labels, Logits
 
 
@@ -21,12 +21,14 @@ def brier_scores(log_probs: Logits, labels: Labels) -> Tensor:
 
 
 def means_over_images(log_probs: Logits, labels: Labels) -> dict[str, Any]:
-    """Return ``nll`` and ``brier``, each with its bootstrap interval."""
-    weights, values = resampled(len(labels)), dict[str, Any]()
-    for name, per_image in (("nll", negative_log_likelihoods(log_probs, labels)), ("brier", brier_scores(log_probs, labels))):
-        values[name] = float(per_image.mean())
-        values[f"{name}_ci95"] = percentiles(weights @ per_image / weights.sum(1))
-    return values
+    """Return ``nll`` and ``brier`` with their intervals; the most NLL there can be is that of the least likely class of any image."""
+    nll, brier = negative_log_likelihoods(log_probs, labels), brier_scores(log_probs, labels)
+    return {
+        "nll": float(nll.mean()),
+        "nll_ci95": mean_interval(nll, 0.0, float(-log_probs.min())),
+        "brier": float(brier.mean()),
+        "brier_ci95": mean_interval(brier, 0.0, 2.0),
+    }
 
 
 def share(right: Tensor) -> dict[str, Any]:
@@ -60,5 +62,5 @@ def accuracy_protocol(gamma2: float) -> dict[str, Any]:
         "prediction": "argmax of the logits",
         "probabilities": "softmax of logits / gamma^2 in float64 (Eq. 11)",
         "gamma2": gamma2,
-        "intervals": f"Wilson 95% for shares; else {BOOTSTRAP}",
+        "intervals": f"95%: Wilson for shares; {OF_MEANS} for nll and brier",
     }

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from gmmcli.core.energy import class_log_probs
-from gmmcli.evaluate.accuracy import means_over_images
-from gmmcli.evaluate.intervals import BOOTSTRAP, reflected, resampled
-from gmmcli.types import Labels, Logits, Weights
+from gmmcli.evaluate.accuracy import means_over_images, share
+from gmmcli.evaluate.intervals import OF_GAPS, OF_MEANS, absolute_sum_interval, exact_interval, resampled
+from gmmcli.types import Labels, Logits
 
 BINS = 20
 COLDEST, HOTTEST = 1e-6, 1e6
@@ -18,31 +18,45 @@ SATURATION_WORTH_A_WORD = 0.01
 
 @dataclass(frozen=True)
 class Bins:
-    """Images grouped by confidence; sums over the images of each bin, one row a bootstrap replicate."""
+    """Images grouped by confidence: of each bin how many images it holds, and the sums over them."""
 
-    weight: Tensor
+    n: Tensor
     confidence: Tensor
     right: Tensor
 
     @property
     def gaps(self) -> Tensor:
         """``|accuracy - confidence|`` of each bin; NaN where a bin is empty."""
-        return (self.right - self.confidence).abs() / self.weight
+        return (self.right - self.confidence).abs() / self.n
 
     @property
-    def ece(self) -> Tensor:
+    def ece(self) -> float:
         """``sum_i |B_i| / N |acc(B_i) - conf(B_i)|`` (Eq. 12)."""
-        return (self.right - self.confidence).abs().sum(-1) / self.weight.sum(-1)
+        return float((self.right - self.confidence).abs().sum() / self.n.sum())
 
     @property
-    def mce(self) -> Tensor:
+    def mce(self) -> float:
         """The largest gap of a bin that is not empty."""
-        return self.gaps.nan_to_num(-1).amax(-1).where(self.weight.sum(-1) > 0, torch.nan)
+        return float(self.gaps[self.n > 0].amax())
 
     @property
-    def ace(self) -> Tensor:
+    def mce_interval(self) -> list[float]:
+        """Its 95% interval: every bin's exact interval of its accuracy, all of them at once (Bonferroni), and what gaps they allow.
+
+        A bootstrap of a maximum over bins is of no use: a bin of one image, often the one with the largest gap, is the same in every
+        replicate that holds it, so that the figure is an end of its own interval.
+        """
+        filled = self.n > 0
+        bins = zip(self.right[filled].tolist(), self.n[filled].tolist(), self.confidence[filled].tolist(), strict=True)
+        confidence = 1 - 0.05 / int(filled.sum())
+        spans = [(*exact_interval(int(right), int(n), confidence), total / n) for right, n, total in bins]
+        least = max(max(low - mean, mean - high, 0.0) for low, high, mean in spans)
+        return [least, max(max(high - mean, mean - low) for low, high, mean in spans)]
+
+    @property
+    def ace(self) -> float:
         """The mean gap of the bins that are not empty, each counting alike."""
-        return self.gaps.nanmean(-1)
+        return float(self.gaps.nanmean())
 
 
 def equal_width(confidence: Tensor, n_bins: int = BINS) -> Tensor:
@@ -57,10 +71,25 @@ def equal_mass(confidence: Tensor, n_bins: int = BINS) -> Tensor:
     return rank * min(n_bins, len(confidence)) // len(confidence)
 
 
-def binned(bins: Tensor, confidence: Tensor, right: Tensor, weights: Weights) -> Bins:
-    """Sum up confidences and right answers bin by bin, at each replicate's weights."""
+def binned(bins: Tensor, confidence: Tensor, right: Tensor) -> Bins:
+    """Sum up confidences and right answers bin by bin."""
     member = torch.nn.functional.one_hot(bins, BINS).double()
-    return Bins(weights @ member, weights @ (member * confidence[:, None]), weights @ (member * right[:, None]))
+    return Bins(member.sum(0), confidence @ member, right @ member)
+
+
+def gaps_interval(bins: Tensor, excess: Tensor, weights: Tensor) -> list[float]:
+    """Return the 95% interval of a weighted sum of gaps, over the images and with the bins as they are.
+
+    Args:
+        bins: the bin of each image.
+        excess: right or wrong, less the confidence, of each image.
+        weights: of each bin's gap: its share of the images for ECE, the same for all for ACE.
+    """
+    member = torch.nn.functional.one_hot(bins, BINS).double()
+    terms = excess[:, None] * member * (weights / member.sum(0).clamp(min=1))
+    counts = resampled(len(bins))
+    counts = counts[counts.sum(1) > 0]
+    return absolute_sum_interval(terms.sum(0), counts @ terms / counts.mean(1, keepdim=True), len(bins))
 
 
 def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
@@ -73,21 +102,19 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
     """
     top, predicted = log_probs.max(1)
     confidence, right = top.exp(), (predicted == labels).double()
-    everyone = torch.ones(1, len(labels), dtype=torch.float64)
-    weights = resampled(len(labels))
-    wide = equal_width(confidence)
-    mass = equal_mass(confidence)
-    measured, replicates = (binned(wide, confidence, right, w) for w in (everyone, weights))
-    adaptive, adaptive_replicates = (binned(mass, confidence, right, w) for w in (everyone, weights))
+    wide, mass = equal_width(confidence), equal_mass(confidence)
+    measured, adaptive = (binned(bins, confidence, right) for bins in (wide, mass))
+    saturated = share(confidence.float() == 1)
     return {
-        "ece": float(measured.ece),
-        "ece_ci95": reflected(float(measured.ece), replicates.ece),
-        "mce": float(measured.mce),
-        "mce_ci95": reflected(float(measured.mce), replicates.mce),
-        "ace": float(adaptive.ace),
-        "ace_ci95": reflected(float(adaptive.ace), adaptive_replicates.ace),
+        "ece": measured.ece,
+        "ece_ci95": gaps_interval(wide, right - confidence, measured.n / len(labels)),
+        "mce": measured.mce,
+        "mce_ci95": measured.mce_interval,
+        "ace": adaptive.ace,
+        "ace_ci95": gaps_interval(mass, right - confidence, 1 / (adaptive.n > 0).sum()),
         **means_over_images(log_probs, labels),
-        "saturated": float((confidence.float() == 1).double().mean()),
+        "saturated": saturated["accuracy"],
+        "saturated_ci95": saturated["ci95"],
         "bins": [
             {
                 "low": i / BINS,
@@ -96,7 +123,7 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
                 "confidence": float(c / n) if n else None,
                 "accuracy": float(r / n) if n else None,
             }
-            for i, (n, c, r) in enumerate(zip(measured.weight[0], measured.confidence[0], measured.right[0], strict=True))
+            for i, (n, c, r) in enumerate(zip(measured.n, measured.confidence, measured.right, strict=True))
         ],
     }
 
@@ -123,12 +150,12 @@ def fit_temperature(logits: Logits, labels: Labels) -> float | None:
 
 
 def calibration_values(logits: Logits, labels: Labels, gamma2: float, temperature: float | None) -> dict[str, Any]:
-    """Measure calibration at three scales side by side; the figures at the top are those of the paper's scale, gamma^2.
+    """Measure calibration at three scales side by side, the calibrated one first; the figures at the top are those of the paper's, gamma^2.
 
     Without a temperature its place is taken by gamma^2.
     """
     temperature = gamma2 if temperature is None else temperature
-    scales = {"unit": 1.0, "gamma": gamma2, "temperature": temperature}
+    scales = {"temperature": temperature, "gamma": gamma2, "unit": 1.0}
     variants = {name: {"scale": scale, **calibration(class_log_probs(logits.double(), scale), labels)} for name, scale in scales.items()}
     at_the_top = {key: value for key, value in variants["gamma"].items() if key not in ("scale", "bins")}
     return at_the_top | {"temperature": temperature, "variants": variants}
@@ -137,11 +164,13 @@ def calibration_values(logits: Logits, labels: Labels, gamma2: float, temperatur
 def with_validation(values: dict[str, Any], logits: Logits, labels: Labels) -> dict[str, Any]:
     """Add each scale's ECE on the validation images, ``validation_ece``: what a scale may be chosen by without looking at the test."""
     right = (logits.argmax(1) == labels).double()
-    everyone = torch.ones(1, len(labels), dtype=torch.float64)
     variants = {}
     for name, variant in values["variants"].items():
         confidence = class_log_probs(logits.double(), variant["scale"]).amax(1).exp()
-        variants[name] = variant | {"validation_ece": float(binned(equal_width(confidence), confidence, right, everyone).ece)}
+        bins = equal_width(confidence)
+        measured = binned(bins, confidence, right)
+        interval = gaps_interval(bins, right - confidence, measured.n / len(labels))
+        variants[name] = variant | {"validation_ece": measured.ece, "validation_ece_ci95": interval}
     return values | {"variants": variants}
 
 
@@ -154,7 +183,8 @@ def calibration_protocol(gamma2: float, n_validation: int, fitted: bool) -> dict
         "temperature_fitted": fitted,
         "temperature_split": "validation",
         "n_validation": n_validation,
-        "intervals": f"{BOOTSTRAP}; for ece, mce and ace reflected at the figure, which is biased upwards",
+        "intervals": f"95%: {OF_GAPS} for ece and ace; exact intervals of all bins at once for mce; {OF_MEANS} for nll and brier; "
+        "Wilson for saturated",
     }
 
 

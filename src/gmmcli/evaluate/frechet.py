@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from gmmcli.data.npz import UNREADABLE
 from gmmcli.errors import DataError
+from gmmcli.storage import write_arrays
 from gmmcli.types import Features
 from gmmcli.vision import torchvision
 
@@ -41,9 +43,7 @@ class Moments:
 
     def save(self, path: Path) -> None:
         """Write them as pytorch-fid does: ``mu`` and ``sigma`` in an .npz."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(file, mu=self.mean.numpy(), sigma=self.covariance.numpy())
+        write_arrays(path, mu=self.mean.numpy(), sigma=self.covariance.numpy())
 
     @classmethod
     def load(cls, path: Path, dim: int) -> "Moments":
@@ -85,16 +85,39 @@ def frechet_error(samples: Features, own: Moments, reference: Moments) -> float:
     return float(influence.std() / len(samples) ** 0.5)
 
 
-def kernel_distance(a: Features, b: Features, seed: int) -> tuple[float, float]:
-    """Return mean and std of the unbiased MMD^2 with a cubic kernel over subsets: KID in Inception's features (Binkowski et al. 2018)."""
-    torchvision("transforms")  # torchmetrics imports it
-    from torchmetrics.image.kid import poly_mmd
+class KernelDistance(NamedTuple):
+    """The mean of the unbiased MMD^2 over subsets, its std over them, and the standard error of the mean."""
 
-    size = min(SUBSET_SIZE, len(a), len(b))
+    mean: float
+    std: float
+    error: float
+
+
+def kernel_distance(samples: Features, reference: Features, seed: int) -> KernelDistance:
+    """Return the unbiased MMD^2 with a cubic kernel over subsets: KID in Inception's features (Binkowski et al. 2018).
+
+    The error is that of the samples, the reference taken as known, and of the choice of subsets. The samples' is the first term of
+    a U-statistic's variance (Serfling 1980, Sec. 5.2): a sample moves the distance by twice its mean kernel with the other samples
+    less that with the reference, each taken over the subsets that it was in. The std over subsets alone would not do: it is of
+    subsets of 1,000, not of all samples, and 0 where there are no more than that.
+    """
+    torchvision("transforms")  # torchmetrics imports it
+    from torchmetrics.image.kid import maximum_mean_discrepancy, poly_kernel
+
+    size = min(SUBSET_SIZE, len(samples), len(reference))
     rng = torch.Generator().manual_seed(seed)
-    pick = [(torch.randperm(len(a), generator=rng)[:size], torch.randperm(len(b), generator=rng)[:size]) for _ in range(SUBSETS)]
-    values = torch.stack([poly_mmd(a[i].double(), b[j].double()) for i, j in pick])
-    return float(values.mean()), float(values.std(correction=0))
+    values, moved, times = [], torch.zeros(len(samples)).double(), torch.zeros(len(samples)).double()
+    for _ in range(SUBSETS):
+        i, j = torch.randperm(len(samples), generator=rng)[:size], torch.randperm(len(reference), generator=rng)[:size]
+        x, y = samples[i].double(), reference[j].double()
+        within, across = poly_kernel(x, x), poly_kernel(x, y)
+        values.append(maximum_mean_discrepancy(within, across, poly_kernel(y, y)))
+        moved[i] += 2 * ((within.sum(1) - within.diagonal()) / (size - 1) - across.mean(1))
+        times[i] += 1
+    found = torch.stack(values)
+    influence = (moved / times)[times > 0]
+    error = (influence.var() / len(samples) + found.var() / SUBSETS).sqrt()
+    return KernelDistance(float(found.mean()), float(found.std(correction=0)), float(error))
 
 
 def inception_score(probs: Tensor) -> tuple[float, float]:

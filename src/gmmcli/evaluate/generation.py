@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from gmmcli.evaluate.frechet import SPLITS, SUBSET_SIZE, SUBSETS, Moments, frechet_distance, frechet_error, inception_score, kernel_distance
-from gmmcli.evaluate.intervals import Z95
+from gmmcli.evaluate.intervals import OF_MEANS, Z95
 from gmmcli.evaluate.manifold import K, manifold_values
 from gmmcli.evaluate.scores import log_odds
 from gmmcli.evaluate.spaces import Space
@@ -39,12 +40,21 @@ def distance_values(space: Space, samples: Features, reference: Features, moment
         ValueError: fewer than two samples.
     """
     frechet = frechet_values(space, samples, moments or Moments.of(reference))
-    kernel, kernel_std = kernel_distance(samples, reference, seed)
+    kernel = kernel_distance(samples, reference, seed)
+    name = "feature_kid" if space.class_probs is None else "kid"
+    spread = Z95 * kernel.error
+    distances = frechet | {
+        name: kernel.mean,
+        f"{name}_std": kernel.std,
+        f"{name}_ci95": [kernel.mean - spread, kernel.mean + spread],
+    }
     if space.class_probs is None:
-        return frechet | {"feature_kid": kernel, "feature_kid_std": kernel_std}
+        return distances
     shuffled = torch.randperm(len(samples), generator=stream("cpu", seed, "inception score"))  # they come class by class
     mean, std = inception_score(space.class_probs(samples[shuffled]))
-    return frechet | {"kid": kernel, "kid_std": kernel_std, "is_mean": mean, "is_std": std}
+    splits = min(SPLITS, len(samples))
+    spread = float(stdtrit(splits - 1, 0.975)) * std / (splits - 1) ** 0.5
+    return distances | {"is_mean": mean, "is_std": std, "is_mean_ci95": [mean - spread, mean + spread]}
 
 
 def frechet_values(space: Space, images: Features, reference: Moments) -> dict[str, Any]:
@@ -76,5 +86,12 @@ def generation_protocol(space: Space, n_reference: int) -> dict[str, Any]:
         "kid": f"cubic kernel, unbiased, {SUBSETS} subsets of at most {SUBSET_SIZE} images",
         "is": f"{SPLITS} splits, samples shuffled" if space.class_probs else None,
         "neighbours": f"k = {K}, at most {MOST:,} images of either kind",
-        "intervals": "95%: Wilson and jackknife of the shares, balls as they are; delta method of the Frechet distance",
+        "intervals": {
+            "precision, recall, coverage": "95%, radii as they are: Wilson over the images in the balls, jackknife over the others",
+            "density": f"95%, radii as they are: {OF_MEANS}; variance over the real images",
+            "frechet": "95%, the reference as known: delta method over the samples",
+            "kernel": "95%, the reference as known: variance of a U-statistic over the samples",
+            "is": "95%: Student's t over the splits",
+            "shares": "95%: Wilson over the images",
+        },
     }

@@ -1,25 +1,57 @@
 """How samples lie among real images: precision, recall, density, coverage, and whether they are copies."""
 
-from math import hypot
+from collections.abc import Iterator
+from math import ceil, floor, hypot, log2
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.neighbors import NearestNeighbors
+import torch
+from sklearn.utils import gen_batches
 
-from gmmcli.evaluate.intervals import Z95, wilson_interval
+from gmmcli.evaluate.intervals import Z95, mean_interval, wilson_interval
 
 K = 5
+AT_ONCE = 2**24  # distances: 128 MiB
 
 
-def _radii(points: np.ndarray, k: int) -> np.ndarray:
-    """Each point's distance to its k-th nearest other point."""
-    radii: np.ndarray = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(points).kneighbors(points)[0][:, -1]
-    return radii
+def on_a_grid(*sets: np.ndarray) -> list[np.ndarray]:
+    """Return sets of points as whole numbers so small that float64 holds every product and sum of a squared distance exactly.
+
+    Then no distance depends on the order of its sums, which differs from one call of a matrix product to the next: equal points are at
+    distance 0, and equal distances are equal, whichever routine they come from. The grid is a power of two, about 2^-20 of the
+    largest deviation from the first set's mean for a thousand features: float32's own precision. Whole numbers and bytes are on it.
+
+    Args:
+        sets: points of shape (point, feature).
+    """
+    centre = sets[0].mean(0, dtype=np.float64)
+    largest = max(float(np.abs(points - centre).max()) for points in sets)
+    bits = (51 - ceil(log2(sets[0].shape[1]))) // 2
+    step = 2.0 ** (floor(log2(largest)) + 1 - bits) if largest else 1.0
+    return [np.rint(points.astype(np.float64) / step) - np.rint(centre / step) for points in sets]
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield rows of a, as many as memory holds comfortably, and their squared distances to all of b; exact for points on one grid."""
+    of_b = np.square(b).sum(1)
+    for rows in gen_batches(len(a), max(1, AT_ONCE // len(b))):
+        products = a[rows] @ b.T
+        products *= -2
+        products += of_b
+        products += np.square(a[rows]).sum(1)[:, None]
+        yield rows, products
+
+
+def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
+    """Each point's squared distance to its k-th nearest other point: the nearest of all is itself."""
+    return np.concatenate([np.partition(squares, k, axis=1)[:, k] for _, squares in squared_distances(points, points)])
 
 
 def manifold_values(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
     """Compare samples with real images through balls around each, reaching to its fifth nearest neighbour of its own set.
+
+    A ball ends before its radius, as in the code of Naeem et al. (prdc): images whose five nearest are copies of them have an empty
+    ball.
 
     Args:
         real: features of real images (image, feature).
@@ -28,21 +60,20 @@ def manifold_values(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
     Returns:
         ``precision``, the share of samples inside a real image's ball, ``recall``, the share of real images inside a sample's
         (Kynkaanniemi et al. 2019); ``density``, how many real balls a sample lies in, over k, and ``coverage``, the share of real
-        balls with a sample inside (Naeem et al. 2020). The shares with 95% intervals.
+        balls with a sample inside (Naeem et al. 2020). All with 95% intervals.
     """
     k = min(K, len(real) - 1, len(fake) - 1)
-    real_radii, fake_radii = _radii(real, k), _radii(fake, k)
+    real, fake = on_a_grid(real, fake)
+    real_radii, fake_radii = _squared_radii(real, k), _squared_radii(fake, k)
     shape = (len(real), len(fake))
     of_real, of_fake = Hits(*shape), Hits(*shape)
-    start = 0
-    for distances in pairwise_distances_chunked(real, fake):
-        of_real.add(distances < real_radii[start : start + len(distances), None], start)
-        of_fake.add(distances < fake_radii, start)
-        start += len(distances)
+    for rows, squares in squared_distances(real, fake):
+        of_real.add(squares < real_radii[rows, None], rows.start)
+        of_fake.add(squares < fake_radii, rows.start)
     return {
         **share_values("precision", of_real.columns, of_real.alone_in_column),
         **share_values("recall", of_fake.rows, of_fake.alone_in_row),
-        "density": float(of_real.columns.mean() / k),
+        **density_values(of_real.columns, of_real.rows, k),
         **share_values("coverage", of_real.rows, of_real.alone_in_row),
     }
 
@@ -90,10 +121,30 @@ def share_values(name: str, hits: np.ndarray, alone: np.ndarray) -> dict[str, An
     }
 
 
+def density_values(columns: np.ndarray, rows: np.ndarray, k: int) -> dict[str, Any]:
+    """Return the density and its 95% interval: of the samples by Gaffke's bootstrap, and of the balls' centres by their variance.
+
+    Args:
+        columns: how many real balls hold each sample.
+        rows: how many samples each real ball holds.
+        k: how many real images a ball's own radius counts.
+    """
+    density = float(columns.mean() / k)
+    low, high = mean_interval(torch.from_numpy(columns / k), 0.0, max(1.0, float(columns.max()) / k))
+    centres = float(Z95 * rows.std() * len(rows) ** 0.5) / (k * len(columns))
+    return {
+        "density": density,
+        "density_ci95": [max(0.0, density - hypot(density - low, centres)), density + hypot(high - density, centres)],
+    }
+
+
 def nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return distances to, and positions of, each query's k nearest references, shapes (query, k)."""
-    found = NearestNeighbors(n_neighbors=min(k, len(references)), algorithm="brute").fit(references).kneighbors(queries)
-    return found[0], found[1]
+    """Return distances to, and positions of, each query's k nearest references, shapes (query, k); of equal ones the first."""
+    k = min(k, len(references))
+    on_grid = on_a_grid(references, queries)
+    found = np.concatenate([squares.argsort(1, kind="stable")[:, :k] for _, squares in squared_distances(on_grid[1], on_grid[0])])
+    differences = queries[:, None].astype(np.float64) - references[found]
+    return np.sqrt(np.square(differences).sum(2)), found
 
 
 def memorisation_values(samples: np.ndarray, test: np.ndarray, train: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from gmmcli.evaluate.predict import Outputs, outputs
 from gmmcli.rng import stream
 from gmmcli.run import ModelCard, Run, open_run
 
+SEED = 1
+NOTHING_DRAWN = ("eval accuracy", "eval calibrate")
+"""Commands that give the same figures for every seed, as long as all images are taken."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -34,6 +38,8 @@ class Subject:
     """The dataset is another than the run's own."""
     best: bool = False
     """The checkpoint of the best validation instead of the last."""
+    asked: tuple[str, ...] = ()
+    """What was asked beyond the defaults and is part of the names of results, as words: ``("samples 200",)``."""
     _passes: dict[str, Outputs] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -118,10 +124,10 @@ class Subject:
 
     def name(self, command: str, *departures: str) -> str:
         """What a result is saved as: the command, and how it departs from its defaults, the last checkpoint and all test images."""
-        about = [*departures, *[self.dataset.title] * self.foreign]
+        about = [*departures, *self.asked, *[self.dataset.title] * self.foreign]
         about += [self.split] * (self.foreign or self.split != "test") + ["best"] * self.best
-        if len(self.images.labels) < len(self.dataset.split(self.split).labels):
-            about.append(f"n{self.n}")
+        some = len(self.images.labels) < len(self.dataset.split(self.split).labels)
+        about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (self.seed != SEED and (some or command not in NOTHING_DRAWN))
         return " ".join([command, *about])
 
 

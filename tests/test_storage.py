@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmmcli.storage import LONGEST, file_stem, replacing, write_arrays, write_text
+
+
+def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.json"
+    write_text(path, "old")
+    write_text(path, "nü")
+    assert path.read_text(encoding="utf-8") == "nü"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_arrays_come_back_from_under_any_name(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "x.arrays", a=np.arange(3), **{"in log_px": np.ones((2, 2), np.float32)})
+    with np.load(tmp_path / "x.arrays", allow_pickle=False) as archive:
+        assert archive["a"].tolist() == [0, 1, 2]
+        assert (archive["in log_px"].dtype, archive["in log_px"].shape) == (np.float32, (2, 2))
+
+
+def test_while_it_is_written_the_old_content_stands(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    write_text(path, "old")
+    with replacing(path) as hidden:
+        hidden.write_text("new, half")
+        assert (hidden.parent, hidden.suffix, path.read_text()) == (path.parent, ".png", "old")
+    assert path.read_text() == "new, half"
+
+
+def test_a_write_that_fails_half_way_keeps_the_old_content_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    write_arrays(path, a=np.arange(3))
+    old = path.read_bytes()
+
+    class Unwritable:
+        def __array__(self, *args: object) -> np.ndarray:
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_arrays(path, a=np.arange(3), b=Unwritable())  # type: ignore[arg-type]
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_does_not_take_it_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    write_text(path, "old")
+
+    def full(*args: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_words_become_a_name_that_every_disk_takes_and_long_ones_stay_apart() -> None:
+    assert file_stem("eval accuracy C:\\faces\n: test") == "eval-accuracy-C-faces-test"
+    one, other = (file_stem("tsne beside " + "ü" * 300 + end) for end in "ab")
+    assert one != other
+    assert one.startswith("tsne-beside-")
+    assert len(one.encode()) <= LONGEST
