@@ -292,7 +292,7 @@ def test_all_has_every_part_from_one_pass_over_the_test_images(
     monkeypatch.setattr("gmmcli.evaluate.subject.outputs", counting)
     result = gmmc("eval", "all", "--set", "uniform", "--json")
     document = json.loads(result.stdout)
-    assert (result.exit_code, document["command"], seen) == (0, "eval all", [30])
+    assert (result.exit_code, document["command"], seen) == (0, "eval all", [30, 6])  # the test images, those of validation
     assert list(document["values"]) == list(document["protocol"]) == ["accuracy", "calibrate", "ood", "generate"]
     results = {result["command"].removeprefix("eval "): result for result in run.results().values()}
     for part, values in document["values"].items():

@@ -128,6 +128,16 @@ def test_labels_moved_by_one_are_all_wrong_for_a_perfect_model(shift: int, accur
     assert sum(values["confusion"][k][(k - shift) % 4] for k in range(4)) == 100
 
 
+def test_at_a_fitted_temperature_nll_and_brier_come_first() -> None:
+    logits, labels = answers(100, 4)
+    values = accuracy_values(logits, labels, 7.0, NAMES, 2.0)
+    names = ["calibrated_nll", "calibrated_nll_ci95", "calibrated_brier", "calibrated_brier_ci95", "nll", "nll_ci95"]
+    assert list(values)[2:8] == names
+    expected = means_over_images((logits.double() / 2).log_softmax(1), labels)
+    assert [values[f"calibrated_{name}"] for name in expected] == list(expected.values())
+    assert not any(name.startswith("calibrated") for name in measured(logits, labels, 7.0))
+
+
 def test_the_variance_changes_no_prediction() -> None:
     logits, labels = answers(100, 4)
     narrow, wide = (measured(logits, labels, gamma2) for gamma2 in (1e-3, 1e3))
@@ -137,6 +147,6 @@ def test_the_variance_changes_no_prediction() -> None:
 
 
 def test_the_protocol_names_the_variance_and_both_intervals() -> None:
-    protocol = accuracy_protocol(3.5)
-    assert protocol["gamma2"] == 3.5
+    protocol = accuracy_protocol(3.5, 2.0)
+    assert (protocol["gamma2"], protocol["temperature"]) == (3.5, 2.0)
     assert "Wilson" in protocol["intervals"] and "Gaffke's bootstrap" in protocol["intervals"]

@@ -198,6 +198,18 @@ def test_fresh_images_of_the_same_kind_are_seldom_copies() -> None:
     assert memorisation_values(samples, test, train)["copies"] == pytest.approx(expected, abs=3 * deviation)
 
 
+def test_the_intervals_of_memorisation_cover_what_fresh_images_give() -> None:
+    """Samples of the same kind as the test images: one of a hundred is nearer than all but 1% of those."""
+    covered = 0
+    for seed in range(40):
+        train, test, samples = points(1, 300, 3), points(2 + 2 * seed, 400, 3), points(3 + 2 * seed, 400, 3)
+        values = memorisation_values(samples, test, train)
+        low, high = values["copies_ci95"]
+        covered += low <= 0.01 <= high
+        assert values["sample_to_train_ci95"][0] < values["sample_to_train"] < values["sample_to_train_ci95"][1]
+    assert covered >= 35
+
+
 def test_far_samples_are_no_copies() -> None:
     train = points(1, 100, 3)
     values = memorisation_values(points(3, 20, 3) + 100, points(2, 100, 3), train)

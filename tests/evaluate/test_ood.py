@@ -141,16 +141,30 @@ def said(n: int, by: float, seed: int) -> Outputs:
 
 def test_every_score_is_measured_on_every_set() -> None:
     own, others = said(80, 1.0, 0), {"noise": said(50, 0.0, 1), "faces": said(60, 0.5, 2)}
-    found = ood_values(own, others, 2.0, ["mass", "log_px", "max_py"])
+    found, means = ood_values(own, others, 2.0, ["mass", "log_px", "max_py"])
     assert list(found) == ["noise", "faces"]
     for name, other in others.items():
         assert list(found[name]) == ["mass", "log_px", "max_py"]
         for score, values in found[name].items():
-            assert values == detection(SCORES[score](own, 2.0), SCORES[score](other, 2.0))
+            one = detection(SCORES[score](own, 2.0), SCORES[score](other, 2.0))
+            assert {key: values[key] for key in ("auroc", "fpr95")} == {key: one[key] for key in ("auroc", "fpr95")}
+            assert name != "noise" or values == one
+    for score, mean in means.items():
+        assert mean["auroc"] == pytest.approx((found["noise"][score]["auroc"] + found["faces"][score]["auroc"]) / 2)
+
+
+def test_the_interval_of_a_mean_over_sets_is_as_wide_as_means_scatter() -> None:
+    """The sets share the images of the run, so that the mean's error does not fall with their number."""
+    drawn = []
+    for seed in range(40):
+        own, others = said(60, 0.5, 100 * seed), {str(i): said(60, 0.0, 100 * seed + i) for i in (1, 2, 3)}
+        drawn.append(ood_values(own, others, 2.0, ["log_px"])[1]["log_px"])
+    claimed = sum(one["auroc_ci95"][1] - one["auroc_ci95"][0] for one in drawn) / len(drawn) / (2 * 1.96)
+    assert 0.75 < claimed / float(torch.tensor([one["auroc"] for one in drawn]).std()) < 1.35
 
 
 def test_images_that_look_like_the_training_data_are_on_the_high_side() -> None:
-    found = ood_values(said(80, 1.0, 0), {"noise": said(50, 0.0, 1)}, 2.0, ["mass", "log_px", "distance"])["noise"]
+    found = ood_values(said(80, 1.0, 0), {"noise": said(50, 0.0, 1)}, 2.0, ["mass", "log_px", "distance"])[0]["noise"]
     assert all(values["auroc"] > 0.7 for values in found.values())
 
 

@@ -71,7 +71,8 @@ def test_the_replay_buffer_in_pixels_from_end_to_end(subject: Subject) -> None:
         *("label_agreement", "label_agreement_ci95", "per_class", "memorisation"),
         *("judge", "judge_accuracy", "judge_accuracy_ci95", "judge_n"),
     }
-    assert set(result["values"]["memorisation"]) == {"sample_to_train", "test_to_train", "copies"}
+    figures = {"sample_to_train", "test_to_train", "copies"}
+    assert set(result["values"]["memorisation"]) == figures | {f"{name}_ci95" for name in figures}
     assert result["protocol"]["space"] == "pixels"
     assert result["protocol"]["samples"] == {"from": "buffer", "seed": 1}
     assert result["protocol"]["reference"] == f"{subject.dataset.title} train"
@@ -137,7 +138,9 @@ def test_training_images_passed_off_as_samples_are_found_out(subject: Subject, t
     images, labels = subject.dataset.train
     result = ask(subject, samples=write(tmp_path / "x.npz", images, labels)).result
     assert (result["n"], result["protocol"]["samples"]) == (200, {"from": str(tmp_path / "x.npz")})
-    assert result["values"]["memorisation"] | {"test_to_train": 0} == {"sample_to_train": 0, "test_to_train": 0, "copies": 1.0}
+    found = result["values"]["memorisation"]
+    assert (found["sample_to_train"], found["sample_to_train_ci95"], found["copies"]) == (0, [0, 0], 1.0)
+    assert 0.9 < found["copies_ci95"][0] < found["copies_ci95"][1] == 1
     assert result["values"]["label_agreement"] > 0.99
     assert np.array_equal(saved(subject.run)["samples"], images.numpy())
     assert result["values"]["feature_fid"] < ask(subject).result["values"]["feature_fid"] / 10

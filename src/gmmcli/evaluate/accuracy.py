@@ -37,8 +37,17 @@ def share(right: Tensor) -> dict[str, Any]:
     return {"n": n, "accuracy": successes / n if n else None, "ci95": list(wilson_interval(successes, n)) if n else None}
 
 
-def accuracy_values(logits: Logits, labels: Labels, gamma2: float, class_names: tuple[str, ...]) -> dict[str, Any]:
+def accuracy_values(
+    logits: Logits, labels: Labels, gamma2: float, class_names: tuple[str, ...], temperature: float | None = None
+) -> dict[str, Any]:
     """Measure accuracy, NLL and Brier score of ``p(y|x)`` (Eq. 11), overall and by class.
+
+    Args:
+        logits: of the images.
+        labels: their classes.
+        gamma2: the scale of the paper's ``p(y|x)``.
+        class_names: all there are.
+        temperature: a scale fitted to the labels of other images, at which NLL and Brier score come first; None where there is none.
 
     Returns:
         The values of an ``eval accuracy`` result; ``confusion[true][predicted]`` counts images.
@@ -47,20 +56,23 @@ def accuracy_values(logits: Logits, labels: Labels, gamma2: float, class_names: 
     log_probs = class_log_probs(logits.double(), gamma2)
     right = predicted == labels
     overall = share(right)
+    calibrated = means_over_images(class_log_probs(logits.double(), temperature), labels) if temperature else {}
     return {
         "accuracy": overall["accuracy"],
         "ci95": overall["ci95"],
+        **{f"calibrated_{name}": value for name, value in calibrated.items()},
         **means_over_images(log_probs, labels),
         "per_class": {name: share(right[labels == k]) for k, name in enumerate(class_names)},
         "confusion": torch.bincount(labels * n_classes + predicted, minlength=n_classes**2).view(n_classes, n_classes).tolist(),
     }
 
 
-def accuracy_protocol(gamma2: float) -> dict[str, Any]:
+def accuracy_protocol(gamma2: float, temperature: float | None) -> dict[str, Any]:
     """How the figures of ``accuracy_values`` were made."""
     return {
         "prediction": "argmax of the logits",
-        "probabilities": "softmax of logits / gamma^2 in float64 (Eq. 11)",
+        "probabilities": "softmax of logits / gamma^2 in float64 (Eq. 11); calibrated: of logits / temperature, fitted on validation",
         "gamma2": gamma2,
+        "temperature": temperature,
         "intervals": f"95%: Wilson for shares; {OF_MEANS} for nll and brier",
     }

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils import gen_batches
 
-from gmmcli.evaluate.intervals import Z95, mean_interval, wilson_interval
+from gmmcli.evaluate.intervals import REPLICATES, Z95, mean_interval, wilson_interval
 
 K = 5
 AT_ONCE = 2**24  # distances: 128 MiB
@@ -152,11 +152,27 @@ def memorisation_values(samples: np.ndarray, test: np.ndarray, train: np.ndarray
 
     Returns:
         Median distances to the nearest training image, and ``copies``: the share of samples nearer to one than all but 1% of the
-        test images are. About 0.01 is what fresh images of the same kind would give.
+        test images are. About 0.01 is what fresh images of the same kind would give. All with 95% intervals, the training images
+        as known: of a median by its order statistics; of copies by Wilson over the samples and the bootstrap of the threshold over
+        the test images.
     """
-    from_samples, from_test = nearest(samples, train, 1)[0][:, 0], nearest(test, train, 1)[0][:, 0]
+    from_samples, from_test = np.sort(nearest(samples, train, 1)[0][:, 0]), np.sort(nearest(test, train, 1)[0][:, 0])
+    copies = int((from_samples < np.quantile(from_test, 0.01)).sum())
+    low, high = wilson_interval(copies, len(from_samples))
+    drawn = np.random.default_rng(0).choice(from_test, (REPLICATES, len(from_test)))
+    others = np.searchsorted(from_samples, np.quantile(drawn, 0.01, axis=1)) / len(from_samples)
+    share, spread = copies / len(from_samples), float(Z95 * others.std())
     return {
         "sample_to_train": float(np.median(from_samples)),
+        "sample_to_train_ci95": _median_interval(from_samples),
         "test_to_train": float(np.median(from_test)),
-        "copies": float((from_samples < np.quantile(from_test, 0.01)).mean()),
+        "test_to_train_ci95": _median_interval(from_test),
+        "copies": share,
+        "copies_ci95": [max(0.0, share - hypot(share - low, spread)), min(1.0, share + hypot(high - share, spread))],
     }
+
+
+def _median_interval(ordered: np.ndarray) -> list[float]:
+    """The 95% interval of a median: the order statistics between which a share of one half may lie."""
+    low, high = wilson_interval(len(ordered) // 2, len(ordered))
+    return [float(ordered[int(low * (len(ordered) - 1))]), float(ordered[ceil(high * (len(ordered) - 1))])]

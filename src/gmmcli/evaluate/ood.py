@@ -67,23 +67,44 @@ def detection(inside: Energies, outside: Energies) -> dict[str, Any]:
         ``auroc``; ``aupr_in`` and ``aupr_out``, average precision with either set as the positives; ``fpr95``, the share of the
         others let in by the threshold that lets in 95% of the in-distribution images; each with its bootstrap interval.
     """
+    return _said(*_replicated(inside, outside, 1))
+
+
+def _replicated(inside: Energies, outside: Energies, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The figures, and their bootstrap replicates; the inside images are drawn alike whatever the seed of the outside ones."""
     scores = _Sorted.of(inside, outside)
     measured = _figures(scores, *(torch.ones(1, len(some), dtype=torch.float64) for some in (inside, outside)))
-    weights = (torch.split(resampled(len(some), seed), AT_A_TIME) for seed, some in enumerate((inside, outside)))
+    weights = (torch.split(resampled(len(some), own), AT_A_TIME) for own, some in ((0, inside), (seed, outside)))
     chunks = [_figures(scores, *pair) for pair in zip(*weights, strict=True)]
+    return measured, {name: torch.cat([chunk[name] for chunk in chunks]) for name in measured}
+
+
+def _said(measured: Mapping[str, Tensor], replicates: Mapping[str, Tensor]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in measured.items():
         values[name] = float(value)
-        values[f"{name}_ci95"] = percentiles(torch.cat([chunk[name] for chunk in chunks]))
+        values[f"{name}_ci95"] = percentiles(replicates[name])
     return values
 
 
-def ood_values(own: Outputs, others: Mapping[str, Outputs], gamma2: float, scores: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Measure every score on every set: ``{set: {score: figures}}``."""
-    return {
-        name: {score: detection(SCORES[score](own, gamma2), SCORES[score](other, gamma2)) for score in scores}
-        for name, other in others.items()
-    }
+def ood_values(
+    own: Outputs, others: Mapping[str, Outputs], gamma2: float, scores: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Measure every score on every set, ``{set: {score: figures}}``, and the means over the sets, ``{score: figures}``.
+
+    A mean's interval is of the same replicates: the sets share the inside images, and each has its own.
+    """
+    by_set: dict[str, dict[str, Any]] = {name: {} for name in others}
+    means = {}
+    for score in scores:
+        inside = SCORES[score](own, gamma2)
+        found = [_replicated(inside, SCORES[score](other, gamma2), seed) for seed, other in enumerate(others.values(), 1)]
+        for name, one in zip(others, found, strict=True):
+            by_set[name][score] = _said(*one)
+        if found:
+            names = found[0][0]
+            means[score] = _said(*({name: torch.stack([one[i][name] for one in found]).mean(0) for name in names} for i in (0, 1)))
+    return by_set, means
 
 
 def ood_protocol(gamma2: float) -> dict[str, Any]:

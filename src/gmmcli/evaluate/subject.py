@@ -12,6 +12,7 @@ from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.sources import parse_source
 from gmmcli.errors import RecipeError, RunError
+from gmmcli.evaluate.calibration import fit_temperature
 from gmmcli.evaluate.predict import Outputs, outputs
 from gmmcli.rng import stream
 from gmmcli.run import ModelCard, Run, open_run
@@ -81,6 +82,16 @@ class Subject:
     def validation(self) -> Split:
         """The run's own validation images."""
         return (self.run.dataset() if self.foreign else self.dataset).validation
+
+    @cached_property
+    def held_out(self) -> Outputs:
+        """What the model says of the validation images."""
+        return outputs(self.model, self.validation.images)
+
+    @cached_property
+    def temperature(self) -> float | None:
+        """The temperature fitted on the validation images; None where all of them are classified rightly."""
+        return fit_temperature(self.held_out.logits, self.validation.labels)
 
     def _some(self, split: Split) -> Split:
         return split.take(chosen(len(split.labels), self.n, self.seed).numpy())

@@ -14,6 +14,7 @@ from gmmcli.evaluate.spaces import Space
 from gmmcli.evaluate.subject import Subject
 from gmmcli.report import figures
 from gmmcli.report.measure import Measured, tested
+from gmmcli.storage import replacing
 from gmmcli.types import to_bytes
 
 
@@ -64,7 +65,8 @@ def tsne(
         arrays = {"plane": plane, "labels": labels.numpy(), "sampled": sampled.numpy(), "images": images.numpy()}
         path = subject.run.save_result(result, subject.name("tsne", *[space.name] if space else ()), **arrays)
         table = np.column_stack([plane, labels.numpy(), sampled.numpy()])
-        np.savetxt(path.with_suffix(".csv"), table, "%.6g,%.6g,%d,%d", header="x,y,label,sample", comments="")
+        with replacing(path.with_suffix(".csv")) as hidden:
+            np.savetxt(hidden, table, "%.6g,%.6g,%d,%d", header="x,y,label,sample", comments="")
         planes[_title(subject, values)] = (plane, labels.numpy(), sampled.numpy())
         measured.append(Measured(result, [path.with_suffix(".npz"), path.with_suffix(".csv")]))
     first = subjects[0]

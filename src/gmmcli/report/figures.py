@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from gmmcli.data.outliers import title as set_title
+from gmmcli.storage import replacing
 
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 SAME_BYTES: Any = {"svg.hashsalt": "gmmc", "svg.fonttype": "none", "font.size": 9}
@@ -20,12 +21,12 @@ SAME_BYTES: Any = {"svg.hashsalt": "gmmc", "svg.fonttype": "none", "font.size": 
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG, and as SVG beside it; the same values give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
     png, svg = (stem.with_name(stem.name + suffix) for suffix in (".png", ".svg"))
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a class may be called $_$
-    _draw(figure, png, svg)
+    with replacing(png) as hidden_png, replacing(svg) as hidden_svg:
+        _draw(figure, hidden_png, hidden_svg)
     return [png, svg]
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from gmmcli.data.outliers import Outliers, default_sets, outliers, title
 from gmmcli.errors import DataError
 from gmmcli.evaluate.accuracy import accuracy_protocol, accuracy_values
-from gmmcli.evaluate.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature, with_validation
+from gmmcli.evaluate.calibration import calibration_protocol, calibration_values, calibration_warnings, with_validation
 from gmmcli.evaluate.ood import ood_protocol, ood_values
 from gmmcli.evaluate.predict import Outputs, outputs
 from gmmcli.evaluate.scores import SCORES
@@ -47,8 +47,8 @@ def tested(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:
 def accuracy(subject: Subject, *, out: Path | None = None, quiet: bool = True) -> Measured:
     """Accuracy, NLL, Brier score and the confusion matrix."""
     own, labels, gamma2 = tested(subject, quiet), subject.images.labels, subject.gamma2
-    values = accuracy_values(own.logits, labels, gamma2, subject.card.class_names)
-    result = subject.result("eval accuracy", accuracy_protocol(gamma2), values)
+    values = accuracy_values(own.logits, labels, gamma2, subject.card.class_names, subject.temperature)
+    result = subject.result("eval accuracy", accuracy_protocol(gamma2, subject.temperature), values)
     title = f"{subject.card.recipe.name}: {values['accuracy']:.2%} of n = {len(labels):,}"
     figure = figures.confusion(values["confusion"], subject.card.class_names, title)
     return _kept(subject, result, figure, out, _logits(own, labels))
@@ -57,9 +57,7 @@ def accuracy(subject: Subject, *, out: Path | None = None, quiet: bool = True) -
 def calibrate(subject: Subject, *, out: Path | None = None, quiet: bool = True) -> Measured:
     """Calibration at three scales."""
     own, labels, gamma2 = tested(subject, quiet), subject.images.labels, subject.gamma2
-    validation = subject.validation
-    held_out = outputs(subject.model, validation.images).logits
-    temperature = fit_temperature(held_out, validation.labels)
+    validation, held_out, temperature = subject.validation, subject.held_out.logits, subject.temperature
     values = with_validation(calibration_values(own.logits, labels, gamma2, temperature), held_out, validation.labels)
     result = subject.result("eval calibrate", calibration_protocol(gamma2, len(validation.labels), temperature is not None), values)
     figure = figures.reliability(
@@ -96,10 +94,12 @@ def ood(
         with progress(name, len(images), quiet) as at:
             others[name] = outputs(subject.model, images, subject.gamma2 if mass else None, at)
         about[name] = {"n": len(images), "images": one.about}
-    values: dict[str, Any] = ood_values(own, others, subject.gamma2, scores)
-    values |= {name: {"missing": fact["missing"], "hint": fact["hint"]} for name, fact in about.items() if "missing" in fact}
+    by_set, means = ood_values(own, others, subject.gamma2, scores)
+    values: dict[str, Any] = by_set | {
+        name: {"missing": fact["missing"], "hint": fact["hint"]} for name, fact in about.items() if "missing" in fact
+    }
     protocol = ood_protocol(subject.gamma2) | {"in_distribution": f"{subject.dataset.title} {subject.split}", "sets": about}
-    result = subject.result("eval ood", protocol, {name: values[name] for name in names})
+    result = subject.result("eval ood", protocol, {name: values[name] for name in names}) | {"means": means}
     everyone = {"": own} | others
     arrays = {
         f"{name or 'in'} {score}": SCORES[score](passed, subject.gamma2).numpy() for name, passed in everyone.items() for score in scores

@@ -21,10 +21,12 @@ from gmmcli.evaluate.adversary import PixelModel
 from gmmcli.evaluate.attacks import DEFAULT_EPS, PLAIN, Attack, distances, over_eps, pixel_logits
 from gmmcli.evaluate.audit import said
 from gmmcli.evaluate.carlini import CarliniWagner
+from gmmcli.evaluate.intervals import mean_interval
 from gmmcli.evaluate.losses import LOSSES
 from gmmcli.evaluate.subject import Subject, departures
 from gmmcli.report import figures
 from gmmcli.report.measure import Measured
+from gmmcli.storage import replacing, write_arrays
 from gmmcli.train.log import Voice
 
 SHOWN = 10  # classes in a picture
@@ -104,9 +106,7 @@ def _warnings(attack: Attack, per_eps: Mapping[str, Mapping[str, Any]]) -> list[
 
 def _saved(path: Path, adversarial: Tensor, fell: np.ndarray, labels: Tensor) -> Path:
     """Write the adversarial images as float32 in [0, 1]: rounding to bytes would undo some."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez_compressed(file, images=adversarial.float().cpu().permute(0, 2, 3, 1).numpy(), fell=fell, labels=labels.cpu().numpy())
+    write_arrays(path, images=adversarial.float().cpu().permute(0, 2, 3, 1).numpy(), fell=fell, labels=labels.cpu().numpy())
     return path
 
 
@@ -135,6 +135,7 @@ def carlini(
         "success_rate": rate["accuracy"],
         "success_ci95": rate["ci95"],
         "l2_mean": float(reached.mean()) if len(reached) else None,
+        "l2_mean_ci95": mean_interval(reached.cpu(), 0.0, pixels[0].numel() ** 0.5) if len(reached) else None,
         "l2_median": float(reached.median()) if len(reached) else None,
     }
     protocol = {**asdict(attack), "attacked": "images classified rightly", "n_attacked": len(rows), "norm": "L2 in [0, 1] pixels"}
@@ -245,7 +246,5 @@ def _fingerprint(subject: Subject, transfer: Subject | None, plan: Mapping[str, 
 
 def _keep(path: Path, fell: Tensor) -> None:
     """Write one attack's outcome whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.save(file, fell.numpy(), allow_pickle=False)
-    temporary.rename(path)
+    with replacing(path) as hidden:
+        np.save(hidden, fell.numpy(), allow_pickle=False)

@@ -1,6 +1,7 @@
 """Results as tables on a terminal."""
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 from rich import box
@@ -60,9 +61,10 @@ def _plain(values: dict[str, Any]) -> list[Table]:
     for name, value in values.items():
         if isinstance(value, float):
             table.add_row(name, figure(name, values))
-        elif isinstance(value, dict) and all(isinstance(inner, float) for inner in value.values()):
+        elif isinstance(value, dict) and all(isinstance(inner, float) for key, inner in value.items() if not key.endswith("_ci95")):
             for inner in value:
-                table.add_row(inner, figure(inner, value))
+                if not inner.endswith("_ci95"):
+                    table.add_row(inner, figure(inner, value))
         elif isinstance(value, str):
             table.add_row(name, Text(value))
     return [table]
@@ -119,7 +121,8 @@ def _attack(values: dict[str, Any]) -> list[Table | Text]:
 
 
 def _audit(values: dict[str, Any]) -> list[Table | Text]:
-    table = _table("", *values["worst_case"])
+    table = _table("eps x 255", *(f"{float(255 * Fraction(eps)):g}" for eps in values["worst_case"]))
+    table.collapse_padding = True  # seventeen attacks by name, eight radii, eighty columns
     rows = {"worst case": values["worst_case"]} | values["attacks"]
     for name, row in rows.items():
         table.add_row(name, *(f"{100 * row[eps]['accuracy']:.1f}" if eps in row else "" for eps in values["worst_case"]))
