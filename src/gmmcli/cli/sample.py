@@ -62,8 +62,8 @@ def sample_command(
     from gmmcli.core.classifier import predict
     from gmmcli.evaluate.samples import Draw
     from gmmcli.evaluate.subject import departures
+    from gmmcli.progress import Voice
     from gmmcli.run import open_run
-    from gmmcli.train.log import Voice
     from gmmcli.types import to_bytes
 
     chosen = open_run(run, runs_dir)

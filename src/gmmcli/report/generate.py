@@ -20,8 +20,8 @@ from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
 from gmmcli.evaluate.spaces import Space
 from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.progress import Voice
 from gmmcli.report.measure import Measured, progress
-from gmmcli.train.log import Voice
 from gmmcli.types import Features, RawImages, to_bytes, to_model
 
 Reference = Literal["train", "test", "train+test"]

@@ -16,8 +16,8 @@ from gmmcli.evaluate.ood import ood_protocol, ood_values
 from gmmcli.evaluate.predict import Outputs, outputs
 from gmmcli.evaluate.scores import SCORES
 from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.progress import Voice
 from gmmcli.report import figures
-from gmmcli.train.log import Voice
 from gmmcli.types import Labels
 
 NOISE = ("uniform", "gaussian")

@@ -23,9 +23,9 @@ from gmmcli.evaluate.audit import said
 from gmmcli.evaluate.carlini import CarliniWagner
 from gmmcli.evaluate.losses import LOSSES
 from gmmcli.evaluate.subject import Subject, departures
+from gmmcli.progress import Voice
 from gmmcli.report import figures
 from gmmcli.report.measure import Measured
-from gmmcli.train.log import Voice
 
 SHOWN = 10  # classes in a picture
 

@@ -1,4 +1,4 @@
-"""The voice of a training: a bar on a terminal, plain lines elsewhere, all on stderr."""
+"""Progress: a bar on a terminal, plain lines elsewhere, all on stderr."""
 
 import sys
 import time

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gmmcli.train.log import PATIENCE, Voice
+from gmmcli.progress import PATIENCE, Voice
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("gmmcli.train.log.time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr("gmmcli.progress.time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("TTY_COMPATIBLE", "0")
     return clock

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gmmcli.train.signals import StopSignals
+from gmmcli.signals import StopSignals
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
