@@ -8,9 +8,9 @@ import argparse
 from dataclasses import replace
 from fractions import Fraction
 
+from gmmcli.attacks.attacks import pixel_logits, run
+from gmmcli.attacks.audit import suite
 from gmmcli.core.classifier import frozen
-from gmmcli.evaluate.attacks import pixel_logits, run
-from gmmcli.evaluate.audit import suite
 from gmmcli.evaluate.subject import Subject
 from gmmcli.report.robustness import attacked
 

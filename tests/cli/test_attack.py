@@ -11,13 +11,13 @@ import pytest
 import torch
 from animals import Gmmc, Trained
 
+from gmmcli.attacks import audit
+from gmmcli.attacks.attacks import DEFAULT_EPS, PLAIN, Attack, over_eps
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.cli import attack as commands
 from gmmcli.cli.attack import radii
 from gmmcli.core.classifier import predict
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate import audit
-from gmmcli.evaluate.attacks import DEFAULT_EPS, PLAIN, Attack, over_eps
 from gmmcli.report import robustness
 from gmmcli.run import Run
 

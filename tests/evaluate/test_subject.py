@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from gmmcli.attacks.attacks import PLAIN, Attack
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.classifier import predict
 from gmmcli.data.npz import Npz
 from gmmcli.errors import DataError, RecipeError, RunError
-from gmmcli.evaluate.attacks import PLAIN, Attack
-from gmmcli.evaluate.predict import CHUNK, outputs
 from gmmcli.evaluate.subject import Subject, chosen, departures
+from gmmcli.metrics.outputs import CHUNK, outputs
 from gmmcli.recipe import Recipe
 from gmmcli.run import ModelCard, Run
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from handwritten import DIS, GEN, SOFTMAX, attacked, audited, calibrated, detected, save, scored, write
 
+from gmmcli.attacks.attacks import Attack
 from gmmcli.errors import RunError
-from gmmcli.evaluate.attacks import Attack
-from gmmcli.evaluate.judge import PixelJudge
 from gmmcli.evaluate.samples import Draw
-from gmmcli.evaluate.spaces import pixel_space
 from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.features.spaces import pixel_space
+from gmmcli.metrics.judge import PixelJudge
 from gmmcli.recipe import Recipe, shipped
 from gmmcli.report import measure
 from gmmcli.report.catalogue import ENDED, Figure, Metric, Protocol

@@ -11,9 +11,9 @@ from sklearn.manifold import trustworthiness
 
 from gmmcli.core.buffer import decode
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.outputs import outputs
 from gmmcli.report import figures
 from gmmcli.report.embed import tsne
 from gmmcli.report.measure import Measured

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 from PIL import Image
 
-from gmmcli.evaluate.calibration import BINS, calibration
+from gmmcli.metrics.calibration import BINS, calibration
 from gmmcli.report.figures import confusion, histograms, reliability, robustness, save, scatter
 
 

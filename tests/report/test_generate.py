@@ -12,13 +12,13 @@ from torch import Tensor
 
 from gmmcli.core.buffer import decode
 from gmmcli.errors import DataError, RecipeError
-from gmmcli.evaluate.frechet import Moments
-from gmmcli.evaluate.judge import ModelJudge, PixelJudge
-from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw
-from gmmcli.evaluate.scores import log_odds
-from gmmcli.evaluate.spaces import Space, pixel_space, run_space
 from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.metrics.features.spaces import Space, pixel_space, run_space
+from gmmcli.metrics.frechet import Moments
+from gmmcli.metrics.judge import ModelJudge, PixelJudge
+from gmmcli.metrics.outputs import outputs
+from gmmcli.metrics.scores import log_odds
 from gmmcli.report.generate import Generation, generate
 from gmmcli.report.measure import Measured
 from gmmcli.run import Run

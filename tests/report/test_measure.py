@@ -13,9 +13,9 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from gmmcli.data.dataset import Split
 from gmmcli.errors import RecipeError, RunError
-from gmmcli.evaluate.predict import outputs
-from gmmcli.evaluate.scores import SCORES
 from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.outputs import outputs
+from gmmcli.metrics.scores import SCORES
 from gmmcli.report import measure
 from gmmcli.report.measure import Measured
 from gmmcli.run import Run

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from matplotlib.figure import Figure
 
-from gmmcli.evaluate.attacks import Attack
-from gmmcli.evaluate.judge import PixelJudge
+from gmmcli.attacks.attacks import Attack
 from gmmcli.evaluate.samples import Draw
-from gmmcli.evaluate.spaces import pixel_space
 from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.features.spaces import pixel_space
+from gmmcli.metrics.judge import PixelJudge
 from gmmcli.report import measure
 from gmmcli.report.collect import gather
 from gmmcli.report.compare import Comparison

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from gmmcli.attacks import audit as audits
+from gmmcli.attacks.attacks import Attack, over_eps
+from gmmcli.attacks.carlini import CarliniWagner
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.errors import DivergedError, RecipeError
-from gmmcli.evaluate import audit as audits
-from gmmcli.evaluate.attacks import Attack, over_eps
-from gmmcli.evaluate.carlini import CarliniWagner
-from gmmcli.evaluate.intervals import wilson_interval
 from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.intervals import wilson_interval
 from gmmcli.recipe import Recipe
 from gmmcli.report import robustness
 from gmmcli.report.measure import accuracy

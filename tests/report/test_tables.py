@@ -7,10 +7,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from gmmcli.evaluate.accuracy import accuracy_values
-from gmmcli.evaluate.audit import AT_FOCUS, EPS, FOCUS, Curves, audit_values, suite
-from gmmcli.evaluate.calibration import calibration_values
-from gmmcli.evaluate.ood import detection
+from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, Curves, audit_values, suite
+from gmmcli.metrics.accuracy import accuracy_values
+from gmmcli.metrics.calibration import calibration_values
+from gmmcli.metrics.ood import detection
 from gmmcli.report.tables import figure, result_table
 
 NAMES = ("cat", "dog", "fox")

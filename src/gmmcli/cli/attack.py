@@ -53,8 +53,8 @@ def _bounded(
     if options["scale"] <= 0:
         raise RecipeError(f"--scale {options['scale']} must be positive")
     subject = opened(**where)
-    from gmmcli.evaluate.attacks import Attack
-    from gmmcli.evaluate.audit import said
+    from gmmcli.attacks.attacks import Attack
+    from gmmcli.attacks.audit import said
     from gmmcli.report.robustness import bounded
 
     note("eps " + ", ".join(f"{said(radius)} = {radius:.4f}" for radius in chosen) + f" in pixels of [0, 1], {norm}", where["quiet"])
@@ -235,7 +235,7 @@ def cw_command(
     """Find the smallest L2 change that deceives (Carlini and Wagner 2017): success rate, mean and median norm, and a picture."""
     check_grid(out)
     subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
-    from gmmcli.evaluate.carlini import CarliniWagner
+    from gmmcli.attacks.carlini import CarliniWagner
     from gmmcli.report.robustness import carlini
 
     show(carlini(subject, CarliniWagner(aim, steps, searches, learning_rate), float64=float64, save=save, out=out, quiet=quiet), json)

@@ -93,7 +93,7 @@ def ood_command(
 
     A set that is not to be had is reported as missing, and the others are measured.
     """
-    from gmmcli.evaluate.scores import SCORES
+    from gmmcli.metrics.scores import SCORES
 
     if unknown := [score for score in scores or () if score not in SCORES]:
         raise RecipeError(f"no score {unknown[0]!r}", f"give one of {', '.join(SCORES)}")

@@ -30,10 +30,10 @@ def asked(
     **more: Any,
 ) -> "Generation":
     """The question as the options put it; what is missing for it is an error here, before anything is drawn."""
-    from gmmcli.evaluate.judge import ModelJudge, PixelJudge
     from gmmcli.evaluate.samples import Draw
-    from gmmcli.evaluate.spaces import named_space, run_space
     from gmmcli.evaluate.subject import Subject
+    from gmmcli.metrics.features.spaces import named_space, run_space
+    from gmmcli.metrics.judge import ModelJudge, PixelJudge
     from gmmcli.report.generate import Generation
 
     def other(name: str) -> "Subject":

@@ -82,8 +82,8 @@ def train_command(
 
 def _distance(setup: "Setup") -> "Distance | None":
     """The Frechet distance of samples to the validation images, whose features are computed here, once; None for a recipe without."""
-    from gmmcli.evaluate.frechet import Moments, frechet_distance
-    from gmmcli.evaluate.spaces import quick_space
+    from gmmcli.metrics.features.spaces import quick_space
+    from gmmcli.metrics.frechet import Moments, frechet_distance
     from gmmcli.train.validate import Distance
 
     if not setup.recipe.validates_samples:

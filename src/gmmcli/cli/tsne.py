@@ -39,7 +39,7 @@ def tsne_command(
         raise RecipeError("these runs know different classes", "draw them one by one")
     from gmmcli.cli.evaluate import show
     from gmmcli.evaluate.samples import Draw
-    from gmmcli.evaluate.spaces import named_space
+    from gmmcli.metrics.features.spaces import named_space
     from gmmcli.report.embed import tsne
     from gmmcli.storage import file_stem
 

@@ -12,7 +12,7 @@ from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.sources import parse_source
 from gmmcli.errors import RecipeError, RunError
-from gmmcli.evaluate.predict import Outputs, outputs
+from gmmcli.metrics.outputs import Outputs, outputs
 from gmmcli.rng import stream
 from gmmcli.run import ModelCard, Run, open_run
 

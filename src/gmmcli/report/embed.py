@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gmmcli.evaluate.embedding import check_enough, embed, embedding_protocol, embedding_values
-from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw
-from gmmcli.evaluate.spaces import Space
 from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.embedding import check_enough, embed, embedding_protocol, embedding_values
+from gmmcli.metrics.features.spaces import Space
+from gmmcli.metrics.outputs import outputs
 from gmmcli.report import figures
 from gmmcli.report.measure import Measured, tested
 from gmmcli.types import to_bytes

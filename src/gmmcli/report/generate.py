@@ -12,14 +12,14 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.npz import UNREADABLE
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
-from gmmcli.evaluate.frechet import Moments
-from gmmcli.evaluate.generation import MOST, beside_values, distance_values, generation_protocol, most_confident, neighbour_values
-from gmmcli.evaluate.judge import MOST_JUDGED, Judge, agreement, agreement_values, pixels
-from gmmcli.evaluate.manifold import memorisation_values, nearest
-from gmmcli.evaluate.predict import outputs
 from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
-from gmmcli.evaluate.spaces import Space
 from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.metrics.features.spaces import Space
+from gmmcli.metrics.frechet import Moments
+from gmmcli.metrics.generation import MOST, beside_values, distance_values, generation_protocol, most_confident, neighbour_values
+from gmmcli.metrics.judge import MOST_JUDGED, Judge, agreement, agreement_values, pixels
+from gmmcli.metrics.manifold import memorisation_values, nearest
+from gmmcli.metrics.outputs import outputs
 from gmmcli.progress import Voice
 from gmmcli.report.measure import Measured, progress
 from gmmcli.types import Features, RawImages, to_bytes, to_model

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from gmmcli.data.outliers import Outliers, default_sets, outliers, title
 from gmmcli.errors import DataError
-from gmmcli.evaluate.accuracy import accuracy_protocol, accuracy_values
-from gmmcli.evaluate.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature, with_validation
-from gmmcli.evaluate.ood import ood_protocol, ood_values
-from gmmcli.evaluate.predict import Outputs, outputs
-from gmmcli.evaluate.scores import SCORES
 from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.metrics.accuracy import accuracy_protocol, accuracy_values
+from gmmcli.metrics.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature, with_validation
+from gmmcli.metrics.ood import ood_protocol, ood_values
+from gmmcli.metrics.outputs import Outputs, outputs
+from gmmcli.metrics.scores import SCORES
 from gmmcli.progress import Voice
 from gmmcli.report import figures
 from gmmcli.types import Labels

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gmmcli.attacks import audit as audits
+from gmmcli.attacks.adversary import PixelModel
+from gmmcli.attacks.attacks import DEFAULT_EPS, PLAIN, Attack, distances, over_eps, pixel_logits
+from gmmcli.attacks.audit import said
+from gmmcli.attacks.carlini import CarliniWagner
+from gmmcli.attacks.losses import LOSSES
 from gmmcli.core.classifier import frozen
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate import audit as audits
-from gmmcli.evaluate.accuracy import share
-from gmmcli.evaluate.adversary import PixelModel
-from gmmcli.evaluate.attacks import DEFAULT_EPS, PLAIN, Attack, distances, over_eps, pixel_logits
-from gmmcli.evaluate.audit import said
-from gmmcli.evaluate.carlini import CarliniWagner
-from gmmcli.evaluate.losses import LOSSES
 from gmmcli.evaluate.subject import Subject, departures
+from gmmcli.metrics.accuracy import share
 from gmmcli.progress import Voice
 from gmmcli.report import figures
 from gmmcli.report.measure import Measured
