@@ -11,8 +11,8 @@ from fractions import Fraction
 from gmmcli.attacks.attacks import pixel_logits, run
 from gmmcli.attacks.audit import suite
 from gmmcli.core.classifier import frozen
+from gmmcli.evaluate.robustness import attacked
 from gmmcli.evaluate.subject import Subject
-from gmmcli.report.robustness import attacked
 
 
 def main() -> None:

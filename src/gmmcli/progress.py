@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -82,3 +84,10 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextmanager
+def counting(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Say how many of n images are done."""
+    with Voice(title, n, quiet, unit="images") as voice:
+        yield voice.at

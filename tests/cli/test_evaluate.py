@@ -39,8 +39,8 @@ def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are empty, their files too: drawing takes longer than measuring."""
     for figure in ("confusion", "reliability", "histograms"):
-        monkeypatch.setattr(f"gmmcli.report.figures.{figure}", lambda *values: Figure())
-    monkeypatch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
+        monkeypatch.setattr(f"gmmcli.evaluate.plots.{figure}", lambda *values: Figure())
+    monkeypatch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
 
 
 @pytest.fixture

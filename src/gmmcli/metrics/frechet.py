@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gmmcli.data.npz import UNREADABLE
-from gmmcli.errors import DataError
-from gmmcli.storage import write_arrays
 from gmmcli.types import Features
 from gmmcli.vision import torchvision
 
@@ -40,24 +35,6 @@ class Moments:
         kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
         factor: Tensor = vectors[:, kept] * values[kept].sqrt()
         return factor
-
-    def save(self, path: Path) -> None:
-        """Write them as pytorch-fid does: ``mu`` and ``sigma`` in an .npz."""
-        write_arrays(path, mu=self.mean.numpy(), sigma=self.covariance.numpy())
-
-    @classmethod
-    def load(cls, path: Path, dim: int) -> "Moments":
-        """Read pytorch-fid's statistics; DataError where they are none, or of another feature space."""
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                mean, covariance = (torch.from_numpy(archive[key]).double() for key in ("mu", "sigma"))
-        except UNREADABLE as error:
-            raise DataError(
-                f"{path} cannot be read as pytorch-fid statistics ({error})", "it should be an .npz with mu and sigma"
-            ) from error
-        if mean.shape != (dim,) or covariance.shape != (dim, dim):
-            raise DataError(f"{path} has statistics of {tuple(mean.shape)} features, this space has {dim}", "make them in the same space")
-        return cls(mean, covariance)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

@@ -12,6 +12,8 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.npz import UNREADABLE
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DataError, RecipeError
+from gmmcli.evaluate.measured import Measured
+from gmmcli.evaluate.moments import read_moments, write_moments
 from gmmcli.evaluate.samples import Draw, Samples, buffer_classes
 from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.metrics.features.spaces import Space
@@ -20,8 +22,7 @@ from gmmcli.metrics.generation import MOST, beside_values, distance_values, gene
 from gmmcli.metrics.judge import MOST_JUDGED, Judge, agreement, agreement_values, pixels
 from gmmcli.metrics.manifold import memorisation_values, nearest
 from gmmcli.metrics.outputs import outputs
-from gmmcli.progress import Voice
-from gmmcli.report.measure import Measured, progress
+from gmmcli.progress import Voice, counting
 from gmmcli.types import Features, RawImages, to_bytes, to_model
 
 Reference = Literal["train", "test", "train+test"]
@@ -80,10 +81,10 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
     with Voice("eval generate", 7, quiet, unit="parts") as voice:
         voice.at(0, "features")
         embedded, known = space.embed(raw), space.embed(reference)
-        given = Moments.load(asked.stats, embedded.shape[1]) if asked.stats else None
+        given = read_moments(asked.stats, embedded.shape[1]) if asked.stats else None
         moments = Moments.of(known)
         if asked.save_stats:
-            moments.save(asked.save_stats)
+            write_moments(moments, asked.save_stats)
         voice.at(1, "distances")
         values: dict[str, Any] = distance_values(space, embedded, known, given or moments, subject.seed)
         voice.at(2, "neighbours")
@@ -170,7 +171,7 @@ def _samples(subject: Subject, asked: Generation, quiet: bool) -> Samples:
     each = ceil(n / n_classes)
     if origin == "buffer" and asked.n is None:
         each = min(each, *map(len, buffer_classes(subject.run, range(n_classes))))
-    with progress("chains", each * n_classes, quiet) as at:
+    with counting("chains", each * n_classes, quiet) as at:
         drawn = asked.draw(subject.run, range(n_classes), each, subject.best, subject.device, at)
     kept = chosen(len(drawn.labels), asked.n, subject.seed)
     return Samples(drawn.images[kept], drawn.labels[kept], drawn.protocol)

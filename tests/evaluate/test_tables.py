@@ -8,10 +8,10 @@ import torch
 from rich.console import Console
 
 from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, Curves, audit_values, suite
+from gmmcli.evaluate.tables import figure, result_table
 from gmmcli.metrics.accuracy import accuracy_values
 from gmmcli.metrics.calibration import calibration_values
 from gmmcli.metrics.ood import detection
-from gmmcli.report.tables import figure, result_table
 
 NAMES = ("cat", "dog", "fox")
 SCORES = ("log_px", "max_py", "mass", "distance")

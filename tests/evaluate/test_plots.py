@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 from PIL import Image
 
+from gmmcli.evaluate.plots import confusion, histograms, reliability, robustness, save, scatter
 from gmmcli.metrics.calibration import BINS, calibration
-from gmmcli.report.figures import confusion, histograms, reliability, robustness, save, scatter
 
 
 def names(k: int) -> list[str]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from gmmcli.evaluate import plots
+from gmmcli.evaluate.measured import Measured, tested
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.embedding import check_enough, embed, embedding_protocol, embedding_values
 from gmmcli.metrics.features.spaces import Space
 from gmmcli.metrics.outputs import outputs
-from gmmcli.report import figures
-from gmmcli.report.measure import Measured, tested
 from gmmcli.types import to_bytes
 
 
@@ -68,8 +68,8 @@ def tsne(
         planes[_title(subject, values)] = (plane, labels.numpy(), sampled.numpy())
         measured.append(Measured(result, [path.with_suffix(".npz"), path.with_suffix(".csv")]))
     first = subjects[0]
-    pictures = figures.save(
-        figures.scatter(planes, first.card.class_names), out or first.run.path / "figures" / f"{measured[0].pictures[0].stem}.png"
+    pictures = plots.save(
+        plots.scatter(planes, first.card.class_names), out or first.run.path / "figures" / f"{measured[0].pictures[0].stem}.png"
     )
     return [measured[0]._replace(pictures=[*pictures, *measured[0].pictures]), *measured[1:]]
 

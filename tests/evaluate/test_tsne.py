@@ -11,12 +11,12 @@ from sklearn.manifold import trustworthiness
 
 from gmmcli.core.buffer import decode
 from gmmcli.errors import RecipeError
+from gmmcli.evaluate import plots
+from gmmcli.evaluate.measured import Measured
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
+from gmmcli.evaluate.tsne import tsne
 from gmmcli.metrics.outputs import outputs
-from gmmcli.report import figures
-from gmmcli.report.embed import tsne
-from gmmcli.report.measure import Measured
 from gmmcli.run import Run
 from gmmcli.types import to_bytes
 
@@ -45,7 +45,7 @@ def leave_one_out(points: np.ndarray, labels: np.ndarray) -> float:
 @pytest.fixture
 def unembedded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plane is that of the first two features: t-SNE takes longer than all the rest."""
-    monkeypatch.setattr("gmmcli.report.embed.embed", lambda features, seed: features[:, :2].numpy())
+    monkeypatch.setattr("gmmcli.evaluate.tsne.embed", lambda features, seed: features[:, :2].numpy())
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_plane(embedded: tuple[Subject, Measured]) 
 
 def test_the_seed_is_that_of_the_plane(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
-    monkeypatch.setattr("gmmcli.report.embed.embed", lambda features, seed: seeds.append(seed) or features[:, :2].numpy())
+    monkeypatch.setattr("gmmcli.evaluate.tsne.embed", lambda features, seed: seeds.append(seed) or features[:, :2].numpy())
     (measured,) = tsne([some(run)], seed=7)
     assert seeds == [measured.result["protocol"]["seed"]] == [7]
 
@@ -129,7 +129,7 @@ def test_the_features_embedded_are_those_of_the_images_and_of_the_samples(run: R
         seen.append(features)
         return features[:, :2].numpy()
 
-    monkeypatch.setattr("gmmcli.report.embed.embed", plane)
+    monkeypatch.setattr("gmmcli.evaluate.tsne.embed", plane)
     subject = some(run)
     tsne([subject], samples=Draw("buffer"), n_samples=100)
     (features,) = seen
@@ -158,7 +158,7 @@ def test_more_samples_than_the_buffer_holds(run: Run) -> None:
 @pytest.mark.usefixtures("unembedded")
 def test_several_runs_stand_side_by_side_each_with_a_result_of_its_own(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr(figures, "scatter", lambda planes, names: drawn.append(planes) or Figure())
+    monkeypatch.setattr(plots, "scatter", lambda planes, names: drawn.append(planes) or Figure())
     other = Run(run.path.with_name("another"))
     run.path.rename(tmp_path / "moved")
     for target in (run.path, other.path):
@@ -198,7 +198,7 @@ def test_a_handful_of_images_has_no_neighbourhoods(n: int, run: Run) -> None:
 
 def test_what_is_drawn_is_a_picture(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr("gmmcli.report.embed.embed", lambda features, seed: features[:, :2].numpy())
+    monkeypatch.setattr("gmmcli.evaluate.tsne.embed", lambda features, seed: features[:, :2].numpy())
     (measured,) = tsne([some(run)], samples=Draw("buffer"), n_samples=10)
     png, svg = measured.pictures[:2]
     assert png.read_bytes().startswith(b"\x89PNG")

@@ -17,12 +17,12 @@ from gmmcli.attacks.carlini import CarliniWagner
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.errors import DivergedError, RecipeError
+from gmmcli.evaluate import robustness
+from gmmcli.evaluate.classification import accuracy
+from gmmcli.evaluate.robustness import audit, bounded, carlini
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.intervals import wilson_interval
 from gmmcli.recipe import Recipe
-from gmmcli.report import robustness
-from gmmcli.report.measure import accuracy
-from gmmcli.report.robustness import audit, bounded, carlini
 from gmmcli.run import ModelCard, Run
 
 NAMES = ("ant", "bee", "cow", "dog")
@@ -279,7 +279,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(audits, "AT_FOCUS", {"pgd-margin x2 steps": Attack("pgd", "margin", steps=4)})
     monkeypatch.setattr(audits, "EPS", (4 / 255, 8 / 255))
-    monkeypatch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
+    monkeypatch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
 
 
 def fired(result: dict[str, Any]) -> set[str]:
@@ -320,7 +320,7 @@ def test_what_a_run_of_few_classes_cannot_be_audited_with_is_named(toy: Toy) -> 
         patch.setattr(audits, "SUITE", tuple(replace(attack, steps=1) for attack in audits.SUITE))
         patch.setattr(audits, "AT_FOCUS", {"pgd-margin x2 steps": Attack("pgd", "margin", steps=2)})
         patch.setattr(audits, "EPS", (8 / 255,))
-        patch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
+        patch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
         protocol = audit(subject).result["protocol"]
     assert protocol["left_out"] == ["pgd-dlr-targeted", "apgd-dlr-targeted"]
     assert protocol["gradient"] == "of each image's own loss"  # what tells results from those of the mean over a batch

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from gmmcli.core.buffer import decode
 from gmmcli.errors import DataError, RecipeError
+from gmmcli.evaluate.generation import Generation, generate
+from gmmcli.evaluate.measured import Measured
+from gmmcli.evaluate.moments import write_moments
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.metrics.features.spaces import Space, pixel_space, run_space
@@ -19,8 +22,6 @@ from gmmcli.metrics.frechet import Moments
 from gmmcli.metrics.judge import ModelJudge, PixelJudge
 from gmmcli.metrics.outputs import outputs
 from gmmcli.metrics.scores import log_odds
-from gmmcli.report.generate import Generation, generate
-from gmmcli.report.measure import Measured
 from gmmcli.run import Run
 from gmmcli.types import to_bytes
 
@@ -161,7 +162,7 @@ def test_the_reference_is_what_was_asked_for(reference: Any, n: int, subject: Su
 
 def test_given_statistics_take_the_references_place_in_the_frechet_distance_alone(subject: Subject, tmp_path: Path) -> None:
     test = torch.from_numpy(flat(subject.dataset.test.images))
-    Moments.of(test).save(tmp_path / "stats.npz")
+    write_moments(Moments.of(test), tmp_path / "stats.npz")
     own, given = ask(subject).result, ask(subject, stats=tmp_path / "stats.npz").result
     assert given["protocol"]["reference"] == "stats.npz"
     assert given["values"]["feature_fid"] == pytest.approx(frechet(flat(saved(subject.run)["samples"]), test.numpy()), rel=1e-3)
@@ -295,7 +296,7 @@ def test_another_checkpoint_has_a_result_and_a_picture_of_its_own(run: Run) -> N
 
 def test_the_neighbours_shown_are_the_nearest(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[str, Tensor]] = []
-    monkeypatch.setattr("gmmcli.report.generate.save_grid", lambda rows, *_, **__: shown.extend(rows))
+    monkeypatch.setattr("gmmcli.evaluate.generation.save_grid", lambda rows, *_, **__: shown.extend(rows))
     ask(subject, n=20)
     train = flat(subject.dataset.train.images)
     assert [name for name, _ in shown] == list("0123456789")
@@ -314,7 +315,7 @@ def test_the_judge_is_judged_on_images_drawn_at_random_not_on_the_first(subject:
             asked.append(images)
             return torch.zeros(len(images), dtype=torch.long)
 
-    monkeypatch.setattr("gmmcli.report.generate.MOST_JUDGED", 30)
+    monkeypatch.setattr("gmmcli.evaluate.generation.MOST_JUDGED", 30)
     generate(subject, Generation(pixel_space(), Listening(), Draw("buffer"), n=20))
     test = subject.dataset.test.images
     samples, judged, starts = asked

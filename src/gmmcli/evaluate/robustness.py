@@ -21,11 +21,11 @@ from gmmcli.attacks.losses import LOSSES
 from gmmcli.core.classifier import frozen
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import RecipeError
+from gmmcli.evaluate import plots
+from gmmcli.evaluate.measured import Measured
 from gmmcli.evaluate.subject import Subject, departures
 from gmmcli.metrics.accuracy import share
 from gmmcli.progress import Voice
-from gmmcli.report import figures
-from gmmcli.report.measure import Measured
 
 SHOWN = 10  # classes in a picture
 
@@ -217,8 +217,8 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
         for name in [*suite, *(["transfer"] if transfer else [])]
     }
     worst = {eps: values["worst_case"][said(eps)]["accuracy"] for eps in audits.EPS}
-    figure = figures.robustness(drawn, worst, values["clean_accuracy"], f"{subject.card.recipe.name}, n = {len(labels):,}")
-    pictures = figures.save(figure, out or subject.run.path / "figures" / f"{stem}.png")
+    figure = plots.robustness(drawn, worst, values["clean_accuracy"], f"{subject.card.recipe.name}, n = {len(labels):,}")
+    pictures = plots.save(figure, out or subject.run.path / "figures" / f"{stem}.png")
     warnings = [f"{verdict['name']}: {verdict['why']}" for verdict in values["verdicts"] if verdict["fired"]]
     return Measured(result, pictures, warnings)
 
