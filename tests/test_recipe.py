@@ -12,7 +12,6 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gmmcli.core.backbones import WideResNet
 from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
 from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
@@ -21,6 +20,7 @@ from gmmcli.core.optim import SGD, Adam
 from gmmcli.core.samplers import SGLD, FixedLength
 from gmmcli.core.starts import ClassGaussian, Gaussian, Uniform
 from gmmcli.core.targets import Conditional, StagedLatent, Target
+from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Log, Recipe, Stage, find, flatten, shipped

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gmmcli.core.backbones import SLOPE, Downsample, Norm, WideResNet, WideResNetFeatures
 from gmmcli.core.classifier import Model, frozen
+from gmmcli.core.wide_resnet import SLOPE, Downsample, Norm, WideResNet, WideResNetFeatures
 
 
 def conv(inputs: int, outputs: int, size: int) -> int:
