@@ -22,8 +22,9 @@ from gmmcli.evaluate.classification import accuracy
 from gmmcli.evaluate.robustness import audit, bounded, carlini
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.intervals import wilson_interval
+from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
-from gmmcli.run import ModelCard, Run
+from gmmcli.run import Run
 
 NAMES = ("ant", "bee", "cow", "dog")
 GAPS = (6, 10, 14, 20, 6, 10, 14, 20)  # of bytes between the brightest blocks of an image: half of it is the distance in linf

@@ -23,9 +23,10 @@ from gmmcli.data.pictures import save_grid
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured
-from gmmcli.evaluate.subject import Subject, departures
+from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import share
 from gmmcli.progress import Voice
+from gmmcli.results import departures
 
 SHOWN = 10  # classes in a picture
 
