@@ -121,9 +121,9 @@ def all_command(
     from gmmcli.evaluate.classification import accuracy, calibrate
     from gmmcli.evaluate.detection import ood
     from gmmcli.evaluate.generation import generate as measure_generation
-    from gmmcli.evaluate.measured import tested
+    from gmmcli.evaluate.measured import own_outputs
 
-    tested(subject, quiet, mass=True)  # the one pass, which all that follow share
+    own_outputs(subject, quiet, mass=True)  # the one pass, which all that follow share
     parts = [accuracy(subject), calibrate(subject), ood(subject, sets, quiet=quiet)]
     if subject.run.checkpoint(best).has("buffer"):
         parts.append(measure_generation(subject, generate.asked(subject, quiet=quiet), quiet=quiet))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gmmcli.evaluate import plots
-from gmmcli.evaluate.measured import Measured, kept, tested
+from gmmcli.evaluate.measured import Measured, kept, own_outputs
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import accuracy_protocol, accuracy_values
 from gmmcli.metrics.calibration import calibration_protocol, calibration_values, calibration_warnings, fit_temperature, with_validation
@@ -15,7 +15,7 @@ from gmmcli.types import Labels
 
 def accuracy(subject: Subject, *, out: Path | None = None, quiet: bool = True) -> Measured:
     """Accuracy, NLL, Brier score and the confusion matrix."""
-    own, labels, gamma2 = tested(subject, quiet), subject.images.labels, subject.gamma2
+    own, labels, gamma2 = own_outputs(subject, quiet), subject.images.labels, subject.gamma2
     values = accuracy_values(own.logits, labels, gamma2, subject.card.class_names)
     result = subject.result("eval accuracy", accuracy_protocol(gamma2), values)
     title = f"{subject.card.recipe.name}: {values['accuracy']:.2%} of n = {len(labels):,}"
@@ -25,7 +25,7 @@ def accuracy(subject: Subject, *, out: Path | None = None, quiet: bool = True) -
 
 def calibrate(subject: Subject, *, out: Path | None = None, quiet: bool = True) -> Measured:
     """Calibration at three scales."""
-    own, labels, gamma2 = tested(subject, quiet), subject.images.labels, subject.gamma2
+    own, labels, gamma2 = own_outputs(subject, quiet), subject.images.labels, subject.gamma2
     validation = subject.validation
     held_out = outputs(subject.model, validation.images).logits
     temperature = fit_temperature(held_out, validation.labels)

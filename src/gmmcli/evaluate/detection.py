@@ -7,7 +7,7 @@ from typing import Any
 from gmmcli.data.outliers import Outliers, default_sets, outliers, title
 from gmmcli.errors import DataError
 from gmmcli.evaluate import plots
-from gmmcli.evaluate.measured import Measured, kept, tested
+from gmmcli.evaluate.measured import Measured, kept, own_outputs
 from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.metrics.ood import ood_protocol, ood_values
 from gmmcli.metrics.outputs import Outputs, outputs
@@ -37,7 +37,7 @@ def ood(
             found[name] = outliers(name, subject.dataset, subject.seed)
         except DataError as error:
             about[name] = {"missing": error.message, "hint": error.hint}
-    own = tested(subject, quiet, mass)
+    own = own_outputs(subject, quiet, mass)
     others: dict[str, Outputs] = {}
     for name, one in found.items():
         images = one.images[chosen(len(one.images), subject.n, subject.seed)]

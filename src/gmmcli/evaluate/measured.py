@@ -21,7 +21,7 @@ class Measured(NamedTuple):
     warnings: Sequence[str] = ()
 
 
-def tested(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:
+def own_outputs(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:
     """The pass over the subject's own images."""
     with counting(f"{subject.dataset.title} {subject.split}", len(subject.images.labels), quiet) as at:
         return subject.outputs(mass=mass, at=at)

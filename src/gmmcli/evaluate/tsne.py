@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gmmcli.evaluate import plots
-from gmmcli.evaluate.measured import Measured, tested
+from gmmcli.evaluate.measured import Measured, own_outputs
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.embedding import check_enough, embed, embedding_protocol, embedding_values
@@ -46,7 +46,7 @@ def tsne(
     for subject in subjects:
         check_enough(len(subject.images.labels))
         labels, images = subject.images.labels, subject.images.images
-        features = space.embed(images) if space else tested(subject, quiet).features
+        features = space.embed(images) if space else own_outputs(subject, quiet).features
         sampled = torch.zeros(len(labels), dtype=torch.bool)
         protocol = embedding_protocol(seed) | {"features": space.about if space else "the run's own"}
         if samples and n_samples:
