@@ -8,8 +8,9 @@ import argparse
 from dataclasses import replace
 from fractions import Fraction
 
-from gmmcli.attacks.attacks import pixel_logits, run
 from gmmcli.attacks.audit import suite
+from gmmcli.attacks.bounded import run
+from gmmcli.attacks.pixel_model import pixel_logits
 from gmmcli.core.classifier import frozen
 from gmmcli.evaluate.robustness import attacked
 from gmmcli.evaluate.subject import Subject

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmmcli.attacks.attacks import PLAIN, Attack
+from gmmcli.attacks.attack import PLAIN, Attack
 from gmmcli.results import Results, departures
 
 

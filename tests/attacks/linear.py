@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gmmcli.attacks.adversary import PixelModel
+from gmmcli.attacks.pixel_model import PixelModel
 from gmmcli.core.classifier import Classifier
 
 SIDE = 8

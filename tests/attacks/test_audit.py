@@ -9,10 +9,11 @@ from linear import block_images, blocks, linear, tangled
 from torch import Tensor
 
 from gmmcli.attacks import audit
-from gmmcli.attacks.adversary import PixelModel
-from gmmcli.attacks.attacks import Attack, over_eps, pixel_logits
+from gmmcli.attacks.attack import Attack
 from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, SUITE, Curves, Verdict, audit_values, said, suite, transferred, verdicts
 from gmmcli.attacks.audit import zero_gradient_share as masked
+from gmmcli.attacks.bounded import over_eps
+from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
 from gmmcli.metrics.accuracy import share
 from gmmcli.metrics.intervals import wilson_interval
 

@@ -5,9 +5,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from gmmcli.attacks import carlini
-from gmmcli.attacks.adversary import PixelModel
-from gmmcli.attacks.attacks import distances
 from gmmcli.attacks.carlini import Aim, CarliniWagner
+from gmmcli.attacks.pixel_model import PixelModel, distances
 
 
 def smallest_within_the_range(model: PixelModel, pixels: Tensor, labels: Tensor) -> list[float]:

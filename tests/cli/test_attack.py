@@ -12,7 +12,8 @@ import torch
 from animals import Gmmc, Trained
 
 from gmmcli.attacks import audit
-from gmmcli.attacks.attacks import DEFAULT_EPS, PLAIN, Attack, over_eps
+from gmmcli.attacks.attack import DEFAULT_EPS, PLAIN, Attack
+from gmmcli.attacks.bounded import over_eps
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.cli import attack as commands
 from gmmcli.cli.attack import radii

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from gmmcli.attacks import audit as audits
-from gmmcli.attacks.attacks import Attack, over_eps
+from gmmcli.attacks.attack import Attack
+from gmmcli.attacks.bounded import over_eps
 from gmmcli.attacks.carlini import CarliniWagner
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from handwritten import DIS, GEN, SOFTMAX, attacked, audited, calibrated, detected, save, scored, write
 
-from gmmcli.attacks.attacks import Attack
+from gmmcli.attacks.attack import Attack
 from gmmcli.errors import RunError
 from gmmcli.evaluate import classification, detection
 from gmmcli.evaluate.generation import Generation, generate

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from matplotlib.figure import Figure
 
-from gmmcli.attacks.attacks import Attack
+from gmmcli.attacks.attack import Attack
 from gmmcli.evaluate import classification, detection
 from gmmcli.evaluate.generation import Generation, generate
 from gmmcli.evaluate.robustness import bounded

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gmmcli.attacks.adversary import PixelModel
-from gmmcli.attacks.attacks import CHUNK, Attack, distances, pixel_logits
+from gmmcli.attacks.attack import Attack
 from gmmcli.attacks.losses import LOSSES, cross_entropy
+from gmmcli.attacks.pixel_model import CHUNK, PixelModel, distances, pixel_logits
 from gmmcli.metrics.accuracy import share
 from gmmcli.types import Labels
 

@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gmmcli.attacks.adversary import PixelModel
-from gmmcli.attacks.attacks import CHUNK, pixel_logits
 from gmmcli.attacks.losses import at, others
+from gmmcli.attacks.pixel_model import CHUNK, PixelModel, pixel_logits
 from gmmcli.types import Labels
 
 Aim = Literal["untargeted", "next", "least-likely"]

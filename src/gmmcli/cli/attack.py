@@ -52,7 +52,7 @@ def _bounded(
     if options["scale"] <= 0:
         raise RecipeError(f"--scale {options['scale']} must be positive")
     subject = opened(**where)
-    from gmmcli.attacks.attacks import Attack
+    from gmmcli.attacks.attack import Attack
     from gmmcli.attacks.audit import said
     from gmmcli.evaluate.robustness import bounded
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from gmmcli.attacks import audit as audits
-from gmmcli.attacks.adversary import PixelModel
-from gmmcli.attacks.attacks import DEFAULT_EPS, PLAIN, Attack, distances, over_eps, pixel_logits
+from gmmcli.attacks.attack import DEFAULT_EPS, PLAIN, Attack
 from gmmcli.attacks.audit import said
+from gmmcli.attacks.bounded import over_eps
 from gmmcli.attacks.carlini import CarliniWagner
 from gmmcli.attacks.losses import LOSSES
+from gmmcli.attacks.pixel_model import PixelModel, distances, pixel_logits
 from gmmcli.core.classifier import frozen
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import RecipeError

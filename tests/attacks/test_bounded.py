@@ -1,6 +1,5 @@
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +8,13 @@ from linear import block_images, blocks, linear, radii, tangled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmmcli.attacks import attacks
-from gmmcli.attacks.adversary import PixelModel
-from gmmcli.attacks.attacks import Attack, Outcome, distances, over_eps, pixel_logits, run, verify
+from gmmcli.attacks import bounded
+from gmmcli.attacks.attack import Attack, Kind, Norm
+from gmmcli.attacks.bounded import over_eps, run
 from gmmcli.attacks.losses import LOSSES, median_gap
+from gmmcli.attacks.pixel_model import PixelModel, distances, pixel_logits
 from gmmcli.core.classifier import Classifier
-from gmmcli.errors import GmmcError, RecipeError
+from gmmcli.errors import GmmcError
 
 KINDS = [
     Attack("fgsm", "margin"),
@@ -72,7 +72,7 @@ def test_on_a_linear_model_an_image_falls_just_above_its_distance_and_never_belo
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_square_finds_within_some_factor_what_gradients_find_exactly(norm: attacks.Norm) -> None:
+def test_square_finds_within_some_factor_what_gradients_find_exactly(norm: Norm) -> None:
     model = blocks(3)
     pixels, labels = block_images(3)
     true = radii(model, pixels, labels, norm)
@@ -107,7 +107,7 @@ def test_in_float64_cross_entropy_sees_further() -> None:
 
 @pytest.mark.parametrize("kind", ["pgd", "apgd"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_small_gradient_is_a_direction_as_good_as_any(kind: attacks.Kind, norm: attacks.Norm) -> None:
+def test_a_small_gradient_is_a_direction_as_good_as_any(kind: Kind, norm: Norm) -> None:
     """A gap of 50: the gradient of cross-entropy is some 1e-20 and not 0, and the books say so."""
     model = blocks(2, scale=50 / (2 * 16 * 0.06))
     pixels, labels = block_images(2, (0.06, 0.06))
@@ -188,7 +188,7 @@ def test_an_images_outcome_does_not_depend_on_the_size_of_its_batch(attack: Atta
     model, pixels, labels = saturated()
     eps = 0.3 if attack.norm == "linf" else 1.5
     whole = run(attack, model, pixels, labels, eps)
-    monkeypatch.setattr(attacks, "CHUNK", 10)
+    monkeypatch.setattr(bounded, "CHUNK", 10)
     parts = run(attack, model, pixels, labels, eps)
     assert torch.equal(parts.standing, whole.standing)
     torch.testing.assert_close(parts.adversarial, whole.adversarial, rtol=0, atol=1e-6)
@@ -377,7 +377,7 @@ def test_a_set_of_images_is_taken_in_chunks_and_said_to_be(monkeypatch: pytest.M
     pixels, labels = block_images(2, (0.05, 0.2, 0.05, 0.2, 0.2, 0.05, 0.05))
     eps = 2 * float(radii(model, pixels, labels, "linf").min())
     whole = run(Attack("pgd", "margin"), model, pixels, labels, eps)
-    monkeypatch.setattr(attacks, "CHUNK", 3)
+    monkeypatch.setattr(bounded, "CHUNK", 3)
     told: list[tuple[int, int]] = []
     parts = run(Attack("pgd", "margin"), model, pixels, labels, eps, lambda done, standing: told.append((done, standing)))
     assert told == [(3, 1), (6, 3), (7, 3)]
@@ -387,7 +387,7 @@ def test_a_set_of_images_is_taken_in_chunks_and_said_to_be(monkeypatch: pytest.M
 
 def test_chunks_start_apart_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels, labels = wavy(2)
-    monkeypatch.setattr(attacks, "CHUNK", 1)
+    monkeypatch.setattr(bounded, "CHUNK", 1)
     twins = pixels[:1].repeat(8, 1, 1, 1)
     found = run(Attack("pgd", "margin", steps=1), model, twins, labels[:1].repeat(8), 0.1)
     broken = found.adversarial[~found.standing]
@@ -422,46 +422,6 @@ def test_radii_grow_whatever_their_order_and_each_image_keeps_the_smallest_and_i
     assert (distances(adversarial, pixels, "linf") <= fell + 1e-6).all()
 
 
-@pytest.mark.parametrize(("norm", "order"), [("linf", np.inf), ("l2", 2)])
-def test_distances_are_numpys_norms(norm: attacks.Norm, order: float) -> None:
-    a, b = torch.rand(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
-    expected = [np.linalg.norm((x - y).numpy().ravel(), order) for x, y in zip(a, b, strict=True)]
-    assert distances(a, b, norm).tolist() == pytest.approx(expected)
-
-
-def claimed(pixels: Tensor, adversarial: Tensor) -> Outcome:
-    """An attack that says it has broken everything."""
-    return Outcome(torch.zeros(len(pixels), dtype=torch.bool), adversarial, 0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("norm", "eps", "move"),
-    [
-        ("linf", 0.1, lambda x: x + 0.11),
-        ("linf", 0.1, lambda x: x + 0.1001 * (torch.arange(64).view(8, 8) == 5)),
-        ("l2", 0.5, lambda x: x + 0.51 / 8),
-        ("linf", 0.9, lambda x: x - 0.6),
-        ("linf", 0.9, lambda x: x + 0.6),
-    ],
-)
-def test_an_attack_that_leaves_ball_or_range_is_a_bug_and_no_result(norm: attacks.Norm, eps: float, move: Any) -> None:
-    model = blocks(2)
-    pixels = torch.full((2, 1, 8, 8), 0.5)
-    verify(model, pixels, torch.tensor([1, 1]), claimed(pixels, pixels + 0.01), eps, norm)
-    with pytest.raises(GmmcError, match="left its ball"):
-        verify(model, pixels, torch.tensor([1, 1]), claimed(pixels, move(pixels)), eps, norm)
-
-
-def test_an_attack_that_claims_what_is_classified_rightly_is_one_too() -> None:
-    model = blocks(2)
-    pixels, labels = block_images(2)
-    with pytest.raises(GmmcError, match="classified rightly") as caught:
-        verify(model, pixels, labels, claimed(pixels, pixels), 0.1, "linf")
-    assert "--float64" in caught.value.hint
-    standing = Outcome(torch.ones(4, dtype=torch.bool), pixels, 0, 0, 0)
-    verify(model, pixels, labels, standing, 0.1, "linf")
-
-
 def test_run_verifies_what_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     import torchattacks
 
@@ -470,29 +430,3 @@ def test_run_verifies_what_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchattacks.PGD, "forward", lambda self, images, labels: 1 - images)
     with pytest.raises(GmmcError, match="left its ball"):
         run(Attack("pgd", "margin"), model, pixels, labels, 0.1)
-
-
-@pytest.mark.parametrize(
-    ("attack", "n_classes", "message"),
-    [
-        (Attack("pgd", "logits"), 10, "no attack loss 'logits'"),
-        (Attack("pgd", "dlr"), 2, "loss dlr compares 3 logits, and this run has 2 classes"),
-        (Attack("apgd", "dlr-targeted"), 3, "loss dlr-targeted compares 4 logits, and this run has 3 classes"),
-        (Attack("fgsm", "ce", "l2"), 10, "fgsm is a step in the linf norm"),
-    ],
-)
-def test_what_cannot_be_attacked_with_is_said_in_a_sentence_and_a_hint(attack: Attack, n_classes: int, message: str) -> None:
-    with pytest.raises(RecipeError, match=message) as caught:
-        attack.check(n_classes)
-    assert caught.value.hint
-
-
-@EVERY_KIND
-def test_what_can_is_not_complained_of(attack: Attack) -> None:
-    for loss in LOSSES:
-        replace(attack, loss=loss).check(LOSSES[loss].n_classes)
-
-
-def test_names_say_kind_and_loss() -> None:
-    assert Attack("apgd", "dlr-targeted").name == "apgd-dlr-targeted"
-    assert Attack("square", "margin").name == "square"

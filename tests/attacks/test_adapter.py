@@ -1,11 +1,12 @@
 import pytest
 import torch
-from linear import blocks, linear, tangled
+from linear import blocks, tangled
 from torch import Tensor
 from torch.nn import functional as F
 
-from gmmcli.attacks.adversary import Adversary, AllBroken, Batch, PixelModel
+from gmmcli.attacks.adapter import Adversary, AllBroken, Batch
 from gmmcli.attacks.losses import LOSSES, AttackLoss, ranked_targets
+from gmmcli.attacks.pixel_model import PixelModel
 
 
 def batch_of(loss: str = "margin", scale: float = 1.0, dropping: bool = True) -> tuple[PixelModel, Tensor, Batch]:
@@ -13,24 +14,6 @@ def batch_of(loss: str = "margin", scale: float = 1.0, dropping: bool = True) ->
     model, pixels, labels = tangled(5)
     targets = ranked_targets(model(pixels), labels, 0)
     return model, pixels, Batch.of(pixels, labels, targets, LOSSES[loss], scale, dropping)
-
-
-def test_pixels_become_the_model_range_and_nothing_else_happens_to_them() -> None:
-    model, pixels, _ = tangled(5)
-    assert torch.equal(model(pixels), model.model(2 * pixels - 1))
-    edges = linear(torch.eye(3))(torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3))
-    assert edges.tolist() == [[-1.0, 0.0, 1.0]]
-
-
-def test_logits_may_be_divided_and_computed_in_float64() -> None:
-    model, pixels, _ = tangled(5)
-    plain = model(pixels)
-    model.scale = 8.0
-    assert torch.equal(model(pixels), plain / 8)
-    model.dtype = torch.float64
-    model.double()
-    assert model(pixels).dtype == torch.float64
-    torch.testing.assert_close(model(pixels), plain.double() / 8, rtol=1e-4, atol=1e-5)
 
 
 def at_unit_size(gradient: torch.Tensor) -> torch.Tensor:
