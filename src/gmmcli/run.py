@@ -19,7 +19,8 @@ import torch
 from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.classifier import Classifier
-from gmmcli.core.starts import Starts, restored
+from gmmcli.core.protocols import Starts
+from gmmcli.core.starts import restored
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
 from gmmcli.errors import RecipeError, RunError
