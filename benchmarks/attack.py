@@ -8,11 +8,12 @@ import argparse
 from dataclasses import replace
 from fractions import Fraction
 
+from gmmcli.attacks.audit import suite
+from gmmcli.attacks.bounded import run
+from gmmcli.attacks.pixel_model import pixel_logits
 from gmmcli.core.classifier import frozen
-from gmmcli.evaluate.attacks import pixel_logits, run
-from gmmcli.evaluate.audit import suite
+from gmmcli.evaluate.robustness import attacked
 from gmmcli.evaluate.subject import Subject
-from gmmcli.report.robustness import attacked
 
 
 def main() -> None:

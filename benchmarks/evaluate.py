@@ -13,9 +13,9 @@ import torch
 from gmmcli.core.classifier import frozen
 from gmmcli.core.energy import log_density
 from gmmcli.data.outliers import outliers
-from gmmcli.evaluate.predict import CHUNK
+from gmmcli.evaluate import measure
 from gmmcli.evaluate.subject import Subject
-from gmmcli.report import measure
+from gmmcli.metrics.outputs import CHUNK
 from gmmcli.types import RawImages, to_model
 
 SETS = ["interp", "uniform"]

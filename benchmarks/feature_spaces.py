@@ -12,9 +12,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from gmmcli.data.dataset import Split
 from gmmcli.data.sources import parse_source
-from gmmcli.evaluate.efficientnet import load_efficientnet
-from gmmcli.evaluate.spaces import Space, efficientnet_space, pixel_space
 from gmmcli.evaluate.subject import chosen
+from gmmcli.metrics.features.efficientnet import load_efficientnet
+from gmmcli.metrics.features.spaces import Space, efficientnet_space, pixel_space
 
 
 def knn_accuracy(space: Space, train: Split, test: Split) -> tuple[float, float]:

@@ -13,7 +13,6 @@ from statistics import median
 
 import torch
 
-from gmmcli.core.backbones import WideResNet
 from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Model
 from gmmcli.core.compute import Compute, has_fast_bf16
@@ -21,6 +20,7 @@ from gmmcli.core.means import max_mahalanobis_means
 from gmmcli.core.objectives import ContrastiveDivergence
 from gmmcli.core.optim import Adam
 from gmmcli.core.samplers import SGLD
+from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.rng import stream
 from gmmcli.train.guard import GuardedStep
 from gmmcli.types import Batch

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "gmmcli"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 300
+SIBLINGS = ("train", "evaluate", "report", "study")
 WITHOUT_A_TEST_FILE: dict[str, str] = {}
 """Modules whose mirrored test file is missing on purpose, and why."""
 
@@ -43,7 +45,7 @@ def imports_of(path: Path) -> set[str]:
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 TENSORS_ONLY = "torch.load, weights_only=True"
-PICKLES_READ = {"evaluate/weights.py": [TENSORS_ONLY]}
+PICKLES_READ = {"metrics/features/weights.py": [TENSORS_ONLY]}
 """The one call that reads pickles, two files of known hash, and where (docs/decisions/0004)."""
 
 
@@ -110,9 +112,9 @@ def test_the_check_would_notice_any_other_pickle_where_one_is_read(code: str) ->
 
 
 def test_the_check_would_notice_the_same_call_in_another_file() -> None:
-    code = (PACKAGE / "evaluate" / "weights.py").read_text(encoding="utf-8")
+    code = (PACKAGE / "metrics" / "features" / "weights.py").read_text(encoding="utf-8")
     allowed = [path for path in SOURCES if list(pickled(ast.parse(code))) == PICKLES_READ.get(name_of(path), [])]
-    assert list(map(name_of, allowed)) == ["evaluate/weights.py"]
+    assert list(map(name_of, allowed)) == ["metrics/features/weights.py"]
 
 
 def test_no_source_file_is_long() -> None:
@@ -126,6 +128,36 @@ def test_every_module_has_its_test_file_and_every_exception_a_module() -> None:
     missing = {name for name, test in expected.items() if not test.is_file()}
     assert missing - set(WITHOUT_A_TEST_FILE) == set()
     assert set(WITHOUT_A_TEST_FILE) <= missing, "an exception that is none any more"
+
+
+def files_of_the_tree(page: str) -> list[str]:
+    """The files that the tree of docs/architecture.md names, below the package: those that a line begins with, in the folders above it."""
+    (tree,) = re.findall(r"^src/gmmcli/\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    folders: list[str] = []
+    found = []
+    for line in tree.splitlines():
+        depth, words = (len(line) - len(line.lstrip())) // 2 - 1, line.split()
+        if words[0].endswith("/"):
+            folders[depth:] = words[:1]
+        found += ["".join(folders[:depth]) + name for name in takewhile(lambda word: word.endswith(".py"), words)]
+    return found
+
+
+def test_the_page_on_architecture_names_every_file_and_no_other() -> None:
+    named = files_of_the_tree((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(name_of(path) for path in SOURCES if not path.name.startswith("__"))
+
+
+PAGES = [ROOT / "CONTRIBUTING.md", *(path for path in (ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_file_of_ours_that_a_page_names_is_there(page: Path) -> None:
+    """Paths as ``core/means.py: max_mahalanobis_means`` or ``tests/core/test_means.py``."""
+    for name, thing in re.findall(r"`([a-z_]+/[\w/]+\.(?:py|toml))(?:: (\w+)[\w., ]*)?`", page.read_text(encoding="utf-8")):
+        path = next((path for path in (PACKAGE / name, ROOT / name) if path.is_file()), None)
+        assert path, name
+        assert re.search(rf"\b{thing}\b", path.read_text(encoding="utf-8")), (name, thing)
 
 
 def undocumented(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
@@ -145,12 +177,12 @@ def test_modules_and_all_that_is_public_have_docstrings(path: Path) -> None:
     assert list(undocumented(tree.body)) == []
 
 
-def test_training_and_evaluation_do_not_know_each_other() -> None:
-    for one, other in (("train", "evaluate"), ("evaluate", "train")):
-        files = list((PACKAGE / one).rglob("*.py"))
-        assert files
-        for path in files:
-            assert not [name for name in imports_of(path) if name.startswith(f"gmmcli.{other}")], path
+@pytest.mark.parametrize("one", SIBLINGS)
+def test_training_evaluation_report_and_study_do_not_know_each_other(one: str) -> None:
+    files = list((PACKAGE / one).rglob("*.py"))
+    assert files
+    others = tuple(f"gmmcli.{other}" for other in SIBLINGS if other != one)
+    assert [(path, name) for path in files for name in imports_of(path) if name.startswith(others)] == []
 
 
 def test_the_core_imports_torch_and_nothing_else() -> None:

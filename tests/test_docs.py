@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gmmcli.recipe import Recipe, flatten, shipped
+from gmmcli.overrides import flatten
+from gmmcli.recipe import Recipe, shipped
 
 DOCS = Path(__file__).parents[1] / "docs"
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="needs the checkout")

@@ -14,7 +14,7 @@ from gmmcli.cli.app import app
 from gmmcli.core.classifier import predict
 from gmmcli.core.energy import class_log_probs
 from gmmcli.data.digits import Digits
-from gmmcli.evaluate.accuracy import share
+from gmmcli.metrics.accuracy import share
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 from gmmcli.types import to_model

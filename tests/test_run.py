@@ -1,22 +1,19 @@
-import json
 import re
-import shutil
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from gmmcli.checkpoint import Checkpoint, Part
-from gmmcli.core.heads import GaussianHead
 from gmmcli.core.starts import GaussianStarts, UniformStarts
 from gmmcli.data.npz import Npz
-from gmmcli.errors import CheckpointError, DataError, RunError
+from gmmcli.errors import DataError, RunError
+from gmmcli.model_card import ModelCard, load_model
 from gmmcli.recipe import Recipe
-from gmmcli.run import ModelCard, Run, default_runs_dir, list_runs, load_model, open_run
+from gmmcli.run import Run, default_runs_dir, list_runs, open_run
 
 NAMES = tuple("0123456789")
 
@@ -215,45 +212,6 @@ def test_a_model_is_loaded_once_and_anew_where_the_checkpoint_is_another(tmp_pat
     assert not torch.equal(next(run.model().parameters()), next(model.parameters()))
 
 
-def test_a_lone_model_file_gives_the_same_model(tmp_path: Path, tiny_recipe: Recipe, generator: torch.Generator) -> None:
-    run = create(tiny_recipe, tmp_path / "runs")
-    save(run, 10)
-    alone = Path(shutil.copy(run.checkpoint().path / "model.safetensors", tmp_path / "published.safetensors"))
-    images = torch.rand(4, 1, 8, 8, generator=generator) * 2 - 1
-    with torch.no_grad():
-        logits = run.model()(images)
-        shutil.rmtree(run.path)
-        model, card = load_model(alone)
-        assert torch.equal(model(images), logits)
-    assert card == ModelCard(tiny_recipe, NAMES, (1, 8, 8), gamma2=1.5)
-    assert (model.training, model.gamma2) == (False, 1.5)
-    assert isinstance(model.head, GaussianHead)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "message"),
-    [
-        ({}, "its header lacks a readable 'class_names'"),
-        ({"class_names": "[]", "image_shape": "[1, 8, 8]", "gamma2": "null", "recipe": "seed = 1"}, "its header lacks a readable `name`"),
-        ({"class_names": "[", "image_shape": "[1, 8, 8]", "gamma2": "null", "recipe": ""}, "its header lacks a readable"),
-    ],
-)
-def test_other_peoples_safetensors_are_not_models(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
-    file = tmp_path / "x.safetensors"
-    safetensors.torch.save_file({"weight": torch.zeros(2)}, file, metadata)
-    with pytest.raises(CheckpointError, match=r"x\.safetensors is not a gmmc model") as error:
-        load_model(file)
-    assert message in error.value.message
-    assert error.value.exit_code == 6
-
-
-def test_files_that_are_no_safetensors_or_not_there(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_text("hello")
-    for name in ("x.safetensors", "gone.safetensors"):
-        with pytest.raises(CheckpointError, match=rf"{name} cannot be read as a model"):
-            load_model(tmp_path / name)
-
-
 def test_the_buffer_is_as_training_left_it(tmp_path: Path, tiny_recipe: Recipe) -> None:
     run = create(tiny_recipe, tmp_path)
     save(run, 10)
@@ -306,67 +264,6 @@ def test_forget_after_drops_what_will_be_repeated_and_keeps_rollbacks(tmp_path: 
     assert run.metrics() == [{"step": 5}, {"step": 10}, warned, rollback]  # a warning beyond is given again
     run.log({"step": 15})
     assert run.metrics()[-1] == {"step": 15}  # the cut line is gone, the new one stands by itself
-
-
-def test_results_are_saved_under_their_command(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    run = create(tiny_recipe, tmp_path)
-    assert run.result("eval accuracy") is None
-    result = {"schema": 1, "command": "eval accuracy", "values": {"accuracy": 0.5}}
-    path = run.save_result(result)
-    assert path == run.path / "results" / "eval-accuracy.json"
-    assert json.loads(path.read_text()) == run.result("eval accuracy") == result
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("eval accuracy validation", "eval-accuracy-validation"),
-        ("eval accuracy my/other data.npz test", "eval-accuracy-my-other-data.npz-test"),
-        ("tsne ../../x", "tsne-..-..-x"),
-        ("eval accuracy C:\\faces\n: test", "eval-accuracy-C-faces-test"),
-        ("eval accuracy Bücher", "eval-accuracy-Bücher"),
-    ],
-)
-def test_whatever_a_result_is_about_its_file_lies_in_results(name: str, file: str, tmp_path: Path, tiny_recipe: Recipe) -> None:
-    run = create(tiny_recipe, tmp_path)
-    path = run.save_result({"command": "eval accuracy"}, name, logits=np.zeros(1))
-    assert path == run.path / "results" / f"{file}.json"
-    assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".npz")]
-    assert run.result(name) == {"command": "eval accuracy"}
-    assert run.result("eval accuracy") is None
-
-
-def test_the_arrays_of_a_result_lie_beside_it_and_are_plain(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    run = create(tiny_recipe, tmp_path)
-    arrays = {"logits": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3), "labels": np.array([2, 0]), "in log_px": np.ones(2)}
-    path = run.save_result({"command": "eval ood"}, **arrays)
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
-        found = dict(archive)
-    assert list(found) == list(arrays)
-    for key, array in arrays.items():
-        assert found[key].dtype == array.dtype
-        assert np.array_equal(found[key], array)
-
-
-def test_a_result_without_arrays_is_one_file(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    run = create(tiny_recipe, tmp_path)
-    path = run.save_result({"command": "eval all"})
-    assert list(path.parent.iterdir()) == [path]
-    assert run.arrays("eval-all") == {}
-
-
-def test_all_results_come_back_by_their_files_stems_with_their_arrays(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    run = create(tiny_recipe, tmp_path)
-    assert run.results() == {}
-    saved = {"tsne-n50": {"command": "tsne", "n": 50}, "eval-ood-validation": {"command": "eval ood", "n": 9}, "tsne": {"command": "tsne"}}
-    for stem, result in saved.items():
-        run.save_result(result, stem, labels=np.arange(3), **{"in log_px": np.ones(2)})
-    (run.path / "results" / "attack-audit-0123").mkdir()  # an audit under way
-    (run.path / "results" / ".77-eval-ood.json").write_text('{"comm')  # another process is writing
-    assert run.results() == saved
-    arrays = run.arrays("tsne-n50")
-    assert list(arrays) == ["labels", "in log_px"]
-    assert arrays["labels"].tolist() == [0, 1, 2]
 
 
 def test_a_locked_run_refuses_a_second_holder_until_it_is_let_go(tmp_path: Path, tiny_recipe: Recipe) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gmmcli.core.classifier import Classifier
+    from gmmcli.model_card import load_model
     from gmmcli.recipe import Recipe
-    from gmmcli.run import Run, load_model, open_run
+    from gmmcli.run import Run, open_run
 
 __all__ = ["Classifier", "Recipe", "Run", "load_model", "open_run"]
 __version__ = version("gmmcli")
@@ -21,7 +22,7 @@ _HOMES = {
     "Classifier": "gmmcli.core.classifier",
     "Recipe": "gmmcli.recipe",
     "Run": "gmmcli.run",
-    "load_model": "gmmcli.run",
+    "load_model": "gmmcli.model_card",
     "open_run": "gmmcli.run",
 }
 

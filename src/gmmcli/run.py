@@ -8,71 +8,35 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
 import torch
 
 from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.classifier import Classifier
-from gmmcli.core.starts import Starts, restored
+from gmmcli.core.protocols import Starts
+from gmmcli.core.starts import restored
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
-from gmmcli.errors import CheckpointError, RecipeError, RunError
+from gmmcli.errors import RecipeError, RunError
+from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
-from gmmcli.storage import file_stem, write_arrays, write_text
+from gmmcli.results import Results
+from gmmcli.storage import write_text
 
 VERSIONED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What ``model.safetensors`` says of itself, enough to rebuild the model without its run or its data."""
-
-    recipe: Recipe
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    """(channel, height, width)."""
-    gamma2: float | None
-
-    def dump(self) -> dict[str, str]:
-        """As header strings."""
-        return {
-            "recipe": self.recipe.dumps(),
-            "class_names": json.dumps(self.class_names),
-            "image_shape": json.dumps(self.image_shape),
-            "gamma2": json.dumps(self.gamma2),
-        }
-
-    @classmethod
-    def parse(cls, metadata: dict[str, str], origin: str) -> "ModelCard":
-        """From header strings; CheckpointError where they are not a model's."""
-        try:
-            names, shape, gamma2 = (json.loads(metadata[key]) for key in ("class_names", "image_shape", "gamma2"))
-            recipe = Recipe.loads(metadata["recipe"], origin, of_run=True)
-        except (KeyError, ValueError, RecipeError) as error:
-            raise CheckpointError(f"{origin} is not a gmmc model: its header lacks a readable {error}") from error
-        return cls(recipe, tuple(names), (shape[0], shape[1], shape[2]), gamma2)
-
-    def build(self) -> Classifier:
-        """An untrained model of this card, on the cpu."""
-        model = self.recipe.model.build(len(self.class_names), self.image_shape[0])
-        model.gamma2 = self.gamma2
-        return model
-
-
-class Run:
+class Run(Results):
     """A run directory: its recipe, checkpoints, metrics, samples and results."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._models: dict[tuple[str, str], Classifier] = {}
 
     @cached_property
@@ -188,35 +152,6 @@ class Run:
         kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    def result(self, name: str) -> dict[str, Any] | None:
-        """The saved result of this name, a command's words, or None."""
-        path = self._result_path(name)
-        document: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-        return document
-
-    def results(self) -> dict[str, dict[str, Any]]:
-        """Every saved result, by the stem of its file's name."""
-        return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("[!.]*.json"))}
-
-    def arrays(self, stem: str) -> dict[str, np.ndarray]:
-        """The arrays that a saved result was computed from; none where none were saved."""
-        path = self.path / "results" / f"{stem}.npz"
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-
-    def _result_path(self, name: str) -> Path:
-        return self.path / "results" / f"{file_stem(name)}.json"
-
-    def save_result(self, result: dict[str, Any], name: str = "", **arrays: np.ndarray) -> Path:
-        """Write a result object to results/, by its command or another name, and beside it the arrays it was computed from."""
-        path = self._result_path(name or result["command"])
-        if arrays:
-            write_arrays(path.with_suffix(".npz"), **arrays)
-        write_text(path, json.dumps(result, indent=1))
-        return path
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for training: two processes must not write one run. A killed process lets go by itself."""
@@ -226,25 +161,6 @@ class Run:
             except BlockingIOError as error:
                 raise RunError(f"{self.id} is being trained by another process", "wait for it, or stop it") from error
             yield
-
-
-def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
-    """Reopen a published ``model.safetensors`` by itself, without its run.
-
-    Returns:
-        The classifier in evaluation mode on the cpu, and its card.
-
-    Raises:
-        CheckpointError: the file is not a gmmc model.
-    """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            card = ModelCard.parse(dict(file.metadata() or {}), str(path))
-            model = card.build()
-            model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:  # RuntimeError: tensors that are not the card's model
-        raise CheckpointError(f"{path} cannot be read as a model ({error})") from error
-    return card.recipe.compute.place(model, torch.device("cpu")).eval(), card
 
 
 def default_runs_dir() -> Path:

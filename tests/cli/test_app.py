@@ -14,8 +14,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gmmcli import __version__, errors
+from gmmcli.attacks import audit
 from gmmcli.cli.app import Boundary, app
-from gmmcli.evaluate import audit
 
 COMMANDS = dict(leaves(get_command(app)))
 HELP = """

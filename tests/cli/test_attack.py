@@ -11,14 +11,15 @@ import pytest
 import torch
 from animals import Gmmc, Trained
 
+from gmmcli.attacks import audit
+from gmmcli.attacks.attack import DEFAULT_EPS, PLAIN, Attack
+from gmmcli.attacks.bounded import over_eps
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.cli import attack as commands
 from gmmcli.cli.attack import radii
 from gmmcli.core.classifier import predict
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate import audit
-from gmmcli.evaluate.attacks import DEFAULT_EPS, PLAIN, Attack, over_eps
-from gmmcli.report import robustness
+from gmmcli.evaluate import robustness
 from gmmcli.run import Run
 
 Ask = Callable[..., dict[str, Any]]
@@ -72,7 +73,7 @@ def labelled(run: Run, shift: int) -> tuple[str, ...]:
 @pytest.fixture
 def ask(gmmc: Gmmc, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """The object that a command answers with; figures stay empty."""
-    monkeypatch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
+    monkeypatch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
 
     def asked(*words: object) -> dict[str, Any]:
         result = gmmc("attack", *words, "--json")

@@ -33,6 +33,6 @@ def test_text_has_a_line_a_fact(gmmc: Gmmc) -> None:
 
 def test_efficientnets_weights_are_named_where_they_are(gmmc: Gmmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (None, tmp_path):
-        monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda place=place: place)
+        monkeypatch.setattr("gmmcli.metrics.features.efficientnet.default_weights", lambda place=place: place)
         said = json.loads(gmmc("env", "--json").stdout)["values"]["efficientnet_weights"]
         assert said == (str(place) if place else None)

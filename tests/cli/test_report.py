@@ -100,7 +100,7 @@ def test_only_what_the_commands_measured_alike_is_compared(
 ) -> None:
     """More outlier sets on one run, one score alone on the other: the means were over other sets, and a column was gone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gmmcli.report.figures.histograms", lambda *values: Figure())
+    monkeypatch.setattr("gmmcli.evaluate.plots.histograms", lambda *values: Figure())
     one, other = (Path(shutil.copytree(trained.path, Path("runs") / f"{trained.path.name}-{i}")) for i in (1, 2))
     recipe = other / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('name = "animals"', 'name = "beasts"').replace("batch_size = 16", "batch_size = 17"))

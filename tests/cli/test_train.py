@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from animals import Gmmc, Trained, write_animals
 
-from gmmcli.evaluate.spaces import Space
+from gmmcli.metrics.features.spaces import Space
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 
@@ -153,10 +153,10 @@ def test_a_run_in_other_hands_is_not_touched(gmmc: Gmmc, trained: Trained, tmp_p
 def test_validation_compares_samples_with_the_real_images_in_the_space_at_hand(
     gmmc: Gmmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmmcli.evaluate.efficientnet.default_weights", lambda: None)
+    monkeypatch.setattr("gmmcli.metrics.features.efficientnet.default_weights", lambda: None)
     embedded = []
     space = Space("pixels", "", lambda images: embedded.append(len(images)) or images.flatten(1).double())
-    monkeypatch.setattr("gmmcli.evaluate.spaces.pixel_space", lambda: space)
+    monkeypatch.setattr("gmmcli.metrics.features.spaces.pixel_space", lambda: space)
     log = "log={every=2,preview_every=0,validate_every=3,validate_samples=4,best='samples'}"
     sampler = "chains.sampler={kind='sgld',n_steps=2,step_size=0.1}"
     words = (

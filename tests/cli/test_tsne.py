@@ -36,14 +36,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         for path in paths:
             path.touch()
 
-    monkeypatch.setattr("gmmcli.report.figures._draw", draw)
+    monkeypatch.setattr("gmmcli.evaluate.plots._draw", draw)
     return figures
 
 
 @pytest.fixture
 def tsne(gmmc: Gmmc, run: Run, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> Gmmc:
     """The command with the first two features for a plane, which saves the most of its time, and short fresh chains."""
-    monkeypatch.setattr("gmmcli.report.embed.embed", lambda features, seed: features[:, :2].numpy())
+    monkeypatch.setattr("gmmcli.evaluate.tsne.embed", lambda features, seed: features[:, :2].numpy())
     monkeypatch.setattr(Chains, "lifetime", 3)
     return lambda *words: gmmc("tsne", *words, "-q")
 

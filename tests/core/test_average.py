@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gmmcli.core.average import average_in, averaging
-from gmmcli.core.backbones import WideResNet
 from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.types import to_model
 
 YES, NO = torch.tensor(True), torch.tensor(False)

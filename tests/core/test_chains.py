@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.stats import binomtest, chisquare, kstest
 
-from gmmcli.core.backbones import WideResNet
 from gmmcli.core.buffer import Dtype, decode
 from gmmcli.core.chains import Chains, displacement, fresh_samples, visit
 from gmmcli.core.classifier import Classifier, Model
 from gmmcli.core.samplers import SGLD, FixedLength
 from gmmcli.core.starts import GaussianStarts, Starts, UniformStarts
 from gmmcli.core.targets import Conditional, InjectedLatent, Marginal, StagedLatent
+from gmmcli.core.wide_resnet import WideResNet
 
 SHAPE = (1, 2, 2)
 NOISE = UniformStarts(SHAPE)

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from gmmcli.core.backbones import Norm, WideResNet
 from gmmcli.core.classifier import Classifier, Model, frozen, predict
 from gmmcli.core.heads import LDA, Linear
+from gmmcli.core.wide_resnet import Norm, WideResNet
 from gmmcli.types import to_model
 
 TINY = WideResNet(depth=10, width=1, norm="batch", init="kaiming")

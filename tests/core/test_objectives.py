@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gmmcli.core.backbones import WideResNet
 from gmmcli.core.classifier import Classifier, Model
 from gmmcli.core.heads import Linear, MaxMahalanobis, MaxMahalanobisHead
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel, Objective
+from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.types import Batch, Negatives
 
 REAL, SAMPLED = 6, 4

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmmcli.core.backbones import Norm, WideResNet
 from gmmcli.core.classifier import Model, frozen
 from gmmcli.core.samplers import SGLD, FixedLength, Sampler, descent_share
 from gmmcli.core.targets import Conditional
+from gmmcli.core.wide_resnet import Norm, WideResNet
 from gmmcli.types import EnergyFn
 
 

@@ -14,11 +14,11 @@ from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.classifier import predict
 from gmmcli.data.npz import Npz
 from gmmcli.errors import DataError, RecipeError, RunError
-from gmmcli.evaluate.attacks import PLAIN, Attack
-from gmmcli.evaluate.predict import CHUNK, outputs
-from gmmcli.evaluate.subject import Subject, chosen, departures
+from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.metrics.outputs import CHUNK, outputs
+from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
-from gmmcli.run import ModelCard, Run
+from gmmcli.run import Run
 
 NAMES = ("cat", "dog", "fox")
 RECIPE = """
@@ -255,8 +255,6 @@ def test_what_the_command_line_asked_is_part_of_the_name(run: Run) -> None:
 
 
 def test_a_result_is_named_by_how_it_departs_from_the_usual(run: Run) -> None:
-    assert departures(Attack("apgd", "margin", restarts=5), PLAIN["apgd"]) == ["loss margin", "steps 40", "restarts 5"]
-    assert departures(PLAIN["pgd"], Attack()) == []
     assert Subject.open(run.path, n=7).name("attack apgd", "loss margin") == "attack apgd loss margin n7"
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
-from gmmcli.run import ModelCard, Run
+from gmmcli.run import Run
 
 GEN, DIS, SOFTMAX, JEM, JOINT = (f"digits_{kind}" for kind in ("gen", "dis", "softmax", "jem", "joint"))
 

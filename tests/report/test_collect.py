@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from handwritten import DIS, GEN, SOFTMAX, attacked, audited, calibrated, detected, save, scored, write
 
+from gmmcli.attacks.attack import Attack
 from gmmcli.errors import RunError
-from gmmcli.evaluate.attacks import Attack
-from gmmcli.evaluate.judge import PixelJudge
+from gmmcli.evaluate import classification, detection
+from gmmcli.evaluate.generation import Generation, generate
+from gmmcli.evaluate.robustness import bounded
 from gmmcli.evaluate.samples import Draw
-from gmmcli.evaluate.spaces import pixel_space
 from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.features.spaces import pixel_space
+from gmmcli.metrics.judge import PixelJudge
 from gmmcli.recipe import Recipe, shipped
-from gmmcli.report import measure
 from gmmcli.report.catalogue import ENDED, Figure, Metric, Protocol
 from gmmcli.report.collect import Model, common_detection, differing, family, gather, measured, of_the_run
-from gmmcli.report.generate import Generation, generate
-from gmmcli.report.robustness import bounded
 from gmmcli.report.summary import Summary
 from gmmcli.run import Run
 
@@ -58,8 +58,8 @@ def plain(run: Run) -> dict[str, float]:
 
 @pytest.mark.usefixtures("undrawn")
 def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    accuracy, calibrate = measure.accuracy(subject), measure.calibrate(subject)
-    ood = measure.ood(subject, ["uniform", "npz:gone.npz"])
+    accuracy, calibrate = classification.accuracy(subject), classification.calibrate(subject)
+    ood = detection.ood(subject, ["uniform", "npz:gone.npz"])
     samples = generate(subject, Generation(pixel_space(), PixelJudge(subject.dataset.train, 1), Draw("buffer")))
     attack = bounded(subject, Attack("pgd", "margin", steps=1), [4 / 255, 8 / 255])
     values = [one.result["values"] for one in (accuracy, calibrate, ood, samples, attack)]

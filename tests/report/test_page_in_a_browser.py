@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from matplotlib.figure import Figure
 
-from gmmcli.evaluate.attacks import Attack
-from gmmcli.evaluate.judge import PixelJudge
+from gmmcli.attacks.attack import Attack
+from gmmcli.evaluate import classification, detection
+from gmmcli.evaluate.generation import Generation, generate
+from gmmcli.evaluate.robustness import bounded
 from gmmcli.evaluate.samples import Draw
-from gmmcli.evaluate.spaces import pixel_space
 from gmmcli.evaluate.subject import Subject
-from gmmcli.report import measure
+from gmmcli.evaluate.tsne import tsne
+from gmmcli.metrics.features.spaces import pixel_space
+from gmmcli.metrics.judge import PixelJudge
 from gmmcli.report.collect import gather
 from gmmcli.report.compare import Comparison
-from gmmcli.report.embed import tsne
-from gmmcli.report.generate import Generation, generate
 from gmmcli.report.page import page
-from gmmcli.report.robustness import bounded
 from gmmcli.run import Run
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ pytestmark = pytest.mark.skipif(
 
 def measured(run: Run, samples: bool) -> Run:
     """A bit of everything that the page shows."""
-    measure.accuracy(Subject.open(run.path))
+    classification.accuracy(Subject.open(run.path))
     subject = Subject.open(run.path, n=N)
-    measure.calibrate(subject)
-    measure.ood(subject, ["uniform", "gaussian"], ["log_px", "max_py"])
+    classification.calibrate(subject)
+    detection.ood(subject, ["uniform", "gaussian"], ["log_px", "max_py"])
     tsne([subject], samples=Draw("buffer"), n_samples=10)
     bounded(subject, Attack("pgd", steps=2), [4 / 255, 8 / 255])
     if samples:
@@ -62,9 +62,9 @@ def runs(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     copies[1].describe(study_model="<i>other")
     with pytest.MonkeyPatch.context() as patch:
         for figure in ("confusion", "reliability", "histograms", "scatter"):
-            patch.setattr(f"gmmcli.report.figures.{figure}", lambda *values: Figure())
-        patch.setattr("gmmcli.report.figures._draw", lambda figure, *paths: [path.touch() for path in paths])
-        patch.setattr("gmmcli.report.embed.embed", lambda features, seed: features[:, :2].numpy())
+            patch.setattr(f"gmmcli.evaluate.plots.{figure}", lambda *values: Figure())
+        patch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
+        patch.setattr("gmmcli.evaluate.tsne.embed", lambda features, seed: features[:, :2].numpy())
         return [measured(run, samples=run is copies[0]) for run in copies]
 
 

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate.scores import SCORES
+from gmmcli.metrics.scores import SCORES
 from gmmcli.report import catalogue
 from gmmcli.report.catalogue import Metric, Protocol
 from gmmcli.report.published import FALLBACK, Paper, Row, Table, paper

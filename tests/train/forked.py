@@ -17,7 +17,7 @@ from typing import IO, Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(  # the last is what torch.optim imports when the first optimiser is built: seconds
-    ["gmmcli.cli.app", "gmmcli.train.loop", "gmmcli.train.plan", "gmmcli.report.measure", "torch._dynamo"]
+    ["gmmcli.cli.app", "gmmcli.train.loop", "gmmcli.train.plan", "gmmcli.evaluate.detection", "torch._dynamo"]
 )
 
 

@@ -8,7 +8,7 @@ from trainings import Begin
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.errors import CheckpointError, RunError
-from gmmcli.run import ModelCard
+from gmmcli.model_card import ModelCard
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.setup import Setup, training_step
 from gmmcli.train.state import TrainState

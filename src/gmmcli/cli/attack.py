@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.evaluate import show
-from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, check_grid, note, opened
+from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, check_grid, note, opened, show
 from gmmcli.errors import RecipeError
 
 app = typer.Typer(no_args_is_help=True, help="Attack a trained run, and tell how far the figures can be believed.")
@@ -53,9 +52,9 @@ def _bounded(
     if options["scale"] <= 0:
         raise RecipeError(f"--scale {options['scale']} must be positive")
     subject = opened(**where)
-    from gmmcli.evaluate.attacks import Attack
-    from gmmcli.evaluate.audit import said
-    from gmmcli.report.robustness import bounded
+    from gmmcli.attacks.attack import Attack
+    from gmmcli.attacks.audit import said
+    from gmmcli.evaluate.robustness import bounded
 
     note("eps " + ", ".join(f"{said(radius)} = {radius:.4f}" for radius in chosen) + f" in pixels of [0, 1], {norm}", where["quiet"])
     show(bounded(subject, Attack(kind, norm=norm, seed=where["seed"], **attack), chosen, quiet=where["quiet"], **options), json)
@@ -235,8 +234,8 @@ def cw_command(
     """Find the smallest L2 change that deceives (Carlini and Wagner 2017): success rate, mean and median norm, and a picture."""
     check_grid(out)
     subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
-    from gmmcli.evaluate.carlini import CarliniWagner
-    from gmmcli.report.robustness import carlini
+    from gmmcli.attacks.carlini import CarliniWagner
+    from gmmcli.evaluate.robustness import carlini
 
     show(carlini(subject, CarliniWagner(aim, steps, searches, learning_rate), float64=float64, save=save, out=out, quiet=quiet), json)
 
@@ -269,6 +268,6 @@ def audit_command(
     other = opened(transfer, runs_dir, device, quiet, **asked) if transfer else None
     if other and other.card.image_shape != subject.card.image_shape:
         raise RecipeError(f"run {other.run.id} takes images of another size than {subject.run.id}", "transfer from a run on the same data")
-    from gmmcli.report.robustness import audit
+    from gmmcli.evaluate.robustness import audit
 
     show(audit(subject, transfer=other, out=out, quiet=quiet), json)

@@ -15,8 +15,8 @@ def env_command(json: Json = False) -> None:
     import torch
 
     from gmmcli.core.compute import Compute, has_fast_bf16
-    from gmmcli.evaluate import efficientnet
-    from gmmcli.evaluate.inception import default_weights
+    from gmmcli.metrics.features import efficientnet
+    from gmmcli.metrics.features.inception import default_weights
     from gmmcli.run import default_runs_dir
 
     device = Compute().select()

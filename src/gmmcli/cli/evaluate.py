@@ -1,15 +1,12 @@
 """``gmmc eval``: accuracy, calibrate, ood, generate, all."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gmmcli.cli import generate
-from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, answer, note, opened
+from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, answer, note, opened, show
 from gmmcli.errors import RecipeError
-
-if TYPE_CHECKING:
-    from gmmcli.report.measure import Measured
 
 app = typer.Typer(no_args_is_help=True, help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
 app.command("generate", epilog=generate.EPILOG)(generate.generate_command)
@@ -44,9 +41,9 @@ def accuracy_command(
 ) -> None:
     """Measure accuracy, NLL and Brier score, overall and by class; draws the confusion matrix."""
     subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
-    from gmmcli.report import measure
+    from gmmcli.evaluate.classification import accuracy
 
-    show(measure.accuracy(subject, out=out, quiet=quiet), json)
+    show(accuracy(subject, out=out, quiet=quiet), json)
 
 
 @app.command("calibrate", epilog="Examples:\n\ngmmc eval calibrate\n\ngmmc eval calibrate --out reliability.png")
@@ -68,9 +65,9 @@ def calibrate_command(
     Draws the reliability diagram, and warns where the softmax is saturated.
     """
     subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
-    from gmmcli.report import measure
+    from gmmcli.evaluate.classification import calibrate
 
-    show(measure.calibrate(subject, out=out, quiet=quiet), json)
+    show(calibrate(subject, out=out, quiet=quiet), json)
 
 
 @app.command("ood", epilog="Examples:\n\ngmmc eval ood\n\ngmmc eval ood --set interp --set npz:svhn.npz --set folder:faces --score log_px")
@@ -93,14 +90,14 @@ def ood_command(
 
     A set that is not to be had is reported as missing, and the others are measured.
     """
-    from gmmcli.evaluate.scores import SCORES
+    from gmmcli.metrics.scores import SCORES
 
     if unknown := [score for score in scores or () if score not in SCORES]:
         raise RecipeError(f"no score {unknown[0]!r}", f"give one of {', '.join(SCORES)}")
     subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
-    from gmmcli.report import measure
+    from gmmcli.evaluate.detection import ood
 
-    show(measure.ood(subject, sets, scores or list(SCORES), out=out, quiet=quiet), json)
+    show(ood(subject, sets, scores or list(SCORES), out=out, quiet=quiet), json)
 
 
 @app.command("all", epilog="Example:\n\ngmmc eval all --json")
@@ -121,11 +118,13 @@ def all_command(
     """
     subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
     from gmmcli.data.outliers import title
-    from gmmcli.report import measure
-    from gmmcli.report.generate import generate as measure_generation
+    from gmmcli.evaluate.classification import accuracy, calibrate
+    from gmmcli.evaluate.detection import ood
+    from gmmcli.evaluate.generation import generate as measure_generation
+    from gmmcli.evaluate.measured import own_outputs
 
-    measure.tested(subject, quiet, mass=True)  # the one pass, which all that follow share
-    parts = [measure.accuracy(subject), measure.calibrate(subject), measure.ood(subject, sets, quiet=quiet)]
+    own_outputs(subject, quiet, mass=True)  # the one pass, which all that follow share
+    parts = [accuracy(subject), calibrate(subject), ood(subject, sets, quiet=quiet)]
     if subject.run.checkpoint(best).has("buffer"):
         parts.append(measure_generation(subject, generate.asked(subject, quiet=quiet), quiet=quiet))
     results = {part.result["command"].removeprefix("eval "): part.result for part in parts}
@@ -143,19 +142,3 @@ def all_command(
         return
     for part in parts:
         show(part, json=False)
-
-
-def show(measured: "Measured", json: bool) -> None:
-    """Answer with a result: its object, or its table and the paths of its pictures; warnings go to stderr."""
-    for warning in measured.warnings:
-        note(f"warning: {warning}")
-    if json:
-        answer(measured.result)
-        return
-    from rich.console import Console
-
-    from gmmcli.report.tables import result_table
-
-    Console(highlight=False).print(result_table(measured.result))
-    for path in measured.pictures:
-        print(path)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, check_grid, note, opened
+from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, check_grid, note, opened, show
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
+    from gmmcli.evaluate.generation import Generation
     from gmmcli.evaluate.subject import Subject
-    from gmmcli.report.generate import Generation
 
 EPILOG = (
     "Examples:\n\ngmmc eval generate\n\ngmmc eval generate --n 10000 --reference train+test "
@@ -30,11 +30,11 @@ def asked(
     **more: Any,
 ) -> "Generation":
     """The question as the options put it; what is missing for it is an error here, before anything is drawn."""
-    from gmmcli.evaluate.judge import ModelJudge, PixelJudge
+    from gmmcli.evaluate.generation import Generation
     from gmmcli.evaluate.samples import Draw
-    from gmmcli.evaluate.spaces import named_space, run_space
     from gmmcli.evaluate.subject import Subject
-    from gmmcli.report.generate import Generation
+    from gmmcli.metrics.features.spaces import named_space, run_space
+    from gmmcli.metrics.judge import ModelJudge, PixelJudge
 
     def other(name: str) -> "Subject":
         found = Subject.open(name, runs_dir, device=subject.device)
@@ -114,8 +114,7 @@ def generate_command(
     Beside each figure of the samples stands the same figure of the images their chains start from, and of real test images.
     """
     check_grid(out)
-    from gmmcli.cli.evaluate import show
-    from gmmcli.report.generate import generate
+    from gmmcli.evaluate.generation import generate
     from gmmcli.run import open_run
 
     subject = opened(run, runs_dir, device, quiet, best=best, seed=seed)

@@ -1,4 +1,4 @@
-"""Options that mean the same in every verb, and the two ways to answer."""
+"""Options that mean the same in every verb, and the ways to answer."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ from gmmcli.errors import RecipeError
 if TYPE_CHECKING:
     import torch
 
+    from gmmcli.evaluate.measured import Measured
     from gmmcli.evaluate.subject import Subject
 
 GRIDS = (".png", ".jpg", ".webp")
@@ -60,6 +61,22 @@ def note(line: str, quiet: bool = False) -> None:
     """Say something beside the answer, on stderr."""
     if not quiet:
         print(f"gmmc: {line}", file=sys.stderr)
+
+
+def show(measured: "Measured", json: bool) -> None:
+    """Answer with a result: its object, or its table and the paths of its pictures; warnings go to stderr."""
+    for warning in measured.warnings:
+        note(f"warning: {warning}")
+    if json:
+        answer(measured.result)
+        return
+    from rich.console import Console
+
+    from gmmcli.evaluate.tables import result_table
+
+    Console(highlight=False).print(result_table(measured.result))
+    for path in measured.pictures:
+        print(path)
 
 
 def select_device(name: Literal["auto", "cpu", "cuda"]) -> "torch.device":

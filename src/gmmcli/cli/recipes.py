@@ -61,7 +61,8 @@ def check(recipes: Annotated[list[Path], typer.Argument(help="TOML files, or nam
 @app.command("diff", epilog="Example:\n\ngmmc recipes diff cifar10_gen svhn_gen")
 def diff(left: Name, right: Name, json: Json = False) -> None:
     """Show the keys in which two recipes differ, with both values."""
-    from gmmcli.recipe import Recipe, flatten
+    from gmmcli.overrides import flatten
+    from gmmcli.recipe import Recipe
 
     first, second = (flatten(Recipe.load(name).document()) for name in (left, right))
     keys = [key for key in first | second if first.get(key) != second.get(key)]

@@ -13,7 +13,8 @@ from gmmcli.cli.options import Best, Device, Json, Origin, Quiet, RunName, RunsD
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
-    from gmmcli.run import ModelCard, Run
+    from gmmcli.model_card import ModelCard
+    from gmmcli.run import Run
     from gmmcli.types import Images
 
 EPILOG = "Examples:\n\ngmmc sample --class 3 --n 64\n\ngmmc sample --class all --n 10 --from buffer\n\ngmmc sample --class cat --format npz"
@@ -61,9 +62,9 @@ def sample_command(
         check_grid(out)
     from gmmcli.core.classifier import predict
     from gmmcli.evaluate.samples import Draw
-    from gmmcli.evaluate.subject import departures
+    from gmmcli.progress import Voice
+    from gmmcli.results import departures
     from gmmcli.run import open_run
-    from gmmcli.train.log import Voice
     from gmmcli.types import to_bytes
 
     chosen = open_run(run, runs_dir)

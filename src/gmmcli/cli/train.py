@@ -41,9 +41,9 @@ def train_command(
         raise RecipeError("--run goes with --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
         raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` shows those that come with gmmc; try digits_gen")
+    from gmmcli.evaluate.classification import accuracy
     from gmmcli.evaluate.subject import Subject
     from gmmcli.recipe import Recipe
-    from gmmcli.report import measure
     from gmmcli.run import Run, default_runs_dir, open_run
     from gmmcli.train.loop import train
     from gmmcli.train.plan import plan
@@ -71,7 +71,7 @@ def train_command(
     with chosen.locked():
         state = train(setup, chosen, resume=resume, quiet=quiet, distance=distance)
         subject = Subject(chosen, state.step, chosen.card(), state.published, setup.dataset, "test")
-        result = measure.accuracy(subject).result
+        result = accuracy(subject).result
     if json:
         answer(result | {"command": "train"})
         return
@@ -82,8 +82,8 @@ def train_command(
 
 def _distance(setup: "Setup") -> "Distance | None":
     """The Frechet distance of samples to the validation images, whose features are computed here, once; None for a recipe without."""
-    from gmmcli.evaluate.frechet import Moments, frechet_distance
-    from gmmcli.evaluate.spaces import quick_space
+    from gmmcli.metrics.features.spaces import quick_space
+    from gmmcli.metrics.frechet import Moments, frechet_distance
     from gmmcli.train.validate import Distance
 
     if not setup.recipe.validates_samples:

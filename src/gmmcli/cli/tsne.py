@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli.options import Best, Data, Device, Json, N, Origin, Out, Quiet, RunNames, RunsDir, Seed, SplitOption, answer, opened
+from gmmcli.cli.options import Best, Data, Device, Json, N, Origin, Out, Quiet, RunNames, RunsDir, Seed, SplitOption, answer, opened, show
 from gmmcli.errors import RecipeError
 
 EPILOG = "Examples:\n\ngmmc tsne\n\ngmmc tsne --run digits_dis --run digits_gen --samples 200 --out fig1.png"
@@ -37,10 +37,9 @@ def tsne_command(
     subjects = [opened(name, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed) for name in names]
     if len({subject.card.class_names for subject in subjects}) > 1:
         raise RecipeError("these runs know different classes", "draw them one by one")
-    from gmmcli.cli.evaluate import show
     from gmmcli.evaluate.samples import Draw
-    from gmmcli.evaluate.spaces import named_space
-    from gmmcli.report.embed import tsne
+    from gmmcli.evaluate.tsne import tsne
+    from gmmcli.metrics.features.spaces import named_space
     from gmmcli.storage import file_stem
 
     space = named_space(features, device=subjects[0].device) if features else None

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from gmmcli.core.starts import Starts
+from gmmcli.core.protocols import Starts
 from gmmcli.types import Images, Labels, to_bytes, to_model
 
 Dtype = Literal["float32", "float16", "uint8"]

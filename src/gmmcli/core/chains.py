@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from gmmcli.core import protocols
 from gmmcli.core.buffer import Dtype, ReplayBuffer
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.samplers import SGLD, Sampler
-from gmmcli.core.starts import Start, Starts, Uniform
+from gmmcli.core.starts import Start, Uniform
 from gmmcli.core.targets import Conditional, StagedLatent, Target
 from gmmcli.types import Count, Displacements, Images, Labels, Natural, Negatives, NonNegative, Share, Trace
 
@@ -19,9 +20,9 @@ class PersistentChains:
     """The chains of a training: their places, where they set out, and their rule."""
 
     buffer: ReplayBuffer
-    starts: Starts
-    target: Target
-    sampler: Sampler
+    starts: protocols.Starts
+    target: protocols.Target
+    sampler: protocols.Sampler
     reinit_prob: float
     relabel: bool = False
 
@@ -45,7 +46,7 @@ def displacement(before: Images, after: Images) -> Displacements:
 
 
 def visit(
-    model: Classifier, target: Target, sampler: Sampler, labels: Labels, images: Images, generator: torch.Generator
+    model: Classifier, target: protocols.Target, sampler: protocols.Sampler, labels: Labels, images: Images, generator: torch.Generator
 ) -> tuple[Images, Trace]:
     """Run the sampler once on a frozen model: one visit to the chains at ``images``, at a target drawn for it."""
     with frozen(model):
@@ -104,17 +105,17 @@ class Chains:
             )
         return self.buffer_size // n_classes
 
-    def build(self, starts: Starts, n_classes: int, generator: torch.Generator) -> PersistentChains:
+    def build(self, starts: protocols.Starts, n_classes: int, generator: torch.Generator) -> PersistentChains:
         """Build chains that have all just set out; raises ValueError like ``slots``."""
         return self.around(ReplayBuffer.started(starts, n_classes, self.slots(n_classes), self.dtype, generator), starts)
 
-    def around(self, buffer: ReplayBuffer, starts: Starts) -> PersistentChains:
+    def around(self, buffer: ReplayBuffer, starts: protocols.Starts) -> PersistentChains:
         """Build chains over a buffer that exists already."""
         return PersistentChains(buffer, starts, self.target, self.sampler, self.reinit_prob, self.relabel)
 
 
 def fresh_samples(
-    model: Classifier, chains: Chains, starts: Starts, labels: Labels, generator: torch.Generator, n_steps: int | None = None
+    model: Classifier, chains: Chains, starts: protocols.Starts, labels: Labels, generator: torch.Generator, n_steps: int | None = None
 ) -> Images:
     """Draw one image per label, from its start on, with the chains' own rule.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from gmmcli.core.backbones import WideResNet
 from gmmcli.core.heads import GaussianHead, Head, MaxMahalanobis
+from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.types import Features, Images, Logits, Means, RawImages, to_model
 
 

@@ -1,30 +1,16 @@
 """Where chains set out: noise, or draws from Gaussians fitted to the training images."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from gmmcli.core.protocols import Starts
 from gmmcli.types import Count, Images, Labels, RawImages, to_model
 
 OVERSAMPLED, POWER_ITERATIONS = 20, 4
 """Of the randomised SVD (Halko, Martinsson and Tropp 2011): extra directions, and passes that sharpen the spectrum."""
-
-
-@runtime_checkable
-class Starts(Protocol):
-    """A distribution over images, one for each class."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(channel, height, width)."""
-
-    def __call__(self, labels: Labels, generator: torch.Generator) -> Images:
-        """Draw one image per label."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must keep to draw without the data."""
 
 
 @dataclass(frozen=True)

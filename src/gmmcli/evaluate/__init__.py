@@ -1,1 +1,1 @@
-"""What is measured on a trained run."""
+"""One trained run, measured: a verb a file, each of which measures, saves and draws."""

@@ -1,7 +1,7 @@
 """What is evaluated: a checkpoint of a run, and the images it is asked about."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.sources import parse_source
 from gmmcli.errors import RecipeError, RunError
-from gmmcli.evaluate.calibration import fit_temperature
-from gmmcli.evaluate.predict import Outputs, outputs
+from gmmcli.metrics.calibration import fit_temperature
+from gmmcli.metrics.outputs import Outputs, outputs
+from gmmcli.model_card import ModelCard
 from gmmcli.rng import stream
-from gmmcli.run import ModelCard, Run, open_run
+from gmmcli.run import Run, open_run
 
 SEED = 1
 NOTHING_DRAWN = ("eval accuracy", "eval calibrate")
@@ -140,13 +141,6 @@ class Subject:
         some = len(self.images.labels) < len(self.dataset.split(self.split).labels)
         about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (self.seed != SEED and (some or command not in NOTHING_DRAWN))
         return " ".join([command, *about])
-
-
-def departures(asked: Any, plain: Any) -> list[str]:
-    """Return the fields in which one dataclass differs from another, as words: ``["steps 100"]``."""
-    return [
-        f"{field.name} {getattr(asked, field.name)}" for field in fields(asked) if getattr(asked, field.name) != getattr(plain, field.name)
-    ]
 
 
 FITTING = "evaluate a run trained on images like these; gmmc eval ood compares with images of any kind"

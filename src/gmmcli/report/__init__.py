@@ -1,1 +1,1 @@
-"""Results as pictures, tables and pages."""
+"""Many runs, compared from the results they have saved: tables, text and pages."""

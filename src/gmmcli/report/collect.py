@@ -9,7 +9,8 @@ from gmmcli.core.heads import Linear
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel
 from gmmcli.core.targets import InjectedLatent
 from gmmcli.errors import RunError
-from gmmcli.recipe import Recipe, flatten
+from gmmcli.overrides import flatten
+from gmmcli.recipe import Recipe
 from gmmcli.report.catalogue import ENDED, IMAGES, MINUTES, ROLLBACKS, Figure, Metric, Protocol, figures, is_detection, mean_detection
 from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run

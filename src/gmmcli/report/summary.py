@@ -5,7 +5,7 @@ from math import hypot
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from gmmcli.evaluate.intervals import Z95, wilson_interval
+from gmmcli.metrics.intervals import Z95, wilson_interval
 from gmmcli.report.catalogue import ENDED, Figure, Metric, said
 
 

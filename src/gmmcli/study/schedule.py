@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gmmcli.errors import DataError, DivergedError, MissingPartError, RunError, StoppedError
+from gmmcli.progress import Voice
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run, list_runs
+from gmmcli.signals import StopSignals
 from gmmcli.study.spec import Training
-from gmmcli.train.log import Voice
-from gmmcli.train.signals import StopSignals
 
 FOUND = {0, DivergedError.exit_code}
 """Exit codes of a task that is done: divergence, of a training or of the chains that an evaluation runs, is a finding."""

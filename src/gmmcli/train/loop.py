@@ -16,12 +16,12 @@ from gmmcli.core.samplers import descent_share
 from gmmcli.data.dataset import Split
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import DivergedError, StoppedError
+from gmmcli.progress import Voice
 from gmmcli.run import Run
+from gmmcli.signals import StopSignals
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.health import STILL, ChainWatch
-from gmmcli.train.log import Voice
 from gmmcli.train.setup import Setup, StepReport, training_step
-from gmmcli.train.signals import StopSignals
 from gmmcli.train.state import TrainState
 from gmmcli.train.validate import Distance, validate
 

@@ -12,8 +12,8 @@ from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.average import average_in
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import has_fast_bf16
+from gmmcli.core.protocols import Objective, Starts
 from gmmcli.core.sharpness import ascended
-from gmmcli.core.starts import Starts
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
 from gmmcli.errors import RecipeError
@@ -134,10 +134,11 @@ def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepR
     recipe, step = setup.recipe, state.step
     stage, ramp = recipe.stage_at(step / setup.loader.steps_per_epoch)
     rng = stream(setup.device, recipe.seed, state.rollbacks, "step", step)
-    batch = setup.loader.batch(step, rng, stage.objective.clean_positive)
+    objective: Objective = stage.objective
+    batch = setup.loader.batch(step, rng, objective.clean_positive)
     set_mode(state.model, stage)
     negatives = None
-    if state.chains is not None and stage.objective.needs_negatives:
+    if state.chains is not None and objective.needs_negatives:
         negatives = state.chains(state.model, batch.labels, rng)
     phase = setup.phase_at(step)
     if phase != state.phase:
@@ -145,7 +146,7 @@ def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepR
         update.optimizer = state.optimizer
     optim, rate = phase.optim, phase.rate(step) * recipe.guard.lr_factor**state.rollbacks
     uphill = ascended(state.model, optim.sam_rho, optim.sam_adaptive) if optim.sam_rho else None
-    loss = update(lambda: stage.objective(state.model, batch, negatives, ramp), rate, uphill)
+    loss = update(lambda: objective(state.model, batch, negatives, ramp), rate, uphill)
     if state.average is not None:
         average_in(state.average, state.model, optim.ema_decay, step - phase.begin, update.healthy)
     state.step += 1

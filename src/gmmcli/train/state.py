@@ -12,8 +12,9 @@ from gmmcli.core.classifier import Classifier
 from gmmcli.core.starts import restored
 from gmmcli.data.dataset import Dataset
 from gmmcli.errors import RunError
+from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
-from gmmcli.run import ModelCard, Run
+from gmmcli.run import Run
 from gmmcli.train.phases import Phase
 
 PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_distance", "best_space", "best_step")

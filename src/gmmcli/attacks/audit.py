@@ -1,0 +1,166 @@
+"""The audit: many attacks, the worst case of each image, and named reasons to distrust a figure (Carlini et al. 2019)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmmcli.attacks.attack import Attack
+from gmmcli.attacks.losses import LOSSES, cross_entropy
+from gmmcli.attacks.pixel_model import CHUNK, PixelModel, distances, pixel_logits
+from gmmcli.metrics.accuracy import share
+from gmmcli.types import Labels
+
+FOCUS = 8 / 255
+PAPER = "pgd-ce"
+BLACK_BOX = ("square", "transfer")
+EPS = (1 / 255, 2 / 255, 4 / 255, FOCUS, 16 / 255, 32 / 255, 64 / 255, 1.0)
+EIGHTFOLD = (4 / 255, 32 / 255)  # the ends of the paper's table, if its radii are those of JEM
+SUITE = (
+    Attack("pgd", "ce"),
+    Attack("pgd", "ce-scaled"),
+    Attack("pgd", "margin"),
+    Attack("pgd", "dlr"),
+    Attack("pgd", "dlr-targeted", steps=20),
+    Attack("pgd", "mmc"),
+    Attack("pgd", "mmc-targeted", steps=20),
+    Attack("apgd", "dlr", steps=100),
+    Attack("apgd", "dlr-targeted", steps=100),
+    Attack("apgd", "margin", steps=100),
+    Attack("square", "margin", steps=1000),
+)
+TWICE = replace(Attack("pgd", "margin"), steps=80)
+SWEEP = tuple(Attack("pgd", "margin", step_size=size, seed=2) for size in (0.1, 0.25, 0.5))
+RESTARTS = Attack("pgd", "margin", restarts=5, seed=3)
+AT_FOCUS = {"pgd-margin x2 steps": TWICE, "pgd-margin x5 restarts": RESTARTS} | {
+    f"pgd-margin step {attack.step_size:g}": attack for attack in SWEEP
+}
+
+
+class Verdict(NamedTuple):
+    """A named check, whether it found something, and what, in plain words."""
+
+    name: str
+    fired: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Accuracy of every attack over growing radii, from the radius at which each image fell to it."""
+
+    fell: Mapping[str, Tensor]
+    eps: Sequence[float]
+
+    def accuracy(self, name: str, eps: float) -> float:
+        """Share of all images that stand an attack at this radius."""
+        return float((self.fell[name] > eps).double().mean())
+
+    def worst(self, names: Sequence[str] | None = None) -> Tensor:
+        """The smallest radius at which each image fell to any of these attacks, or to any at all."""
+        return torch.stack([self.fell[name] for name in names or list(self.fell)]).amin(0)
+
+
+def suite(n_classes: int) -> dict[str, Attack]:
+    """The attacks that make sense for so many classes."""
+    return {attack.name: attack for attack in SUITE if LOSSES[attack.loss].n_classes <= n_classes}
+
+
+def zero_gradient_share(model: PixelModel, pixels: Tensor, labels: Labels) -> float:
+    """Return the share of rightly classified clean images whose cross-entropy gradient is exactly zero in every pixel."""
+    zero, right = 0, 0
+    for x, y in zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True):
+        x = x.clone().requires_grad_()
+        logits = model(x)
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, y, y).sum(), x)
+        correct = logits.argmax(1) == y
+        zero += int(((gradient.flatten(1) == 0).all(1) & correct).sum())
+        right += int(correct.sum())
+    return zero / max(1, right)
+
+
+def transferred(model: PixelModel, adversarial: Tensor, pixels: Tensor, labels: Labels, eps: float) -> Tensor:
+    """Return which images fall to what was made for another model, within the ball."""
+    assert bool((distances(adversarial, pixels, "linf") <= eps + 1e-5).all())
+    return pixel_logits(model, adversarial).argmax(1) != labels
+
+
+def verdicts(curves: Curves, zero_share: float, n_classes: int, focus: float) -> list[Verdict]:
+    """Return the checks of Carlini et al. (2019) as findings; each says what it saw, fired or not."""
+    checks = [_flat(curves, n_classes), _black_box(curves), _unbounded(curves, n_classes), _more_steps(curves, focus), _margin(curves)]
+    zero = f"{zero_share:.1%} of the clean images have an all-zero cross-entropy gradient"
+    return [Verdict("zero gradients", zero_share > 0.01, zero), *(check for check in checks if check)]
+
+
+def _flat(curves: Curves, n_classes: int) -> Verdict | None:
+    a, b = EIGHTFOLD
+    if not {a, b} <= set(curves.eps):
+        return None
+    before, after = curves.accuracy(PAPER, a), curves.accuracy(PAPER, b)
+    why = f"{PAPER} leaves {before:.1%} at {said(a)} and {after:.1%} at {said(b)}"
+    return Verdict("flat curve", before - after < 0.05 and after > 2 / n_classes, why)
+
+
+def _black_box(curves: Curves) -> Verdict:
+    black = [name for name in BLACK_BOX if name in curves.fell]
+    white, everyone = curves.worst([name for name in curves.fell if name not in BLACK_BOX]), curves.worst()
+    alone = {eps: float(((white > eps) & (everyone <= eps)).double().mean()) for eps in curves.eps}
+    at = max(alone, key=lambda eps: alone[eps])
+    why = f"at most {alone[at]:.1%} of the images fall to {' or '.join(black) or 'a black box'} alone, at {said(at)}"
+    return Verdict("black box beats white box", alone[at] > 0.002, why)
+
+
+def _unbounded(curves: Curves, n_classes: int) -> Verdict | None:
+    if 1.0 not in curves.eps:
+        return None
+    left = {name: curves.accuracy(name, 1.0) for name in suite(n_classes) if name in curves.fell and name not in BLACK_BOX}
+    standing = [f"{name} leaves {accuracy:.1%}" for name, accuracy in left.items() if accuracy]
+    why = ", ".join(standing) or "every gradient attack reaches 0"
+    return Verdict("unbounded attack does not reach 0", bool(standing), f"at eps = 1 {why}")
+
+
+def _more_steps(curves: Curves, focus: float) -> Verdict:
+    once, twice = curves.accuracy("pgd-margin", focus), curves.accuracy("pgd-margin x2 steps", focus)
+    why = f"pgd-margin at {said(focus)} leaves {once:.1%} after 40 steps and {twice:.1%} after 80"
+    return Verdict("more steps help", once - twice > 0.005, why)
+
+
+def _margin(curves: Curves) -> Verdict:
+    gaps = {eps: curves.accuracy(PAPER, eps) - curves.accuracy("pgd-margin", eps) for eps in curves.eps}
+    at = max(gaps, key=lambda eps: gaps[eps])
+    why = f"by {100 * gaps[at]:.1f} points at {said(at)}, where they differ most"
+    return Verdict("margin beats CE by more than 5 points", gaps[at] > 0.05, why)
+
+
+def audit_values(curves: Curves, zero_share: float, clean: Tensor, n_classes: int, focus: float) -> dict[str, Any]:
+    """Return the values of an ``attack audit`` result: curves, worst case, verdicts and the one sentence to quote."""
+    worst = curves.worst()
+    believed = share(worst > focus)
+    overstated = 100 * (curves.accuracy(PAPER, focus) - believed["accuracy"])
+    low, high = believed["ci95"]
+    focus_only = [name for name in curves.fell if name not in suite(n_classes) and name != "transfer"]
+    return {
+        "clean_accuracy": share(clean)["accuracy"],
+        "clean_ci95": share(clean)["ci95"],
+        "zero_gradient_share": zero_share,
+        "worst_case": {said(eps): {key: share(worst > eps)[key] for key in ("accuracy", "ci95")} for eps in curves.eps},
+        "attacks": {
+            name: {said(eps): {"accuracy": curves.accuracy(name, eps)} for eps in ([focus] if name in focus_only else curves.eps)}
+            for name in curves.fell
+        },
+        "verdicts": [verdict._asdict() for verdict in verdicts(curves, zero_share, n_classes, focus)],
+        "sentence": (
+            f"Believed robust accuracy at {said(focus)} (linf, worst case of {len(curves.fell)} attacks, n = {len(worst)}): "
+            f"{believed['accuracy']:.1%} ({low:.1%} to {high:.1%}); PGD with cross-entropy overstated it by {overstated:.1f} points."
+        ),
+    }
+
+
+def said(eps: float) -> str:
+    """Return a radius as people write it: 8/255, 1, or a decimal number."""
+    whole = round(eps * 255)
+    if whole and abs(eps * 255 - whole) < 1e-6 and eps < 1:
+        return f"{whole}/255"
+    return f"{eps:g}"

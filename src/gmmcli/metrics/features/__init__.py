@@ -1,0 +1,1 @@
+"""Where images are compared: feature spaces, and the networks behind them."""

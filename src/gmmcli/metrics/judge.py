@@ -1,0 +1,81 @@
+"""An independent judge of samples: does a classifier that never saw the model recognise the class they were drawn for?"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmmcli.core.classifier import Classifier
+from gmmcli.data.dataset import Split
+from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.outputs import outputs
+from gmmcli.types import Labels, RawImages, to_model
+
+MOST = 10_000  # training images: an SVC's time grows with their square
+MOST_JUDGED = 2_000  # test images on which it shows its own accuracy
+
+
+def pixels(images: RawImages) -> np.ndarray:
+    """Return model-range pixels, one row an image."""
+    rows: np.ndarray = to_model(images).flatten(1).numpy()
+    return rows
+
+
+class Judge(Protocol):
+    """Whoever names the class of an image."""
+
+    @property
+    def about(self) -> str:
+        """What it is, for the protocol."""
+
+    def classes(self, images: RawImages) -> Labels:
+        """Name the class of each image."""
+
+
+class PixelJudge:
+    """scikit-learn's ``SVC(C=10)`` on the pixels of real training images, at most 10,000 of them."""
+
+    def __init__(self, train: Split, seed: int) -> None:
+        from sklearn.svm import SVC
+
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(train.labels))[:MOST])
+        self.about = f"SVC(C=10) on the pixels of {len(chosen):,} real training images"
+        self._svc = SVC(C=10).fit(pixels(train.images[chosen]), train.labels[chosen].numpy())
+
+    def classes(self, images: RawImages) -> Labels:
+        """Name the class of each image."""
+        return torch.from_numpy(self._svc.predict(pixels(images)))
+
+
+@dataclass(frozen=True)
+class ModelJudge:
+    """Another run's classifier."""
+
+    model: Classifier
+    about: str
+
+    def classes(self, images: RawImages) -> Labels:
+        """Name the class of each image."""
+        return outputs(self.model, images).logits.argmax(1)
+
+
+def agreement(right: Tensor) -> dict[str, Any]:
+    """Return the share of images that were taken for their class, of shape (image,)."""
+    overall = share(right)
+    return {"label_agreement": overall["accuracy"], "label_agreement_ci95": overall["ci95"]}
+
+
+def agreement_values(judge: Judge, images: RawImages, labels: Labels, test: Split, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the share of samples that the judge takes for their class, overall and by class, and its own accuracy on real images."""
+    right = judge.classes(images) == labels
+    own = share(judge.classes(test.images) == test.labels)
+    return {
+        **agreement(right),
+        "per_class": {name: share(right[labels == k]) for k, name in enumerate(class_names) if bool((labels == k).any())},
+        "judge": judge.about,
+        "judge_accuracy": own["accuracy"],
+        "judge_accuracy_ci95": own["ci95"],
+        "judge_n": own["n"],
+    }

@@ -1,0 +1,53 @@
+"""Results: one JSON object for each question, named after it, and beside it the arrays it was computed from."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmmcli.storage import file_stem, write_arrays, write_text
+
+
+class Results:
+    """The ``results/`` of a run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """The saved result of this name, a command's words, or None."""
+        path = self._result_path(name)
+        document: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        return document
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Every saved result, by the stem of its file's name."""
+        return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("[!.]*.json"))}
+
+    def arrays(self, stem: str) -> dict[str, np.ndarray]:
+        """The arrays that a saved result was computed from; none where none were saved."""
+        path = self.path / "results" / f"{stem}.npz"
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+
+    def save_result(self, result: dict[str, Any], name: str = "", **arrays: np.ndarray) -> Path:
+        """Write a result object to results/, by its command or another name, and beside it the arrays it was computed from."""
+        path = self._result_path(name or result["command"])
+        if arrays:
+            write_arrays(path.with_suffix(".npz"), **arrays)
+        write_text(path, json.dumps(result, indent=1))
+        return path
+
+    def _result_path(self, name: str) -> Path:
+        return self.path / "results" / f"{file_stem(name)}.json"
+
+
+def departures(asked: Any, plain: Any) -> list[str]:
+    """Return the fields in which one dataclass differs from another, as words: ``["steps 100"]``."""
+    return [
+        f"{field.name} {getattr(asked, field.name)}" for field in fields(asked) if getattr(asked, field.name) != getattr(plain, field.name)
+    ]

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+import torch
+from linear import linear, tangled
+
+from gmmcli.attacks.attack import Norm
+from gmmcli.attacks.pixel_model import distances
+
+
+def test_pixels_become_the_model_range_and_nothing_else_happens_to_them() -> None:
+    model, pixels, _ = tangled(5)
+    assert torch.equal(model(pixels), model.model(2 * pixels - 1))
+    edges = linear(torch.eye(3))(torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3))
+    assert edges.tolist() == [[-1.0, 0.0, 1.0]]
+
+
+def test_logits_may_be_divided_and_computed_in_float64() -> None:
+    model, pixels, _ = tangled(5)
+    plain = model(pixels)
+    model.scale = 8.0
+    assert torch.equal(model(pixels), plain / 8)
+    model.dtype = torch.float64
+    model.double()
+    assert model(pixels).dtype == torch.float64
+    torch.testing.assert_close(model(pixels), plain.double() / 8, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "order"), [("linf", np.inf), ("l2", 2)])
+def test_distances_are_numpys_norms(norm: Norm, order: float) -> None:
+    a, b = torch.rand(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    expected = [np.linalg.norm((x - y).numpy().ravel(), order) for x, y in zip(a, b, strict=True)]
+    assert distances(a, b, norm).tolist() == pytest.approx(expected)

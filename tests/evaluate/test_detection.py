@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from gmmcli.errors import RecipeError
+from gmmcli.evaluate import detection
+from gmmcli.evaluate.detection import ood
+from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.outputs import outputs
+from gmmcli.metrics.scores import SCORES
+from gmmcli.run import Run
+
+KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
+ALMOST = {"rel": 1e-6, "abs": 1e-6}
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+def saved(run: Run, name: str) -> dict[str, np.ndarray]:
+    with np.load(run.path / "results" / f"{name}.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def test_detection_follows_from_the_scores_beside_it(subject: Subject) -> None:
+    values = ood(subject, ["interp", "noise"]).result["values"]
+    arrays = saved(subject.run, "eval-ood-interp-noise")
+    assert list(values) == ["interp", "uniform", "gaussian"]
+    assert set(arrays) == {f"{name} {score}" for name in ("in", *values) for score in SCORES}
+    for name, scores in values.items():
+        assert list(scores) == list(SCORES)
+        for score, row in scores.items():
+            inside, outside = arrays[f"in {score}"], arrays[f"{name} {score}"]
+            truth, both = np.repeat([1, 0], [len(inside), len(outside)]), np.concatenate([inside, outside])
+            assert row["auroc"] == pytest.approx(roc_auc_score(truth, both), **ALMOST)
+            assert row["aupr_in"] == pytest.approx(average_precision_score(truth, both), **ALMOST)
+            assert row["aupr_out"] == pytest.approx(average_precision_score(1 - truth, -both), **ALMOST)
+
+
+def test_the_scores_are_those_of_the_own_images_in_their_order(subject: Subject) -> None:
+    ood(subject, ["uniform"])
+    arrays = saved(subject.run, "eval-ood-uniform")
+    own = outputs(subject.model, subject.dataset.test.images, subject.gamma2)
+    assert own.mass is not None
+    expected = {
+        "log_px": np.logaddexp.reduce(own.logits.double().numpy() / subject.gamma2, axis=1),
+        "mass": -own.mass.double().numpy(),
+        "distance": own.logits.double().numpy().max(1),
+    }
+    for score, values in expected.items():
+        np.testing.assert_allclose(arrays[f"in {score}"], values, rtol=1e-9)
+
+
+def test_a_set_twice_is_measured_once_and_in_the_order_asked_for(subject: Subject) -> None:
+    result = ood(subject, ["gaussian", "noise", "interp", "gaussian"], ["distance"]).result
+    assert list(result["values"]) == list(result["protocol"]["sets"]) == ["gaussian", "uniform", "interp"]
+    assert result["protocol"]["sets"]["interp"]["n"] == 60  # half of so few
+    assert result["protocol"]["in_distribution"] == f"{subject.dataset.title} test"
+
+
+def test_the_default_sets_are_those_of_the_data_and_its_kind(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(detection, "default_sets", lambda *about: asked.append(about) or ["uniform"])
+    assert list(ood(subject, scores=["log_px"]).result["values"]) == ["uniform"]
+    assert asked == [(subject.dataset, "npz")]
+
+
+def test_missing_sets_are_reported_and_the_rest_is_measured(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = ood(subject, ["celeba", "uniform", "npz:gone.npz", "folder:gone"], ["log_px"]).result
+    assert list(result["values"]) == ["celeba", "uniform", "npz:gone.npz", "folder:gone"]
+    assert list(result["values"]["uniform"]) == ["log_px"]
+    for name in ("celeba", "npz:gone.npz", "folder:gone"):
+        missing = result["values"][name]
+        assert set(missing) == {"missing", "hint"}
+        assert missing == result["protocol"]["sets"][name]
+        assert missing["missing"] and missing["hint"]
+    assert set(saved(subject.run, "eval-ood-celeba-uniform-gone.npz-gone-log_px")) == {"in log_px", "uniform log_px"}
+
+
+def test_other_sets_have_a_result_of_their_own(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "default_sets", lambda *about: ["gaussian"])
+    usual, other = (ood(subject, sets).result for sets in (None, ["uniform"]))
+    assert (subject.run.result("eval ood"), subject.run.result("eval ood uniform")) == (usual, other)
+
+
+def test_with_every_set_missing_there_is_a_result_and_no_picture(subject: Subject) -> None:
+    measured = ood(subject, ["npz:gone.npz"])
+    assert measured.pictures == []
+    assert subject.run.result("eval ood gone.npz") == measured.result
+    assert not (subject.run.path / "figures").exists()
+
+
+def test_an_unknown_set_is_an_error_and_nothing_is_saved(subject: Subject) -> None:
+    with pytest.raises(RecipeError, match="no set of images 'svnh'"):
+        ood(subject, ["uniform", "svnh"], ["log_px"])
+    assert subject.run.results() == {}
+
+
+def test_n_holds_for_the_others_too(run: Run) -> None:
+    subject = Subject.open(run.path, n=30)
+    result = ood(subject, ["uniform"], ["log_px"]).result
+    assert (result["n"], result["protocol"]["sets"]["uniform"]["n"]) == (30, 30)
+    arrays = saved(run, "eval-ood-uniform-log_px-n30")
+    assert [len(array) for array in arrays.values()] == [30, 30]
+
+
+@pytest.mark.parametrize(("scores", "passes"), [(["log_px", "max_py", "distance"], 0), (["mass"], 2)])
+def test_gradients_are_taken_for_the_mass_alone(scores: list[str], passes: int, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *words, **more: taken.append(1) or grad(*words, **more))
+    ood(subject, ["uniform"], scores)
+    assert len(taken) == passes  # the own images and the others fit into one chunk each
+
+
+def test_detection_from_data_at_a_long_path_is_drawn(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    png, svg = ood(subject, ["uniform"], ["log_px"]).pictures
+    with Image.open(png) as picture:
+        assert picture.format == "PNG"
+        picture.load()
+    assert f"{subject.dataset.title} test" in svg.read_text(encoding="utf-8")

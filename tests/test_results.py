@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmmcli.attacks.attack import PLAIN, Attack
+from gmmcli.results import Results, departures
+
+
+def test_results_are_saved_under_their_command(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    assert results.result("eval accuracy") is None
+    result = {"schema": 1, "command": "eval accuracy", "values": {"accuracy": 0.5}}
+    path = results.save_result(result)
+    assert path == tmp_path / "results" / "eval-accuracy.json"
+    assert json.loads(path.read_text()) == results.result("eval accuracy") == result
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("eval accuracy validation", "eval-accuracy-validation"),
+        ("eval accuracy my/other data.npz test", "eval-accuracy-my-other-data.npz-test"),
+        ("tsne ../../x", "tsne-..-..-x"),
+        ("eval accuracy C:\\faces\n: test", "eval-accuracy-C-faces-test"),
+        ("eval accuracy Bücher", "eval-accuracy-Bücher"),
+    ],
+)
+def test_whatever_a_result_is_about_its_file_lies_in_results(name: str, file: str, tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    path = results.save_result({"command": "eval accuracy"}, name, logits=np.zeros(1))
+    assert path == tmp_path / "results" / f"{file}.json"
+    assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".npz")]
+    assert results.result(name) == {"command": "eval accuracy"}
+    assert results.result("eval accuracy") is None
+
+
+def test_the_arrays_of_a_result_lie_beside_it_and_are_plain(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    arrays = {"logits": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3), "labels": np.array([2, 0]), "in log_px": np.ones(2)}
+    path = results.save_result({"command": "eval ood"}, **arrays)
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
+        found = dict(archive)
+    assert list(found) == list(arrays)
+    for key, array in arrays.items():
+        assert found[key].dtype == array.dtype
+        assert np.array_equal(found[key], array)
+
+
+def test_a_result_without_arrays_is_one_file(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    path = results.save_result({"command": "eval all"})
+    assert list(path.parent.iterdir()) == [path]
+    assert results.arrays("eval-all") == {}
+
+
+def test_all_results_come_back_by_their_files_stems_with_their_arrays(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    assert results.results() == {}
+    saved = {"tsne-n50": {"command": "tsne", "n": 50}, "eval-ood-validation": {"command": "eval ood", "n": 9}, "tsne": {"command": "tsne"}}
+    for stem, result in saved.items():
+        results.save_result(result, stem, labels=np.arange(3), **{"in log_px": np.ones(2)})
+    (tmp_path / "results" / "attack-audit-0123").mkdir()  # an audit under way
+    (tmp_path / "results" / ".77-eval-ood.json").write_text('{"comm')  # another process is writing
+    assert results.results() == saved
+    arrays = results.arrays("tsne-n50")
+    assert list(arrays) == ["labels", "in log_px"]
+    assert arrays["labels"].tolist() == [0, 1, 2]
+
+
+def test_departures_are_the_fields_that_differ() -> None:
+    assert departures(Attack("apgd", "margin", restarts=5), PLAIN["apgd"]) == ["loss margin", "steps 40", "restarts 5"]
+    assert departures(PLAIN["pgd"], Attack()) == []

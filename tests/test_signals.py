@@ -1,0 +1,65 @@
+"""The first signal is a wish, the second is a signal."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from gmmcli.signals import StopSignals
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_terminal() -> Iterator[None]:
+    """A shell's background jobs are born deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in BOTH]
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_the_first_signal_only_sets_received_and_hands_the_handlers_back(number: signal.Signals) -> None:
+    before = handlers()
+    with StopSignals() as stop:
+        assert stop.received is None
+        assert all(now != then for now, then in zip(handlers(), before, strict=True))
+        os.kill(os.getpid(), number)
+        assert stop.received == number.name
+        assert handlers() == before
+    assert handlers() == before
+
+
+def test_a_second_ctrl_c_acts_as_usual() -> None:
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stop.received == "SIGTERM"
+
+
+def test_handlers_are_restored_without_a_signal_and_after_an_error() -> None:
+    before = handlers()
+    with StopSignals() as stop:
+        pass
+    assert (handlers(), stop.received) == (before, None)
+    with pytest.raises(ZeroDivisionError), StopSignals():
+        _ = 1 / 0
+    assert handlers() == before
+
+
+def test_a_handler_of_the_surrounding_program_comes_back() -> None:
+    heard: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        assert (stop.received, heard) == ("SIGTERM", [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
