@@ -28,6 +28,7 @@ from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import share
 from gmmcli.progress import Voice
 from gmmcli.results import departures
+from gmmcli.storage import replacing, write_arrays
 
 SHOWN = 10  # classes in a picture
 
@@ -106,9 +107,7 @@ def _warnings(attack: Attack, per_eps: Mapping[str, Mapping[str, Any]]) -> list[
 
 def _saved(path: Path, adversarial: Tensor, fell: np.ndarray, labels: Tensor) -> Path:
     """Write the adversarial images as float32 in [0, 1]: rounding to bytes would undo some."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez_compressed(file, images=adversarial.float().cpu().permute(0, 2, 3, 1).numpy(), fell=fell, labels=labels.cpu().numpy())
+    write_arrays(path, images=adversarial.float().cpu().permute(0, 2, 3, 1).numpy(), fell=fell, labels=labels.cpu().numpy())
     return path
 
 
@@ -191,7 +190,8 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
                 fell[name] = torch.from_numpy(np.load(kept, allow_pickle=False))
             else:
                 fell[name] = over_eps(attack, model, pixels, labels, eps)[0].cpu()
-                _keep(kept, fell[name])
+                with replacing(kept) as hidden:
+                    np.save(hidden, fell[name].numpy(), allow_pickle=False)
             voice.at(i + 1, f"{name} leaves {float((fell[name] > focus).double().mean()):.1%} at {said(focus)}")
         if transfer:
             fell["transfer"] = _transfer(model, transfer, pixels, labels).cpu()
@@ -243,11 +243,3 @@ def _fingerprint(subject: Subject, transfer: Subject | None, plan: Mapping[str, 
     """What an interrupted audit must agree in to be gone on with."""
     about = [subject.run.id, subject.step, subject.split, subject.n, subject.seed, subject.dataset.title, transfer and transfer.run.id]
     return sha256(json.dumps([*about, {name: [asdict(attack), eps] for name, (attack, eps) in plan.items()}]).encode()).hexdigest()[:12]
-
-
-def _keep(path: Path, fell: Tensor) -> None:
-    """Write one attack's outcome whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.save(file, fell.numpy(), allow_pickle=False)
-    temporary.rename(path)

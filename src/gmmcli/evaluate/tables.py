@@ -49,9 +49,8 @@ def result_table(result: dict[str, Any]) -> Group:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )  # an audit with its eight radii fits on 80 columns
+    # so narrow that an audit with its eight radii fits on 80 columns
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
