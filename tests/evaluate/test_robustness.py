@@ -423,3 +423,18 @@ def test_an_audit_of_nothing_right_believes_in_nothing(toy: Toy, small: None) ->
     values = audit(toy(shift=1)).result["values"]
     assert values["clean_accuracy"] == values["zero_gradient_share"] == 0.0
     assert {row["accuracy"] for row in values["worst_case"].values()} == {0.0}
+
+
+def test_adversarial_images_are_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "adversarial.npz"
+    path.write_bytes(b"those of before")
+
+    def interrupted(file: Any, **arrays: np.ndarray) -> None:
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", interrupted)
+    with pytest.raises(OSError, match="no space"):
+        robustness._saved(path, torch.zeros(2, 1, 8, 8), np.zeros(2), torch.zeros(2))
+    assert path.read_bytes() == b"those of before"
+    assert list(tmp_path.iterdir()) == [path]
