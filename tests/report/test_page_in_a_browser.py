@@ -104,7 +104,7 @@ class Witness:
     @contextmanager
     def show(self, path: Path, **more: Any) -> "Iterator[Page]":
         with self.browser.new_context(reduced_motion="reduce", **more) as context:
-            context.set_default_timeout(10_000)
+            context.set_default_timeout(60_000)
             sheet = context.new_page()
             sheet.on("console", lambda message: self.said.append(message.text))
             sheet.on("pageerror", lambda error: self.said.append(str(error)))
