@@ -15,7 +15,7 @@ class GmmcError(Exception):
 
 
 class RecipeError(GmmcError):
-    """A recipe, an override or an option that cannot be meant."""
+    """A recipe, an override or an option that is invalid."""
 
     exit_code = 2
 

@@ -99,7 +99,7 @@ class Run(Results):
         """The newest checkpoint, or that of the best validation by ``log.best``; RunError when there is none yet."""
         found = self.checkpoints
         if not found:
-            raise RunError(f"{self.path} has no complete checkpoint yet", "go on with `gmmc train --resume`")
+            raise RunError(f"{self.path} has no complete checkpoint yet", "resume it with `gmmc train --resume`")
         if best:
             step = found[-1].progress["best_step"]
             return next((c for c in found if c.step == step), found[-1])
@@ -179,7 +179,7 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     Args:
         name: which run, or None to choose. A recipe's name means its newest run, chosen like the newest of all.
         runs_dir: where runs are; $GMMC_RUNS_DIR or ./runs by default.
-        unfinished: when choosing, take the newest run of all, with or without a checkpoint: the one to go on with.
+        unfinished: when choosing, take the newest run of all, with or without a checkpoint: the one to resume.
 
     Raises:
         RunError: no run, or several, are meant.

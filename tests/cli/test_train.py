@@ -54,7 +54,7 @@ def test_resuming_a_finished_run_changes_nothing_and_says_so(gmmc: Gmmc, trained
     before = {path: path.stat().st_mtime_ns for path in trained.path.rglob("*")}
     result = gmmc("train", "--resume", "--run", trained.answer["run"], "--runs-dir", trained.runs_dir)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "is finished: nothing to go on with" in result.stderr
+    assert "is finished: nothing to resume" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in trained.path.rglob("*")} == before
 
 

@@ -131,7 +131,7 @@ def test_questions_that_can_be_answered_are_and_all_that_may_be_as_good_are_name
     assert answers == {
         "Which classifies best?": ("accuracy", False, GEN, [DIS]),
         "Whose confidence can be believed?": ("ece chosen", True, DIS, []),
-        "Which stands attacks?": ("worst 8/255", True, GEN, []),
+        "Which is most robust?": ("worst 8/255", True, GEN, []),
         "Which trains fastest?": ("minutes", False, GEN, [DIS, SOFTMAX]),
     }
 
@@ -140,10 +140,10 @@ def test_intervals_that_overlap_make_no_champion(tmp_path: Path) -> None:
     gen, softmax = models(tmp_path, gen=(0.9, 0.01), softmax=(0.5, 0.01))
     for run, worst, interval in ((gen, 0.98, [0.93, 0.994]), (softmax, 0.97, [0.915, 0.99])):
         save(run, "attack audit", {"worst_case": {"8/255": {"accuracy": worst, "ci95": interval}}})
-    found = answer([gen, softmax], "Which stands attacks?")
+    found = answer([gen, softmax], "Which is most robust?")
     assert (found.decided, found.why, [model.name for model in found.level]) == (False, "the intervals overlap", [SOFTMAX])
     text = markdown(of([gen, softmax]), "title")
-    assert "| Which stands attacks? | **undecided** | digits_gen, 8/255, worst case: 98.0% (93.0% to 99.4%)" in text
+    assert "| Which is most robust? | **undecided** | digits_gen, 8/255, worst case: 98.0% (93.0% to 99.4%)" in text
     assert "**98.0%" not in text
 
 
@@ -220,7 +220,7 @@ def test_worst_cases_of_unlike_numbers_of_images_are_two_rows_and_what_is_alike_
     save(softmax, "attack audit", worst[100], n=100)
     comparison = of([gen, softmax])
     assert [row.label for row in comparison.lines["worst 8/255"]] == ["8/255, worst case, n 500", "8/255, worst case, n 100"]
-    assert comparison.answers()[-1].question != "Which stands attacks?"
+    assert comparison.answers()[-1].question != "Which is most robust?"
     save(gen, "attack audit", worst[100], "attack audit n100", n=100)
     first, second = of([gen, softmax]).lines["worst 8/255"]
     assert (first.told, first.measured, second.told, second.measured) == ("n 100", [0, 1], "n 500", [0])
@@ -271,7 +271,7 @@ def test_without_an_audit_the_weakest_attack_that_can_be_believed_answers(tmp_pa
     gen, dis = models(tmp_path, gen=(0.9, 0.01), dis=(0.8, 0.01))
     for run, kept in ((gen, 0.5), (dis, 0.25)):
         attacked(attacked(run, "pgd", "ce", at4=1 - kept), "apgd", "dlr", at4=kept, at8=kept / 2)
-    found = answer([gen, dis], "Which stands attacks?")
+    found = answer([gen, dis], "Which is most robust?")
     assert (found.line.key, found.model.name, found.summary.mean) == ("apgd-dlr-linf 4/255", GEN, 0.5)
 
 
@@ -279,7 +279,7 @@ def test_attacks_of_other_settings_are_other_rows(tmp_path: Path) -> None:
     gen, dis = models(tmp_path, gen=(0.9, 0.01), dis=(0.8, 0.01))
     comparison = of([attacked(gen, "pgd", "margin", at8=0.5), attacked(dis, "pgd", "margin", steps=5, at8=0.75)])
     assert [row.told for row in comparison.lines["pgd-margin-linf 8/255"]] == ["steps 40", "steps 5"]
-    assert "Which stands attacks?" not in [one.question for one in comparison.answers()]
+    assert "Which is most robust?" not in [one.question for one in comparison.answers()]
 
 
 def test_who_is_best_at_something_but_classifies_clearly_worse_is_said_to(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_who_is_best_at_something_but_classifies_clearly_worse_is_said_to(tmp_pa
 
 def test_nobody_is_best_at_what_nobody_does(tmp_path: Path) -> None:
     runs = [audited(run, at8=0.0) for run in models(tmp_path, gen=(0.9, 0.01), dis=(0.8, 0.01))]
-    assert "Which stands attacks?" not in [one.question for one in of(runs).answers()]
+    assert "Which is most robust?" not in [one.question for one in of(runs).answers()]
 
 
 def test_one_model_alone_has_no_answers_and_nothing_left_out(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Attack:
     restarts: int = 1
     seed: int = 1
     throughout: bool = False
-    """Go on with images that are broken: what transfers best, and what leaving them out is measured against."""
+    """Attack broken images further: what transfers best, and what leaving them out is measured against."""
 
     @property
     def name(self) -> str:

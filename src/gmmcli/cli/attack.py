@@ -16,11 +16,13 @@ Eps = Annotated[
     ),
 ]
 Loss = Annotated[str, typer.Option("--loss", help="ce (prone to masking), ce-scaled, margin, dlr, dlr-targeted, mmc or mmc-targeted.")]
-Norm = Annotated[Literal["linf", "l2"], typer.Option("--norm", help="The ball.")]
+Norm = Annotated[Literal["linf", "l2"], typer.Option("--norm", help="Norm of the perturbation.")]
 Restarts = Annotated[int, typer.Option("--restarts", min=1, help="Random starts; an image counts as broken if one breaks it.")]
 Scale = Annotated[float, typer.Option("--scale", help="Attack the logits divided by this.")]
 Float64 = Annotated[bool, typer.Option("--float64", help="Compute in float64, where gradients vanish later.")]
-FewImages = Annotated[int, typer.Option("--n", min=2, help="At most so many images, drawn by --seed: each takes thousands of passes.")]
+FewImages = Annotated[
+    int, typer.Option("--n", min=2, help="Maximum number of images, drawn at random: each takes thousands of forward passes.")
+]
 Save = Annotated[Path | None, typer.Option("--save", help="Write the adversarial images here, an .npz.", show_default=False)]
 
 
@@ -176,7 +178,7 @@ def apgd_command(
 @app.command("square", epilog="Example:\n\ngmmc attack square --eps 8/255 --queries 5000")
 def square_command(
     eps: Eps = None,
-    queries: Annotated[int, typer.Option("--queries", min=1, help="Forward passes an image.")] = 5000,
+    queries: Annotated[int, typer.Option("--queries", min=1, help="Forward passes per image.")] = 5000,
     restarts: Restarts = 1,
     norm: Norm = "linf",
     scale: Scale = 1.0,

@@ -88,7 +88,7 @@ def ood_command(
 
     High scores mean in-distribution. Other images are brought to the run's size and channels.
 
-    A set that is not to be had is reported as missing, and the others are measured.
+    A set that is unavailable is reported as missing, and the others are measured.
     """
     from gmmcli.metrics.scores import SCORES
 

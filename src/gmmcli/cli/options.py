@@ -45,8 +45,8 @@ Data = Annotated[
     typer.Option("--data", metavar="SOURCE", help="Other data: NAME, folder:PATH or npz:PATH. Default: the run's own.", show_default=False),
 ]
 SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Which images of the data.")]
-N = Annotated[int | None, typer.Option("--n", min=2, help="At most so many images, drawn by --seed. Default: all.", show_default=False)]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything drawn: same seed, same figures.")]
+N = Annotated[int | None, typer.Option("--n", min=2, help="Maximum number of images, drawn at random. Default: all.", show_default=False)]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed: the same seed gives the same figures.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write the picture. Default: figures/ in the run.", show_default=False)]
 Best = Annotated[bool, typer.Option("--best", help="The weights of the best validation instead of the last.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one.")]

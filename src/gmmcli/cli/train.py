@@ -22,14 +22,14 @@ def train_command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, say optim.learning_rate=3e-4. Repeatable.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, in its own directory and by its own recipe.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run, in its own directory and with its own recipe.")] = False,
     run: Annotated[str | None, typer.Option("--run", help="With --resume: which run. Default: $GMMC_RUN, else the newest.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory and time, and train nothing.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a recipe into a new run directory, or go on with an old one.
+    """Train a recipe into a new run directory, or resume an old one.
 
     Ends with the test accuracy. Ctrl-C saves and stops (exit 130).
 
@@ -57,7 +57,7 @@ def train_command(
         chosen = open_run(run, runs_dir, unfinished=True)
         complete = chosen.provenance.get("status") == "finished" and chosen.checkpoints and chosen.card().gamma2 is not None
         if complete and (done := chosen.result("eval accuracy")):
-            note(f"run {chosen.path} is finished: nothing to go on with")
+            note(f"run {chosen.path} is finished: nothing to resume")
             if json:
                 answer(done | {"command": "train"})
             return

@@ -11,7 +11,7 @@ TINY = 1e-12  # a gradient of zero has no direction, and must not become NaN
 
 @contextmanager
 def ascended(model: nn.Module, rho: float, adaptive: bool = False) -> Iterator[None]:
-    """Weights as far uphill as ``rho`` allows, along the gradients that they hold on entry; back, to the bit, on leaving.
+    """Weights as far uphill as ``rho`` allows, along the gradients that they hold on entry; back, bit-identical, on leaving.
 
     Plain: ``w + rho g / ||g||`` (Foret et al. 2021, Eq. 2). Adaptive: ``w + rho T^2 g / ||T g||`` with ``T = |w|`` (Kwon et al. 2021,
     Sec. 4), without their small constant in T, as SADA-JEM has it. The norm is over all weights together.

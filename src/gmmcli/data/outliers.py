@@ -50,7 +50,7 @@ def outliers(name: str, dataset: Dataset, seed: int) -> Outliers:
         seed: of what is drawn.
 
     Raises:
-        DataError: the set is not to be had here.
+        DataError: the set is unavailable.
         RecipeError: there is no such set.
     """
     test = dataset.test.images

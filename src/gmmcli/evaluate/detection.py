@@ -25,7 +25,7 @@ def ood(
     out: Path | None = None,
     quiet: bool = True,
 ) -> Measured:
-    """Out-of-distribution detection; a set that is not to be had is reported as missing, and the rest is measured."""
+    """Out-of-distribution detection; a set that is unavailable is reported as missing, and the rest is measured."""
     mass = "mass" in scores
     own_words = [title(name) for name in sets or ()] + [*scores] * (tuple(scores) != tuple(SCORES))
     names = sets or default_sets(subject.dataset, subject.run.recipe.data.source.kind)

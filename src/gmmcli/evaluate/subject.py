@@ -1,4 +1,4 @@
-"""What is evaluated: a checkpoint of a run, and the images it is asked about."""
+"""What is evaluated: a checkpoint of a run, and the images it is evaluated on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Subject:
     dataset: Dataset
     split: SplitName
     n: int | None = None
-    """At most so many images, drawn by ``seed``; all by default."""
+    """Maximum number of images, drawn at random by ``seed``; all by default."""
     seed: int = 1
     foreign: bool = False
     """The dataset is another than the run's own."""
@@ -61,7 +61,7 @@ class Subject:
 
         Raises:
             RecipeError: other images whose size or number of classes is not the run's.
-            RunError, CheckpointError, DataError: the run or the data is not to be had.
+            RunError, CheckpointError, DataError: the run or the data is unavailable.
         """
         chosen = open_run(run, runs_dir)
         card, checkpoint = chosen.card(best), chosen.checkpoint(best)

@@ -5,9 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gmmcli.core.heads import Linear
-from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel
-from gmmcli.core.targets import InjectedLatent
 from gmmcli.errors import RunError
 from gmmcli.overrides import flatten
 from gmmcli.recipe import Recipe
@@ -108,18 +105,18 @@ class Model:
 
 def family(recipe: Recipe) -> str:
     """Return softmax, softmax-bn, jem, jem-joint, igebm, gmmc-dis, gmmc-gen, gmmc-injected or gmmc-joint."""
-    kinds = [type(stage.objective) for stage in recipe.stages]
-    if JointEnergyModel in kinds:
-        return "jem" if kinds[0] is JointEnergyModel else "jem-joint"
-    if isinstance(recipe.model.head, Linear):
-        if ContrastiveDivergence in kinds:
+    objectives = [stage.objective.kind for stage in recipe.stages]
+    if "jem" in objectives:
+        return "jem" if objectives[0] == "jem" else "jem-joint"
+    if not recipe.model.head.has_means:
+        if "contrastive-divergence" in objectives:
             return "igebm"
         return "softmax" if recipe.model.backbone.norm == "none" else "softmax-bn"
-    if ContrastiveDivergence not in kinds:
+    if "contrastive-divergence" not in objectives:
         return "gmmc-dis"
-    if CenterRegression in kinds or CrossEntropy in kinds:
+    if len({*objectives}) > 1:
         return "gmmc-joint"
-    return "gmmc-injected" if isinstance(recipe.chains.target, InjectedLatent) else "gmmc-gen"
+    return "gmmc-injected" if recipe.chains.target.kind == "injected-latent" else "gmmc-gen"
 
 
 def gather(runs: Sequence[Run]) -> list[Model]:

@@ -28,7 +28,7 @@ QUESTIONS = (
     ("Which knows what it does not know?", OOD_MEAN.key),
     ("Whose samples are recognised?", AGREEMENT.key),
     ("Whose samples cover the real images?", COVERAGE.key),
-    ("Which stands attacks?", "worst 8/255"),
+    ("Which is most robust?", "worst 8/255"),
     ("Which trains fastest?", MINUTES.key),
 )
 

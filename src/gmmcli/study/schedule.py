@@ -100,7 +100,7 @@ class Schedule:
         return done
 
     def _one(self, training: Training, left: Sequence[tuple[str, ...]], done: list[Done]) -> None:
-        """Train, then evaluate, in a thread of its own; a training that does not end well is asked nothing."""
+        """Train, then evaluate, in a thread of its own; a training that does not end well is not evaluated."""
         name = f"{training.model} seed {training.recipe.seed}"
         for words in left:
             if self._stopping.is_set():

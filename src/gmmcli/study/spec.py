@@ -32,9 +32,9 @@ class Entry:
     seeds: tuple[Natural, ...] = ()
     """Other seeds than the study's."""
     evaluations: tuple[str, ...] = ()
-    """What this model is asked beyond the study's evaluations, as gmmc's own words: ``"eval ood --set interp"``."""
+    """Evaluations of this model beyond the study's, as gmmc's own words: ``"eval ood --set interp"``."""
     once: tuple[str, ...] = ()
-    """What its first seed alone is asked."""
+    """Evaluations of its first seed alone."""
 
     def __post_init__(self) -> None:
         if empty := [key for key, values in self.vary.items() if not values]:
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a study, and what its run is asked afterwards."""
+    """One training of a study, and the evaluations of its run."""
 
     model: str
     position: int
@@ -76,9 +76,9 @@ class Study:
     set: tuple[str, ...] = ()
     """Overrides of every model's recipe."""
     evaluations: tuple[str, ...] = ()
-    """What every run is asked."""
+    """Evaluations of every run."""
     once: tuple[str, ...] = ()
-    """What the first seed of each model alone is asked: what takes long."""
+    """Evaluations of the first seed of each model alone: those that take long."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
@@ -114,7 +114,7 @@ class Study:
             folder: where the study's file lies: a recipe may be a file beside it.
 
         Raises:
-            RecipeError: a recipe that cannot be meant, or two models of one name or of one recipe.
+            RecipeError: an invalid recipe, or two models of one name or of one recipe.
         """
         found = list(self._all(folder))
         recipes: dict[Recipe, str] = {}

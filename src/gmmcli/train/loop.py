@@ -155,7 +155,7 @@ def _advance(job: Job, state: TrainState) -> None:
             state.save(job.run, setup.dataset)
         if job.stop.received and not last:
             raise StoppedError(
-                f"{job.stop.received} after step {step}; everything is saved", f"go on with: gmmc train --resume --run {job.run.path}"
+                f"{job.stop.received} after step {step}; everything is saved", f"resume with: gmmc train --resume --run {job.run.path}"
             )
 
 
