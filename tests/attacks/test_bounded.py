@@ -191,7 +191,8 @@ def test_an_images_outcome_does_not_depend_on_the_size_of_its_batch(attack: Atta
     monkeypatch.setattr(bounded, "CHUNK", 10)
     parts = run(attack, model, pixels, labels, eps)
     assert torch.equal(parts.standing, whole.standing)
-    torch.testing.assert_close(parts.adversarial, whole.adversarial, rtol=0, atol=1e-6)
+    # a matrix product rounds by the number of its rows, and forty steps carry that on; the mean's fault moved pixels by all of eps
+    torch.testing.assert_close(parts.adversarial, whole.adversarial, rtol=0, atol=1e-4)
     assert (parts.gradients, parts.zero_gradients) == (whole.gradients, whole.zero_gradients)
     assert 0 < int(whole.standing.sum()) < 200
 
