@@ -33,6 +33,8 @@ objective = {{ kind = "contrastive-divergence", margin = 2.0 }}
 [log]
 preview_every = 0
 """
+KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
+ALMOST = {"rel": 1e-6, "abs": 1e-6}
 PARTS = {"train": slice(0, 200), "val": slice(200, 260), "test": slice(260, 380)}
 
 
@@ -72,3 +74,9 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(f"gmmcli.evaluate.plots.{figure}", lambda *values: Figure())
     monkeypatch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
     yield
+
+
+def saved(run: Run, name: str) -> dict[str, np.ndarray]:
+    """The arrays beside a result."""
+    with np.load(run.path / "results" / f"{name}.npz", allow_pickle=False) as archive:
+        return dict(archive)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from digits import ALMOST, saved
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix
@@ -13,15 +14,7 @@ from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
 from gmmcli.run import Run
 
-KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
-ALMOST = {"rel": 1e-6, "abs": 1e-6}
-
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def saved(run: Run, name: str) -> dict[str, np.ndarray]:
-    with np.load(run.path / "results" / f"{name}.npz", allow_pickle=False) as archive:
-        return dict(archive)
 
 
 def nll(logits: np.ndarray, labels: np.ndarray, scale: float) -> float:

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digits import ALMOST, saved
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -14,15 +15,7 @@ from gmmcli.metrics.outputs import outputs
 from gmmcli.metrics.scores import SCORES
 from gmmcli.run import Run
 
-KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
-ALMOST = {"rel": 1e-6, "abs": 1e-6}
-
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def saved(run: Run, name: str) -> dict[str, np.ndarray]:
-    with np.load(run.path / "results" / f"{name}.npz", allow_pickle=False) as archive:
-        return dict(archive)
 
 
 def test_detection_follows_from_the_scores_beside_it(subject: Subject) -> None:

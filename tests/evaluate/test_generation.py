@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from digits import KEYS
 from PIL import Image
 from scipy.spatial.distance import cdist
 from sklearn.svm import SVC
@@ -24,8 +25,6 @@ from gmmcli.metrics.outputs import outputs
 from gmmcli.metrics.scores import log_odds
 from gmmcli.run import Run
 from gmmcli.types import to_bytes
-
-KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
 
 
 def ask(subject: Subject, space: Space | None = None, draw: Draw | None = None, out: Path | None = None, **more: Any) -> Measured:

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from digits import KEYS
 
 from gmmcli.errors import RunError
 from gmmcli.evaluate.classification import accuracy, calibrate
@@ -14,15 +14,7 @@ from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
 from gmmcli.run import Run
 
-KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
-ALMOST = {"rel": 1e-6, "abs": 1e-6}
-
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-def saved(run: Run, name: str) -> dict[str, np.ndarray]:
-    with np.load(run.path / "results" / f"{name}.npz", allow_pickle=False) as archive:
-        return dict(archive)
 
 
 def ask(subject: Subject, verb: str, **more: Any) -> Measured:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from digits import KEYS
 from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
 from sklearn.manifold import trustworthiness
@@ -20,7 +21,6 @@ from gmmcli.metrics.outputs import outputs
 from gmmcli.run import Run
 from gmmcli.types import to_bytes
 
-KEYS = ["schema", "command", "run", "step", "dataset", "split", "n", "protocol", "values"]
 N = 50
 
 pytestmark = pytest.mark.usefixtures("undrawn")
