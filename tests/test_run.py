@@ -14,31 +14,13 @@ from gmmcli.errors import DataError, RunError
 from gmmcli.model_card import ModelCard, load_model
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run, default_runs_dir, list_runs, open_run
-
-NAMES = tuple("0123456789")
+from untrained import NAMES, create, save
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GMMC_RUN", raising=False)
     monkeypatch.delenv("GMMC_RUNS_DIR", raising=False)
-
-
-def create(recipe: Recipe, runs_dir: Path) -> Run:
-    return Run.create(recipe, runs_dir, ["gmmc", "train", "tiny"])
-
-
-def save(
-    run: Run, step: int, *, best_step: int = 0, chains: bool = True, seed: int = 1, starts: GaussianStarts | None = None
-) -> Checkpoint:
-    """A checkpoint as training would leave it, of an untrained model."""
-    card = ModelCard(run.recipe, NAMES, (1, 8, 8), gamma2=1.5)
-    parts = {"model": Part(run.recipe.model.build(10, 1, seed).state_dict(), card.dump())}
-    if chains:
-        parts["buffer"] = Part({"images": torch.full((10, 10, 1, 8, 8), 0.25)}, {})
-    if starts is not None:
-        parts["starts"] = Part(starts.tensors(), {})
-    return Checkpoint.save(run.path / "checkpoints", step, parts, {"step": step, "best_step": best_step})
 
 
 def named(runs_dir: Path, run_id: str, recipe: Recipe, step: int | None = 1) -> Run:

@@ -85,9 +85,9 @@ def test_a_dry_run_as_json(gmmc: Gmmc, trained: Trained) -> None:
         (["{recipe}", "--set", "chains.buffer_size=13"], "does not divide by 3 classes; the nearest that does is 12 (animals on"),
         (["{recipe}", "--set", "data.batch_size=55"], "data.batch_size 55 is larger than the 54 training images"),
         (["{recipe}", "--set", "data.crop_padding=8"], "data.crop_padding 8 does not fit images of 8 pixels"),
-        (["{recipe}", "--resume"], "--resume goes on by the run's own recipe"),
-        (["--resume", "--set", "seed=3"], "--resume goes on by the run's own recipe"),
-        (["--resume", "--dry-run"], "--resume goes on by the run's own recipe"),
+        (["{recipe}", "--resume"], "--resume uses the run's own recipe"),
+        (["--resume", "--set", "seed=3"], "--resume uses the run's own recipe"),
+        (["--resume", "--dry-run"], "--resume uses the run's own recipe"),
         (["{recipe}", "--run", "x"], "--run goes with --resume"),
     ],
 )

@@ -9,6 +9,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix
 
 from gmmcli.data.dataset import Split
+from gmmcli.errors import DataError
 from gmmcli.evaluate.classification import accuracy, calibrate
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
@@ -112,3 +113,18 @@ def test_other_images_are_saved_and_drawn_under_their_name(run: Run, tmp_path: P
 
 
 EASY = {"images": np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8), "labels": np.arange(20) % 10}
+
+
+def test_other_images_are_measured_without_a_temperature_where_the_runs_own_data_is_gone(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(run: Run) -> None:
+        raise DataError("no such folder", "")
+
+    expected = accuracy(subject).result["values"]
+    monkeypatch.setattr(Run, "dataset", gone)
+    result = accuracy(replace(subject, foreign=True)).result
+    assert result["protocol"]["temperature"] is None and "calibrated_nll" not in result["values"]
+    assert (result["values"]["accuracy"], result["values"]["nll"]) == (expected["accuracy"], expected["nll"])
+    with pytest.raises(DataError, match="no such folder"):
+        calibrate(replace(subject, foreign=True))

@@ -329,10 +329,8 @@ def test_what_a_run_of_few_classes_cannot_be_audited_with_is_named(toy: Toy) -> 
     assert "pgd-dlr" in protocol["attacks"] and "pgd-dlr-targeted" not in protocol["attacks"]
 
 
-def test_an_interrupted_audit_goes_on_where_it_stopped_and_ends_as_an_undisturbed_one(
-    toy: Toy, small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subject, undisturbed = toy(name="a"), audit(toy(name="b")).result
+def interrupted_audit(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Interrupt an audit during its third attack; return the names of those that were done, to which the caller may add."""
     done: list[str] = []
 
     def interrupted(attack: Attack, *more: Any) -> Any:
@@ -344,6 +342,14 @@ def test_an_interrupted_audit_goes_on_where_it_stopped_and_ends_as_an_undisturbe
     monkeypatch.setattr(robustness, "over_eps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         audit(subject)
+    return done
+
+
+def test_an_interrupted_audit_goes_on_where_it_stopped_and_ends_as_an_undisturbed_one(
+    toy: Toy, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, undisturbed = toy(name="a"), audit(toy(name="b")).result
+    done = interrupted_audit(subject, monkeypatch)
     assert done == ["pgd-ce", "pgd-margin"]
     assert subject.run.result("attack audit") is None
     assert subject.model.training
@@ -368,17 +374,7 @@ def test_an_audit_does_not_go_on_with_one_of_something_else(
     other: dict[str, Any], toy: Toy, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = toy()
-    done: list[str] = []
-
-    def interrupted(attack: Attack, *more: Any) -> Any:
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(attack.name)
-        return over_eps(attack, *more)
-
-    monkeypatch.setattr(robustness, "over_eps", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        audit(subject)
+    done = interrupted_audit(subject, monkeypatch)
     monkeypatch.setattr(robustness, "over_eps", lambda attack, *more: done.append(attack.name) or over_eps(attack, *more))
     audit(replace(subject, **other))
     assert len(done) == 2 + 4

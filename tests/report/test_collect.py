@@ -65,7 +65,7 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
     values = [one.result["values"] for one in (accuracy, calibrate, ood, samples, attack)]
     found = figures(subject.run)
     assert found == {
-        **{key: values[0][key] for key in ("accuracy", "nll", "brier")},
+        **{key: values[0][key] for key in ("accuracy", "calibrated_nll", "calibrated_brier", "nll", "brier")},
         "ece": values[1]["ece"],
         "ece temperature": values[1]["variants"]["temperature"]["ece"],
         "ece chosen": found["ece chosen"],

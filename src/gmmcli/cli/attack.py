@@ -263,7 +263,7 @@ def audit_command(
 
     Ends with one sentence: the robust accuracy to believe, and by how much PGD with cross-entropy overstated it.
 
-    An interrupted audit goes on where it stopped.
+    An interrupted audit is resumed where it stopped.
     """
     asked = {"best": best, "data": data, "split": split, "n": n, "seed": seed}
     subject = opened(run, runs_dir, device, quiet, **asked)

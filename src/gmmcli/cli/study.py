@@ -25,7 +25,7 @@ def study_command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every model's recipe. Repeatable.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="So many trainings at a time; each gets its share of the cores.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of trainings to run in parallel; they share the cores.")] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", help="The study's directory. Default: study-NAME among the runs.", show_default=False)
     ] = None,

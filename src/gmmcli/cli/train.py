@@ -36,7 +36,7 @@ def train_command(
     A loss that runs away stops it too (exit 5), unless the recipe says guard.on_divergence = "rollback".
     """
     if resume and (recipe or overrides or dry_run):
-        raise RecipeError("--resume goes on by the run's own recipe", "leave out the recipe, --set and --dry-run; --run says which run")
+        raise RecipeError("--resume uses the run's own recipe", "leave out the recipe, --set and --dry-run; --run says which run")
     if not resume and run:
         raise RecipeError("--run goes with --resume", "a new training gets a new run directory")
     if not resume and recipe is None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gmmcli.errors import DataError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, kept, own_outputs
 from gmmcli.evaluate.subject import Subject
@@ -16,8 +17,12 @@ from gmmcli.types import Labels
 def accuracy(subject: Subject, *, out: Path | None = None, quiet: bool = True) -> Measured:
     """Accuracy, NLL, Brier score and the confusion matrix."""
     own, labels, gamma2 = own_outputs(subject, quiet), subject.images.labels, subject.gamma2
-    values = accuracy_values(own.logits, labels, gamma2, subject.card.class_names, subject.temperature)
-    result = subject.result("eval accuracy", accuracy_protocol(gamma2, subject.temperature), values)
+    try:
+        temperature = subject.temperature
+    except DataError:  # other images are being measured, and the run's own, with its validation images, are gone
+        temperature = None
+    values = accuracy_values(own.logits, labels, gamma2, subject.card.class_names, temperature)
+    result = subject.result("eval accuracy", accuracy_protocol(gamma2, temperature), values)
     title = f"{subject.card.recipe.name}: {values['accuracy']:.2%} of n = {len(labels):,}"
     figure = plots.confusion(values["confusion"], subject.card.class_names, title)
     return kept(subject, result, figure, out, _logits(own, labels))

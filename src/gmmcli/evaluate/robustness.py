@@ -172,7 +172,7 @@ def _triple(clean: Tensor, adversarial: Tensor) -> Tensor:
 
 
 def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None = None, quiet: bool = True) -> Measured:
-    """The whole suite at all radii, its worst case and its verdicts; goes on where an interrupted audit of the same kind stopped."""
+    """The whole suite at all radii, its worst case and its verdicts; resumes an interrupted audit of the same kind."""
     n_classes, focus = len(subject.card.class_names), audits.FOCUS
     model, pixels, labels = attacked(subject)
     suite = audits.suite(n_classes)
@@ -241,7 +241,7 @@ def _transfer(model: PixelModel, other: Subject, pixels: Tensor, labels: Tensor)
 
 
 def _fingerprint(subject: Subject, transfer: Subject | None, plan: Mapping[str, Any]) -> str:
-    """What an interrupted audit must agree in to be gone on with."""
+    """What an interrupted audit must agree in to be resumed."""
     about = [subject.run.id, subject.step, subject.split, subject.n, subject.seed, subject.dataset.title, transfer and transfer.run.id]
     return sha256(json.dumps([*about, {name: [asdict(attack), eps] for name, (attack, eps) in plan.items()}]).encode()).hexdigest()[:12]
 

@@ -147,7 +147,7 @@ FITTING = "evaluate a run trained on images like these; gmmc eval ood compares w
 
 
 def chosen(total: int, n: int | None, seed: int) -> torch.Tensor:
-    """Return the positions of at most n of so many images, drawn by the seed, in their order."""
+    """Return the positions of at most ``n`` of ``total`` images, drawn at random by ``seed``, in ascending order."""
     if n is None or n >= total:
         return torch.arange(total)
     return torch.randperm(total, generator=stream("cpu", seed, "subset"))[:n].sort().values

@@ -100,8 +100,10 @@ ATTACK = (*IMAGES, "steps", "step_size", "restarts", "output", "gradient")
 ACCURACY = Metric("accuracy", "accuracy", CLASSIFIED, facts=IMAGES)
 CLASSIFICATION = (
     ACCURACY,
-    Metric("nll", "NLL", CLASSIFIED, "low", "", PROBABILITIES),
-    Metric("brier", "Brier score", CLASSIFIED, "low", "", PROBABILITIES),
+    Metric("calibrated_nll", "NLL, temperature", CLASSIFIED, "low", "", PROBABILITIES),
+    Metric("calibrated_brier", "Brier score, temperature", CLASSIFIED, "low", "", PROBABILITIES),
+    Metric("nll", "NLL, as the model is (gamma²)", CLASSIFIED, "low", "", PROBABILITIES),
+    Metric("brier", "Brier score, as the model is (gamma²)", CLASSIFIED, "low", "", PROBABILITIES),
 )
 ECE = Metric("ece", "ECE, as the model is (gamma²)", CALIBRATED, "low", facts=BINS)
 CHOSEN_ECE = Metric("ece chosen", "ECE, scale chosen on validation", CALIBRATED, "low", facts=SCALED)

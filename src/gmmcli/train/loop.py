@@ -46,7 +46,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     Args:
         setup: what is trained.
         run: where it is written.
-        resume: go on from the newest checkpoint.
+        resume: start from the newest checkpoint.
         quiet: warnings only.
         distance: of samples to the validation images; a recipe with ``log.validate_samples`` needs it.
 
