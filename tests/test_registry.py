@@ -1,0 +1,63 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from extension import install
+from gmmcli import registry
+from gmmcli.errors import RecipeError
+from gmmcli.registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a test installs is gone after it."""
+    yield
+    registry.installed.cache_clear()
+
+
+def fruit() -> Registry[str]:
+    return Registry("fruit", {"apple": "red", "pear": "green"})
+
+
+def test_own_parts_are_found_by_name() -> None:
+    assert list(fruit()) == ["apple", "pear"]
+    assert fruit()["pear"] == "green"
+    assert len(fruit()) == 2
+
+
+def test_an_installed_package_adds_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, {"tropics": "kiwi = 'brown'"}, {"fruit": {"kiwi": "tropics:kiwi"}, "nuts": {"brazil": "tropics:no"}})
+    assert list(fruit()) == ["apple", "pear", "kiwi"]
+    assert fruit()["kiwi"] == fruit().find("kiwi", "fruit") == "brown"
+
+
+def test_names_are_listed_without_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, {"thorns": "raise RuntimeError"}, {"fruit": {"kiwi": "thorns:kiwi"}})
+    assert "kiwi" in fruit()
+    assert "plum" not in fruit()
+
+
+def test_own_parts_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, {"orchard": "apple = 'blue'"}, {"fruit": {"apple": "orchard:apple"}})
+    assert list(fruit()) == ["apple", "pear"]
+    assert fruit()["apple"] == "red"
+
+
+@pytest.mark.parametrize("source", ["import no_such_module", "pass"], ids=["module", "attribute"])
+def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    module = f"broken{len(source)}"
+    install(tmp_path, monkeypatch, {module: source}, {"fruit": {"kiwi": f"{module}:kiwi"}})
+    with pytest.raises(RecipeError, match="package others adds 'kiwi' to gmmcli's fruit, and cannot be imported"):
+        fruit()["kiwi"]
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    with pytest.raises(KeyError):
+        fruit()["plum"]
+    with pytest.raises(RecipeError, match="no fruit 'aple'") as raised:
+        fruit().find("aple", "fruit")
+    assert raised.value.hint == "did you mean apple?"
+    with pytest.raises(RecipeError) as raised:
+        fruit().find("zzz", "fruit")
+    assert raised.value.hint == "give one of apple, pear"
