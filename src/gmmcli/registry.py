@@ -12,9 +12,9 @@ Part = TypeVar("Part")
 
 
 @cache
-def installed() -> EntryPoints:
-    """The entry points of all installed packages, read once."""
-    return entry_points()
+def installed(group: str) -> EntryPoints:
+    """The entry points of a group in all installed packages, read once."""
+    return entry_points(group=group)
 
 
 class Registry(Mapping[str, Part], Generic[Part]):
@@ -26,12 +26,13 @@ class Registry(Mapping[str, Part], Generic[Part]):
 
     def __init__(self, family: str, own: Mapping[str, Part]) -> None:
         self.family = family
+        self.group = f"gmmcli.{family}"
         self._own = dict(own)
         self._loaded: dict[str, Part] = {}
 
     def __iter__(self) -> Iterator[str]:
         yield from self._own
-        yield from (point.name for point in installed().select(group=f"gmmcli.{self.family}") if point.name not in self._own)
+        yield from (point.name for point in installed(self.group) if point.name not in self._own)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -49,7 +50,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
         if name in self._own:
             return self._own[name]
         if name not in self._loaded:
-            found = installed().select(group=f"gmmcli.{self.family}", name=name)
+            found = installed(self.group).select(name=name)
             if not found:
                 raise KeyError(name)
             (point, *_) = found
