@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmmcli.attacks.attack import PLAIN, Attack
+from gmmcli.attacks.algorithms import ATTACKS
+from gmmcli.attacks.attack import Attack
 from gmmcli.results import Results, departures
 
 
@@ -70,5 +71,5 @@ def test_all_results_come_back_by_their_files_stems_with_their_arrays(tmp_path: 
 
 
 def test_departures_are_the_fields_that_differ() -> None:
-    assert departures(Attack("apgd", "margin", restarts=5), PLAIN["apgd"]) == ["loss margin", "steps 40", "restarts 5"]
-    assert departures(PLAIN["pgd"], Attack()) == []
+    assert departures(Attack("apgd", "margin", restarts=5), ATTACKS["apgd"].defaults) == ["loss margin", "steps 40", "restarts 5"]
+    assert departures(ATTACKS["pgd"].defaults, Attack()) == []

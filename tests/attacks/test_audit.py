@@ -9,11 +9,12 @@ from linear import block_images, blocks, linear, tangled
 from torch import Tensor
 
 from gmmcli.attacks import audit
+from gmmcli.attacks.algorithms import check
 from gmmcli.attacks.attack import Attack
-from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, SUITE, Curves, Verdict, audit_values, said, suite, transferred, verdicts
-from gmmcli.attacks.audit import zero_gradient_share as masked
-from gmmcli.attacks.bounded import over_eps
+from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, SUITE, Curves, Finding, audit_values, findings, format_eps, suite, transferred
+from gmmcli.attacks.audit import zero_gradients as masked
 from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
+from gmmcli.attacks.within_ball import over_eps
 from gmmcli.metrics.accuracy import share
 from gmmcli.metrics.intervals import wilson_interval
 
@@ -34,7 +35,7 @@ def curves(others: list[float], eps: Sequence[float] = EPS, **changed: list[floa
     return Curves({name: torch.tensor(radii, dtype=torch.float64) for name, radii in fell.items()}, eps)
 
 
-def fired(found: list[Verdict]) -> set[str]:
+def fired(found: list[Finding]) -> set[str]:
     return {verdict.name for verdict in found if verdict.fired}
 
 
@@ -42,7 +43,7 @@ HONEST = [0.0, 1 / 255, 2 / 255, 4 / 255, FOCUS, FOCUS, 16 / 255, 16 / 255, 32 /
 
 
 def test_where_every_attack_agrees_nothing_fires_and_everything_is_said() -> None:
-    found = verdicts(curves(HONEST), 0.0, 10, FOCUS)
+    found = findings(curves(HONEST), 0.0, 10, FOCUS)
     assert [verdict.name for verdict in found] == list(CHECKS)
     assert fired(found) == set()
     assert all(verdict.why for verdict in found)
@@ -65,7 +66,7 @@ def test_where_every_attack_agrees_nothing_fires_and_everything_is_said() -> Non
     ],
 )
 def test_each_finding_fires_alone_and_says_what_it_saw(changed: dict[str, list[float]], zero_share: float, expected: str, why: str) -> None:
-    found = verdicts(curves(HONEST, **changed), zero_share, 10, FOCUS)
+    found = findings(curves(HONEST, **changed), zero_share, 10, FOCUS)
     assert fired(found) == {expected}
     (verdict,) = [verdict for verdict in found if verdict.name == expected]
     assert why in verdict.why
@@ -73,15 +74,15 @@ def test_each_finding_fires_alone_and_says_what_it_saw(changed: dict[str, list[f
 
 def test_a_curve_that_an_eightfold_radius_does_not_bend_is_flat() -> None:
     """All at 8/255 and all but one of thirty at 32/255."""
-    flat = verdicts(curves([32 / 255] + 29 * [1.0]), 0.0, 10, FOCUS)
+    flat = findings(curves([32 / 255] + 29 * [1.0]), 0.0, 10, FOCUS)
     assert fired(flat) == {"flat curve"}
     assert "pgd-ce leaves 100.0% at 4/255 and 96.7% at 32/255" in flat[1].why
 
 
 def test_a_curve_that_is_flat_at_chance_is_no_finding() -> None:
-    guessing = verdicts(curves([1.0, 1.0] + 8 * [0.0]), 0.0, 10, FOCUS)
+    guessing = findings(curves([1.0, 1.0] + 8 * [0.0]), 0.0, 10, FOCUS)
     assert fired(guessing) == set()
-    assert fired(verdicts(curves([1.0, 1.0, 1.0] + 7 * [0.0]), 0.0, 10, FOCUS)) == {"flat curve"}
+    assert fired(findings(curves([1.0, 1.0, 1.0] + 7 * [0.0]), 0.0, 10, FOCUS)) == {"flat curve"}
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,11 @@ def test_a_curve_that_is_flat_at_chance_is_no_finding() -> None:
 )
 def test_a_black_box_may_find_one_image_in_500_more(n: int, strays: int, alone: bool) -> None:
     own, square = n * [1.0], strays * [FOCUS] + (n - strays) * [1.0]
-    assert ("black box beats white box" in fired(verdicts(curves(own, square=square), 0.0, 10, FOCUS))) == alone
+    assert ("black box beats white box" in fired(findings(curves(own, square=square), 0.0, 10, FOCUS))) == alone
 
 
 def test_checks_that_the_radii_do_not_allow_are_left_out() -> None:
-    found = verdicts(curves(HONEST, (4 / 255, FOCUS)), 0.0, 10, FOCUS)
+    found = findings(curves(HONEST, (4 / 255, FOCUS)), 0.0, 10, FOCUS)
     assert [verdict.name for verdict in found] == [
         name for name in CHECKS if name not in ("flat curve", "unbounded attack does not reach 0")
     ]
@@ -102,7 +103,7 @@ def test_checks_that_the_radii_do_not_allow_are_left_out() -> None:
 
 def test_without_a_black_box_there_is_none_to_fear() -> None:
     every = curves(HONEST)
-    found = verdicts(Curves({name: fell for name, fell in every.fell.items() if name != "square"}, EPS), 0.0, 10, FOCUS)
+    found = findings(Curves({name: fell for name, fell in every.fell.items() if name != "square"}, EPS), 0.0, 10, FOCUS)
     assert fired(found) == set()
 
 
@@ -134,9 +135,9 @@ def test_values_are_the_curves_with_intervals_and_one_sentence_to_quote() -> Non
     masked_ce = [*HONEST[:4], 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     found = curves(HONEST, pgd_ce=masked_ce)
     clean = torch.tensor([False] + 9 * [True])
-    values = audit_values(found, 0.25, clean, 10, FOCUS)
+    values = audit_values(found, torch.tensor([True, False, False, False]), clean, 10, FOCUS)
     assert (values["clean_accuracy"], values["clean_ci95"]) == (0.9, list(wilson_interval(9, 10)))
-    assert values["zero_gradient_share"] == 0.25
+    assert (values["zero_gradient_share"], values["zero_gradient_share_ci95"]) == (0.25, list(wilson_interval(1, 4)))
     assert list(values["worst_case"]) == ["1/255", "2/255", "4/255", "8/255", "16/255", "32/255", "64/255", "1"]
     assert values["worst_case"]["8/255"] == {"accuracy": 0.4, "ci95": list(wilson_interval(4, 10))}
     assert values["attacks"]["pgd-ce"]["8/255"]["accuracy"] == 0.6
@@ -151,7 +152,7 @@ def test_values_are_the_curves_with_intervals_and_one_sentence_to_quote() -> Non
 
 
 def test_transfer_has_a_curve_of_its_own() -> None:
-    values = audit_values(curves(HONEST, transfer=HONEST), 0.0, torch.ones(10, dtype=torch.bool), 10, FOCUS)
+    values = audit_values(curves(HONEST, transfer=HONEST), torch.zeros(0, dtype=torch.bool), torch.ones(10, dtype=torch.bool), 10, FOCUS)
     assert list(values["attacks"]["transfer"]) == list(values["worst_case"])
 
 
@@ -168,36 +169,36 @@ def test_an_audit_finds_a_saturated_model_masked_and_the_same_model_unsaturated_
     pixels, labels = block_images(4, (0.03, 0.05, 0.07, 0.09))
     clean = pixel_logits(model, pixels).argmax(1) == labels
     values = audit_values(small_audit(model, pixels, labels, 4), masked(model, pixels, labels), clean, 4, FOCUS)
-    assert fired([Verdict(**verdict) for verdict in values["verdicts"]]) == expected
+    assert fired([Finding(**verdict) for verdict in values["verdicts"]]) == expected
     assert values["worst_case"]["8/255"]["accuracy"] == values["attacks"]["pgd-margin"]["8/255"]["accuracy"] == 0.5
     assert values["attacks"]["pgd-ce"]["8/255"]["accuracy"] == of_ce
     assert f"overstated it by {100 * (of_ce - 0.5):.1f} points" in values["sentence"]
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(1.0, 0.0), (1e4, 1.0)])
-def test_the_share_of_zero_gradients_is_that_of_cross_entropy_on_clean_images(scale: float, expected: float) -> None:
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, False), (1e4, True)])
+def test_zero_gradients_are_those_of_cross_entropy_on_clean_images(scale: float, expected: bool) -> None:
     model = blocks(3, scale)
     pixels, labels = block_images(3)
-    assert masked(model, pixels, labels) == expected
+    assert masked(model, pixels, labels).tolist() == [expected] * 4
 
 
-def test_zero_gradients_are_counted_among_images_classified_rightly() -> None:
-    """Two of four saturate; one of these is classified wrongly, where cross-entropy always has a gradient."""
+def test_only_a_saturated_correct_image_has_a_zero_gradient() -> None:
+    """Two of four saturate; where the label is another class, cross-entropy has a gradient."""
     model = blocks(2, scale=50.0)
     pixels, labels = block_images(2, (0.01, 0.2, 0.2, 0.01))
-    assert masked(model, pixels, labels) == 2 / 4
+    assert masked(model, pixels, labels).tolist() == [False, True, True, False]
     labels[1] = 1 - labels[1]
-    assert masked(model, pixels, labels) == 1 / 3
-    assert masked(model, pixels, 1 - model(pixels).argmax(1)) == 0.0
-    assert masked(linear(torch.zeros(2, 64)), pixels, torch.tensor([0, 1, 1, 1])) == 1.0
+    assert masked(model, pixels, labels).tolist() == [False, False, True, False]
+    assert masked(linear(torch.zeros(2, 64)), pixels, torch.tensor([0, 1, 1, 1])).all()
+    assert masked(model, pixels[:0], labels[:0]).tolist() == []
 
 
-def test_the_share_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_gradients_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = blocks(2, scale=50.0)
     pixels, labels = block_images(2, (0.01, 0.2, 0.2, 0.01, 0.2))
     whole = masked(model, pixels, labels)
     monkeypatch.setattr(audit, "CHUNK", 2)
-    assert masked(model, pixels, labels) == whole == 3 / 5
+    assert masked(model, pixels, labels).tolist() == whole.tolist() == [False, True, True, False, True]
 
 
 def test_what_transfers_is_what_the_other_model_misclassifies() -> None:
@@ -232,7 +233,7 @@ def test_the_suite_leaves_out_what_compares_more_logits_than_there_are(n_classes
     chosen = suite(n_classes)
     assert {attack.name for attack in SUITE} - set(chosen) == left_out
     for name, attack in chosen.items():
-        attack.check(n_classes)
+        check(attack, n_classes)
         assert attack.name == name
     assert {"pgd-ce", "pgd-margin", "square"} <= set(chosen)
 
@@ -266,17 +267,17 @@ def test_no_two_attacks_share_a_name_and_those_at_focus_only_start_elsewhere() -
     ],
 )
 def test_a_radius_is_said_as_people_write_it(eps: float, text: str) -> None:
-    assert said(eps) == text
+    assert format_eps(eps) == text
 
 
 @given(st.integers(1, 254))
 @settings(derandomize=True, max_examples=30)
 def test_what_was_written_in_255ths_is_said_in_255ths(numerator: int) -> None:
-    assert said(numerator / 255) == f"{numerator}/255"
+    assert format_eps(numerator / 255) == f"{numerator}/255"
 
 
 def test_shares_of_the_worst_case_are_wilsons() -> None:
-    values = audit_values(curves(HONEST), 0.0, torch.ones(10, dtype=torch.bool), 10, FOCUS)
+    values = audit_values(curves(HONEST), torch.zeros(0, dtype=torch.bool), torch.ones(10, dtype=torch.bool), 10, FOCUS)
     for eps, key in zip(EPS, values["worst_case"], strict=True):
         standing = torch.tensor([radius > eps for radius in HONEST])
         assert values["worst_case"][key]["ci95"] == share(standing)["ci95"]

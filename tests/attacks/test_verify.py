@@ -36,8 +36,8 @@ def test_an_attack_that_leaves_ball_or_range_is_a_bug_and_no_result(norm: Norm, 
 def test_an_attack_that_claims_what_is_classified_rightly_is_one_too() -> None:
     model = blocks(2)
     pixels, labels = block_images(2)
-    with pytest.raises(GmmcError, match="classified rightly") as caught:
+    with pytest.raises(GmmcError, match="classified correctly") as caught:
         verify(model, pixels, labels, claimed(pixels, pixels), 0.1, "linf")
     assert "--float64" in caught.value.hint
-    standing = Outcome(torch.ones(4, dtype=torch.bool), pixels, 0, 0, 0)
-    verify(model, pixels, labels, standing, 0.1, "linf")
+    unbroken = Outcome(torch.ones(4, dtype=torch.bool), pixels, 0, 0, 0)
+    verify(model, pixels, labels, unbroken, 0.1, "linf")

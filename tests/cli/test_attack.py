@@ -1,6 +1,7 @@
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
@@ -11,15 +12,19 @@ import pytest
 import torch
 from animals import Gmmc, Trained
 
+from extension import install
 from gmmcli.attacks import audit
-from gmmcli.attacks.attack import DEFAULT_EPS, PLAIN, Attack
-from gmmcli.attacks.bounded import over_eps
+from gmmcli.attacks.algorithms import ATTACKS
+from gmmcli.attacks.attack import DEFAULT_EPS, Attack
+from gmmcli.attacks.within_ball import over_eps
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.cli import attack as commands
+from gmmcli.cli import options
 from gmmcli.cli.attack import radii
 from gmmcli.core.classifier import predict
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate import robustness
+from gmmcli.evaluate import audit as auditing
+from gmmcli.registry import installed
 from gmmcli.run import Run
 
 Ask = Callable[..., dict[str, Any]]
@@ -52,13 +57,13 @@ def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
 
 @pytest.fixture
 def right(run: Run) -> tuple[str, ...]:
-    """Images that the run classifies rightly, to attack."""
+    """Images that the run classifies correctly, to attack."""
     return labelled(run, 0)
 
 
 @pytest.fixture
 def wrong(run: Run) -> tuple[str, ...]:
-    """Images none of which the run classifies rightly."""
+    """Images none of which the run classifies correctly."""
     return labelled(run, 1)
 
 
@@ -101,11 +106,11 @@ def test_radii_are_fractions_numbers_and_lists(texts: list[str] | None, norm: st
     assert radii(texts, norm) == expected
 
 
-@pytest.mark.parametrize("verb", PLAIN)
+@pytest.mark.parametrize("verb", ATTACKS)
 def test_what_a_command_does_by_itself_is_what_results_are_named_after(verb: str) -> None:
     parameters = signature(getattr(commands, f"{verb}_command")).parameters
     said = {"steps" if name == "queries" else name: parameter.default for name, parameter in parameters.items()}
-    plain = asdict(PLAIN[verb])  # type: ignore[index]
+    plain = asdict(ATTACKS[verb].defaults)
     agreed = {"loss", "steps", "step_size", "restarts", "norm", "seed"} & said.keys()
     assert {key: said[key] for key in agreed} == {key: plain[key] for key in agreed}
     assert {norm: radii(None, norm) for norm in ("linf", "l2")} == DEFAULT_EPS
@@ -184,14 +189,14 @@ def test_what_is_said_beside_the_answer(gmmc: Gmmc, run: Run, right: tuple[str, 
     said = gmmc(*words).stderr
     assert f"gmmc: run {run.path}, step 6" in said
     assert "gmmc: eps 8/255 = 0.0314, 0.1 = 0.1000 in pixels of [0, 1], linf" in said
-    assert "gmmc: warning: cross-entropy of unscaled logits is prone to masking" in said
+    assert "gmmc: warning: cross-entropy of unscaled logits is prone to gradient masking" in said
     assert gmmc(*words, "--loss", "margin", "--quiet").stderr == ""
 
 
 def test_a_masked_figure_warns_even_when_quiet(gmmc: Gmmc, right: tuple[str, ...]) -> None:
     result = gmmc("attack", "pgd", "--steps", 2, "--scale", 1e-6, "--quiet", *right)
     assert result.exit_code == 0
-    assert "this figure is masked; run gmmc attack audit" in result.stderr
+    assert "this accuracy is masked; run gmmc attack audit" in result.stderr
 
 
 def test_the_table_has_what_the_object_has(gmmc: Gmmc, run: Run, right: tuple[str, ...]) -> None:
@@ -221,7 +226,7 @@ def test_where_nothing_is_right_accuracy_is_0_and_the_smallest_change_a_sentence
     result = gmmc("attack", "cw", *wrong, "-q")
     assert (result.exit_code, result.stdout) == (2, "")
     sentence, hint = result.stderr.splitlines()
-    assert "classifies none of these 8 images rightly" in sentence
+    assert "classifies none of these 8 images correctly" in sentence
     assert hint
 
 
@@ -230,7 +235,7 @@ def test_where_nothing_is_right_accuracy_is_0_and_the_smallest_change_a_sentence
     [
         (("pgd", "--loss", "logits"), "no attack loss 'logits'"),
         (("fgsm", "--loss", "dlr-targeted"), "loss dlr-targeted compares 4 logits, and this run has 3 classes"),
-        (("pgd", "--loss", "dlr-targeted"), "take margin"),
+        (("pgd", "--loss", "dlr-targeted"), "use --loss margin"),
         (("apgd", "--loss", "dlr-targeted"), "loss dlr-targeted compares 4 logits"),
         (("pgd", "--eps", "x"), "--eps 'x' is no number"),
         (("fgsm", "--eps", "1/0"), "write 8/255, 0.031 or 4/255,8/255"),
@@ -243,7 +248,7 @@ def test_where_nothing_is_right_accuracy_is_0_and_the_smallest_change_a_sentence
         (("audit", "--data", "digits"), "digits has 10 classes"),
     ],
 )
-def test_what_cannot_be_meant_exits_2_in_one_sentence(words: tuple[object, ...], message: str, gmmc: Gmmc, run: Run) -> None:
+def test_invalid_options_exit_2_in_one_sentence(words: tuple[object, ...], message: str, gmmc: Gmmc, run: Run) -> None:
     result = gmmc("attack", *words, "-q")
     assert (result.exit_code, result.stdout) == (2, "")
     sentence, *hint = result.stderr.splitlines()
@@ -318,7 +323,7 @@ def test_an_interrupted_audit_exits_130_and_goes_on_where_it_stopped(
         done.append(attack.name)
         return over_eps(attack, *more)
 
-    monkeypatch.setattr(robustness, "over_eps", limited)
+    monkeypatch.setattr(auditing, "over_eps", limited)
     result = gmmc("attack", "audit", *right, "--json")
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr.splitlines()[-1] == "gmmc: stopped"
@@ -337,13 +342,76 @@ def test_an_audit_may_transfer_from_another_run(ask: Ask, run: Run) -> None:
 
 def test_nothing_transfers_from_images_of_another_size(gmmc: Gmmc, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run.path, Path("runs") / "other")
-    honest = commands.opened
+    honest = options.opened
 
     def another_size(name: str | None, *more: Any, **asked: Any) -> Any:
         subject = honest(name, *more, **asked)
         return subject if name != "other" else replace(subject, card=replace(subject.card, image_shape=(1, 16, 16)))
 
-    monkeypatch.setattr(commands, "opened", another_size)
+    monkeypatch.setattr(options, "opened", another_size)
     result = gmmc("attack", "audit", "--run", run.path, "--transfer", "other", "-q")
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"run other takes images of another size than {run.id}" in result.stderr
+
+
+MOMENTUM = """
+import torch
+
+from gmmcli.attacks.adversary import Adversary, gradient
+from gmmcli.attacks.attack import Attack
+
+
+class MomentumFGSM:
+    '''Signed steps along an average of past gradients (Dong et al. 2018).'''
+
+    defaults = Attack("mi-fgsm", "margin", steps=10)
+    norms = ("linf",)
+
+    def __call__(self, attack, model, state, pixels, eps, streams):
+        adversary, x, average = Adversary(model, state, linear=True), pixels, torch.zeros_like(pixels)
+        for _ in range(attack.steps):
+            average = average + gradient(adversary, x)
+            x = (x + eps / attack.steps * average.sign()).clamp(pixels - eps, pixels + eps).clamp(0, 1)
+        return x
+
+
+momentum = MomentumFGSM()
+"""
+
+
+@pytest.fixture
+def momentum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package that adds the attack mi-fgsm."""
+    install(tmp_path, monkeypatch, {"momentum_attack": MOMENTUM}, {"attacks": {"mi-fgsm": "momentum_attack:momentum"}})
+    yield
+    installed.cache_clear()
+
+
+@pytest.mark.usefixtures("momentum")
+def test_an_installed_attack_is_a_command_and_a_row_of_the_report(gmmc: Gmmc, ask: Ask, run: Run, right: tuple[str, ...]) -> None:
+    values = ask("mi-fgsm", "--eps", "8/255,1", *right)["values"]["eps"]
+    fgsm = ask("fgsm", "--loss", "margin", "--eps", "1", *right)["values"]["eps"]
+    assert values["1"]["accuracy"] <= fgsm["1"]["accuracy"] <= 1.0
+    result = ask("mi-fgsm", "--steps", "3")
+    assert (result["command"], result["protocol"]["steps"], result["protocol"]["loss"]) == ("attack mi-fgsm", 3, "margin")
+    assert gmmc("eval", "accuracy", "--quiet").exit_code == 0
+    report = gmmc("report", "--run", run.path)
+    assert "8/255, mi-fgsm on margin" in " ".join(report.stdout.split()), report.stdout
+
+
+@pytest.mark.usefixtures("momentum")
+def test_an_installed_attack_is_listed_without_being_imported(gmmc: Gmmc) -> None:
+    sys.modules.pop("momentum_attack", None)
+    assert "mi-fgsm" in gmmc("attack", "--help").stdout
+    assert "--step-size" in gmmc("attack", "mi-fgsm", "--help").stdout
+    assert "momentum_attack" not in sys.modules
+
+
+@pytest.mark.usefixtures("momentum")
+def test_an_installed_attack_obeys_its_norms(gmmc: Gmmc, run: Run) -> None:
+    result = gmmc("attack", "mi-fgsm", "--norm", "l2")
+    assert (result.exit_code, "mi-fgsm has no l2 form" in result.stderr) == (2, True)
+
+
+def test_an_attack_that_does_not_exist_is_said_to(gmmc: Gmmc) -> None:
+    assert gmmc("attack", "mi-fgsm").exit_code == 2

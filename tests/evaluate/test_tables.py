@@ -252,6 +252,8 @@ def test_an_audit_shows_the_worst_case_first_and_every_verdict_and_its_sentence(
 def test_a_real_audit_of_the_whole_suite_fits_on_eighty_columns() -> None:
     rng = torch.Generator().manual_seed(0)
     fell = {name: torch.rand(50, generator=rng, dtype=torch.float64) for name in (*suite(10), *AT_FOCUS, "transfer")}
-    text = rendered("attack audit", audit_values(Curves(fell, EPS), 0.5, torch.ones(50, dtype=torch.bool), 10, FOCUS))
+    text = rendered(
+        "attack audit", audit_values(Curves(fell, EPS), torch.tensor([True, False]), torch.ones(50, dtype=torch.bool), 10, FOCUS)
+    )
     assert "…" not in text
     assert all(name in text for name in fell)

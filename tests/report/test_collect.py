@@ -11,7 +11,7 @@ from gmmcli.attacks.attack import Attack
 from gmmcli.errors import RunError
 from gmmcli.evaluate import classification, detection
 from gmmcli.evaluate.generation import Generation, generate
-from gmmcli.evaluate.robustness import bounded
+from gmmcli.evaluate.robustness import robust_accuracy
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.features.spaces import pixel_space
@@ -61,7 +61,7 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
     accuracy, calibrate = classification.accuracy(subject), classification.calibrate(subject)
     ood = detection.ood(subject, ["uniform", "npz:gone.npz"])
     samples = generate(subject, Generation(pixel_space(), PixelJudge(subject.dataset.train, 1), Draw("buffer")))
-    attack = bounded(subject, Attack("pgd", "margin", steps=1), [4 / 255, 8 / 255])
+    attack = robust_accuracy(subject, Attack("pgd", "margin", steps=1), [4 / 255, 8 / 255])
     values = [one.result["values"] for one in (accuracy, calibrate, ood, samples, attack)]
     found = figures(subject.run)
     assert found == {

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from gmmcli.attacks.attack import Attack
 from gmmcli.evaluate import classification, detection
 from gmmcli.evaluate.generation import Generation, generate
-from gmmcli.evaluate.robustness import bounded
+from gmmcli.evaluate.robustness import robust_accuracy
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
 from gmmcli.evaluate.tsne import tsne
@@ -44,7 +44,7 @@ def measured(run: Run, samples: bool) -> Run:
     classification.calibrate(subject)
     detection.ood(subject, ["uniform", "gaussian"], ["log_px", "max_py"])
     tsne([subject], samples=Draw("buffer"), n_samples=10)
-    bounded(subject, Attack("pgd", steps=2), [4 / 255, 8 / 255])
+    robust_accuracy(subject, Attack("pgd", steps=2), [4 / 255, 8 / 255])
     if samples:
         generate(subject, Generation(pixel_space(), PixelJudge(subject.dataset.train, 1), Draw("buffer"), n=20))
     return run

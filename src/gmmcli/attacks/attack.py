@@ -5,11 +5,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from gmmcli.attacks.losses import LOSSES
-from gmmcli.errors import RecipeError
-
 Norm = Literal["linf", "l2"]
-Kind = Literal["fgsm", "pgd", "apgd", "square"]
 DEFAULT_EPS = {"linf": [8 / 255], "l2": [0.5]}
 
 
@@ -17,7 +13,8 @@ DEFAULT_EPS = {"linf": [8 / 255], "l2": [0.5]}
 class Attack:
     """One attack and its settings."""
 
-    kind: Kind = "pgd"
+    kind: str = "pgd"
+    """Its name in ``algorithms.ATTACKS``."""
     loss: str = "ce"
     norm: Norm = "linf"
     steps: int = 40
@@ -34,31 +31,12 @@ class Attack:
         """What it is called in results."""
         return self.kind if self.kind == "square" else f"{self.kind}-{self.loss}"
 
-    def check(self, n_classes: int) -> None:
-        """Raise RecipeError for a loss that does not exist, or not with so few classes, or an attack that has not this norm."""
-        if self.loss not in LOSSES:
-            raise RecipeError(f"no attack loss {self.loss!r}", f"give one of {', '.join(LOSSES)}")
-        needed = LOSSES[self.loss].n_classes
-        if n_classes < needed:
-            raise RecipeError(f"loss {self.loss} compares {needed} logits, and this run has {n_classes} classes", "take margin")
-        if self.kind == "fgsm" and self.norm == "l2":
-            raise RecipeError("fgsm is a step in the linf norm", "take pgd with --steps 1 for l2")
-
-
-PLAIN = {
-    "fgsm": Attack("fgsm", steps=1),
-    "pgd": Attack("pgd"),
-    "apgd": Attack("apgd", "dlr", steps=100),
-    "square": Attack("square", "margin", steps=5000),
-}
-"""What each command does by itself."""
-
 
 class Outcome(NamedTuple):
     """What an attack left of a set of images, in their order."""
 
-    standing: Tensor
-    """Images that are still classified rightly, shape (batch,)."""
+    unbroken: Tensor
+    """Images that are still classified correctly, shape (batch,)."""
     adversarial: Tensor
     """Where broken, the misclassified image in [0, 1]; else the clean one."""
     forwards: int

@@ -39,7 +39,7 @@ AT_FOCUS = {"pgd-margin x2 steps": TWICE, "pgd-margin x5 restarts": RESTARTS} | 
 }
 
 
-class Verdict(NamedTuple):
+class Finding(NamedTuple):
     """A named check, whether it found something, and what, in plain words."""
 
     name: str
@@ -55,7 +55,7 @@ class Curves:
     eps: Sequence[float]
 
     def accuracy(self, name: str, eps: float) -> float:
-        """Share of all images that stand an attack at this radius."""
+        """Share of all images that are still classified correctly at this radius."""
         return float((self.fell[name] > eps).double().mean())
 
     def worst(self, names: Sequence[str] | None = None) -> Tensor:
@@ -68,17 +68,14 @@ def suite(n_classes: int) -> dict[str, Attack]:
     return {attack.name: attack for attack in SUITE if LOSSES[attack.loss].n_classes <= n_classes}
 
 
-def zero_gradient_share(model: PixelModel, pixels: Tensor, labels: Labels) -> float:
-    """Return the share of rightly classified clean images whose cross-entropy gradient is exactly zero in every pixel."""
-    zero, right = 0, 0
+def zero_gradients(model: PixelModel, pixels: Tensor, labels: Labels) -> Tensor:
+    """Return for each image whether the gradient of its cross-entropy is exactly zero in every pixel."""
+    found = [torch.zeros(0, dtype=torch.bool, device=labels.device)]
     for x, y in zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True):
         x = x.clone().requires_grad_()
-        logits = model(x)
-        (gradient,) = torch.autograd.grad(cross_entropy(logits, y, y).sum(), x)
-        correct = logits.argmax(1) == y
-        zero += int(((gradient.flatten(1) == 0).all(1) & correct).sum())
-        right += int(correct.sum())
-    return zero / max(1, right)
+        (gradient,) = torch.autograd.grad(cross_entropy(model(x), y, y).sum(), x)
+        found.append((gradient.flatten(1) == 0).all(1))
+    return torch.cat(found)
 
 
 def transferred(model: PixelModel, adversarial: Tensor, pixels: Tensor, labels: Labels, eps: float) -> Tensor:
@@ -87,55 +84,64 @@ def transferred(model: PixelModel, adversarial: Tensor, pixels: Tensor, labels: 
     return pixel_logits(model, adversarial).argmax(1) != labels
 
 
-def verdicts(curves: Curves, zero_share: float, n_classes: int, focus: float) -> list[Verdict]:
+def findings(curves: Curves, zero_share: float, n_classes: int, focus: float) -> list[Finding]:
     """Return the checks of Carlini et al. (2019) as findings; each says what it saw, fired or not."""
     checks = [_flat(curves, n_classes), _black_box(curves), _unbounded(curves, n_classes), _more_steps(curves, focus), _margin(curves)]
     zero = f"{zero_share:.1%} of the clean images have an all-zero cross-entropy gradient"
-    return [Verdict("zero gradients", zero_share > 0.01, zero), *(check for check in checks if check)]
+    return [Finding("zero gradients", zero_share > 0.01, zero), *(check for check in checks if check)]
 
 
-def _flat(curves: Curves, n_classes: int) -> Verdict | None:
+def _flat(curves: Curves, n_classes: int) -> Finding | None:
     a, b = EIGHTFOLD
     if not {a, b} <= set(curves.eps):
         return None
     before, after = curves.accuracy(PAPER, a), curves.accuracy(PAPER, b)
-    why = f"{PAPER} leaves {before:.1%} at {said(a)} and {after:.1%} at {said(b)}"
-    return Verdict("flat curve", before - after < 0.05 and after > 2 / n_classes, why)
+    why = f"{PAPER} leaves {before:.1%} at {format_eps(a)} and {after:.1%} at {format_eps(b)}"
+    return Finding("flat curve", before - after < 0.05 and after > 2 / n_classes, why)
 
 
-def _black_box(curves: Curves) -> Verdict:
+def _black_box(curves: Curves) -> Finding:
     black = [name for name in BLACK_BOX if name in curves.fell]
     white, everyone = curves.worst([name for name in curves.fell if name not in BLACK_BOX]), curves.worst()
     alone = {eps: float(((white > eps) & (everyone <= eps)).double().mean()) for eps in curves.eps}
-    at = max(alone, key=lambda eps: alone[eps])
-    why = f"at most {alone[at]:.1%} of the images fall to {' or '.join(black) or 'a black box'} alone, at {said(at)}"
-    return Verdict("black box beats white box", alone[at] > 0.002, why)
+    worst_eps = max(alone, key=lambda eps: alone[eps])
+    why = f"at most {alone[worst_eps]:.1%} of the images fall to {' or '.join(black) or 'a black box'} alone, at {format_eps(worst_eps)}"
+    return Finding("black box beats white box", alone[worst_eps] > 0.002, why)
 
 
-def _unbounded(curves: Curves, n_classes: int) -> Verdict | None:
+def _unbounded(curves: Curves, n_classes: int) -> Finding | None:
     if 1.0 not in curves.eps:
         return None
     left = {name: curves.accuracy(name, 1.0) for name in suite(n_classes) if name in curves.fell and name not in BLACK_BOX}
     standing = [f"{name} leaves {accuracy:.1%}" for name, accuracy in left.items() if accuracy]
     why = ", ".join(standing) or "every gradient attack reaches 0"
-    return Verdict("unbounded attack does not reach 0", bool(standing), f"at eps = 1 {why}")
+    return Finding("unbounded attack does not reach 0", bool(standing), f"at eps = 1 {why}")
 
 
-def _more_steps(curves: Curves, focus: float) -> Verdict:
+def _more_steps(curves: Curves, focus: float) -> Finding:
     once, twice = curves.accuracy("pgd-margin", focus), curves.accuracy("pgd-margin x2 steps", focus)
-    why = f"pgd-margin at {said(focus)} leaves {once:.1%} after 40 steps and {twice:.1%} after 80"
-    return Verdict("more steps help", once - twice > 0.005, why)
+    why = f"pgd-margin at {format_eps(focus)} leaves {once:.1%} after 40 steps and {twice:.1%} after 80"
+    return Finding("more steps help", once - twice > 0.005, why)
 
 
-def _margin(curves: Curves) -> Verdict:
+def _margin(curves: Curves) -> Finding:
     gaps = {eps: curves.accuracy(PAPER, eps) - curves.accuracy("pgd-margin", eps) for eps in curves.eps}
-    at = max(gaps, key=lambda eps: gaps[eps])
-    why = f"by {100 * gaps[at]:.1f} points at {said(at)}, where they differ most"
-    return Verdict("margin beats CE by more than 5 points", gaps[at] > 0.05, why)
+    worst_eps = max(gaps, key=lambda eps: gaps[eps])
+    why = f"by {100 * gaps[worst_eps]:.1f} points at {format_eps(worst_eps)}, where they differ most"
+    return Finding("margin beats CE by more than 5 points", gaps[worst_eps] > 0.05, why)
 
 
-def audit_values(curves: Curves, zero_share: float, clean: Tensor, n_classes: int, focus: float) -> dict[str, Any]:
-    """Return the values of an ``attack audit`` result: curves, worst case, verdicts and the one sentence to quote."""
+def audit_values(curves: Curves, zero: Tensor, clean: Tensor, n_classes: int, focus: float) -> dict[str, Any]:
+    """Return the values of an ``attack audit`` result: curves, worst case, verdicts and the one sentence to quote.
+
+    Args:
+        curves: all attacks on all images.
+        zero: what ``zero_gradients`` says of the images that are classified correctly.
+        clean: whether each image is.
+        n_classes: of the model.
+        focus: the radius that the sentence is about.
+    """
+    zero_share = float(zero.double().mean()) if len(zero) else 0.0
     worst = curves.worst()
     believed = share(worst > focus)
     overstated = 100 * (curves.accuracy(PAPER, focus) - believed["accuracy"])
@@ -145,20 +151,21 @@ def audit_values(curves: Curves, zero_share: float, clean: Tensor, n_classes: in
         "clean_accuracy": share(clean)["accuracy"],
         "clean_ci95": share(clean)["ci95"],
         "zero_gradient_share": zero_share,
-        "worst_case": {said(eps): {key: share(worst > eps)[key] for key in ("accuracy", "ci95")} for eps in curves.eps},
+        "zero_gradient_share_ci95": share(zero)["ci95"],
+        "worst_case": {format_eps(eps): {key: share(worst > eps)[key] for key in ("accuracy", "ci95")} for eps in curves.eps},
         "attacks": {
-            name: {said(eps): {"accuracy": curves.accuracy(name, eps)} for eps in ([focus] if name in focus_only else curves.eps)}
+            name: {format_eps(eps): {"accuracy": curves.accuracy(name, eps)} for eps in ([focus] if name in focus_only else curves.eps)}
             for name in curves.fell
         },
-        "verdicts": [verdict._asdict() for verdict in verdicts(curves, zero_share, n_classes, focus)],
+        "verdicts": [finding._asdict() for finding in findings(curves, zero_share, n_classes, focus)],
         "sentence": (
-            f"Believed robust accuracy at {said(focus)} (linf, worst case of {len(curves.fell)} attacks, n = {len(worst)}): "
+            f"Believed robust accuracy at {format_eps(focus)} (linf, worst case of {len(curves.fell)} attacks, n = {len(worst)}): "
             f"{believed['accuracy']:.1%} ({low:.1%} to {high:.1%}); PGD with cross-entropy overstated it by {overstated:.1f} points."
         ),
     }
 
 
-def said(eps: float) -> str:
+def format_eps(eps: float) -> str:
     """Return a radius as people write it: 8/255, 1, or a decimal number."""
     whole = round(eps * 255)
     if whole and abs(eps * 255 - whole) < 1e-6 and eps < 1:

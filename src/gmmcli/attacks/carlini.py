@@ -1,4 +1,4 @@
-"""Carlini and Wagner's L2 attack (2017), with its binary search over c: the smallest change that deceives.
+"""Carlini and Wagner's L2 attack (2017), with its binary search over c: the smallest change that is misclassified.
 
 Our own, for reasons that docs/decisions/0005 gives: torchattacks' has no search, is blind to negative logits (a Gaussian head has no
 others), cannot move pixels that are exactly 0 or 1, and gives up for the whole batch when one sum stops falling.
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gmmcli.attacks.losses import at, others
+from gmmcli.attacks.losses import logit_of, others
 from gmmcli.attacks.pixel_model import CHUNK, PixelModel, pixel_logits
 from gmmcli.types import Labels
 
@@ -42,7 +42,7 @@ class CarliniWagner:
         return (labels + 1) % logits.shape[1] if self.aim == "next" else others(-logits, labels).argmax(1)
 
     def __call__(self, model: PixelModel, pixels: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
-        """Attack images in [0, 1] that are classified rightly.
+        """Attack images in [0, 1] that are classified correctly.
 
         Returns:
             Whether each attack succeeded, judged anew on the returned images, and the images; the clean one where it failed.
@@ -55,7 +55,7 @@ class CarliniWagner:
 
     def _gap(self, logits: Tensor, targets: Labels) -> Tensor:
         """What is left to the aim: negative once it is reached."""
-        rest = at(logits, targets) - others(logits, targets).amax(1)
+        rest = logit_of(logits, targets) - others(logits, targets).amax(1)
         return rest if self.aim == "untargeted" else -rest
 
     def _on_a_chunk(self, model: PixelModel, pixels: Tensor, targets: Labels) -> Tensor:

@@ -12,7 +12,7 @@ TOLERANCE = 1e-5  # of float32 sums: an L2 norm over thousands of pixels
 
 def verify(model: PixelModel, pixels: Tensor, labels: Labels, outcome: Outcome, eps: float, norm: Norm) -> None:
     """Hold every found image to the ball and to [0, 1], and to being misclassified in truth; GmmcError otherwise: a bug, not a result."""
-    broken = ~outcome.standing
+    broken = ~outcome.unbroken
     found = outcome.adversarial[broken]
     if not len(found):
         return
@@ -22,4 +22,4 @@ def verify(model: PixelModel, pixels: Tensor, labels: Labels, outcome: Outcome, 
             f"an attack left its ball: {norm} {float(distance.max()):.6g} of {eps:.6g}, pixels {found.min():.6g} to {found.max():.6g}"
         )
     if bool((pixel_logits(model, found).argmax(1) == labels[broken]).any()):
-        raise GmmcError("an attack claimed an image that is classified rightly", "try --float64: the model's decision hangs on rounding")
+        raise GmmcError("an attack claimed an image that is classified correctly", "try --float64: the model's decision hangs on rounding")

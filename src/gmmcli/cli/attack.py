@@ -1,14 +1,38 @@
-"""``gmmc attack``: fgsm, pgd, apgd, square, cw, audit."""
+"""``gmmc attack``: fgsm, pgd, apgd, square, those of installed packages, cw, audit."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
-from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, check_grid, note, opened, show
+from gmmcli.cli.options import Images, OfRun, Out, check_grid, note, with_options
 from gmmcli.errors import RecipeError
+from gmmcli.registry import installed
 
-app = typer.Typer(no_args_is_help=True, help="Attack a trained run, and tell how far the figures can be believed.")
+
+class Attacks(TyperGroup):
+    """The commands below, and one for each attack that an installed package adds: named here, imported when it is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        own = super().list_commands(ctx)
+        return [*own, *(point.name for point in installed("gmmcli.attacks") if point.name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, or None."""
+        known = super().get_command(ctx, cmd_name)
+        if known or cmd_name not in self.list_commands(ctx):
+            return known
+        single = typer.Typer()
+        single.command(cmd_name, help=f"The attack {cmd_name} of an installed package.")(_added(cmd_name))
+        return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    cls=Attacks, no_args_is_help=True, help="Attack a trained run, and tell how far the accuracy under attack can be believed."
+)
 Eps = Annotated[
     list[str] | None,
     typer.Option(
@@ -17,13 +41,30 @@ Eps = Annotated[
 ]
 Loss = Annotated[str, typer.Option("--loss", help="ce (prone to masking), ce-scaled, margin, dlr, dlr-targeted, mmc or mmc-targeted.")]
 Norm = Annotated[Literal["linf", "l2"], typer.Option("--norm", help="Norm of the perturbation.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Gradient steps.")]
+StepSize = Annotated[float | None, typer.Option("--step-size", help="A step, as a share of eps. Default: 2.5 / steps.", show_default=False)]
 Restarts = Annotated[int, typer.Option("--restarts", min=1, help="Random starts; an image counts as broken if one breaks it.")]
 Scale = Annotated[float, typer.Option("--scale", help="Attack the logits divided by this.")]
 Float64 = Annotated[bool, typer.Option("--float64", help="Compute in float64, where gradients vanish later.")]
-FewImages = Annotated[
-    int, typer.Option("--n", min=2, help="Maximum number of images, drawn at random: each takes thousands of forward passes.")
-]
 Save = Annotated[Path | None, typer.Option("--save", help="Write the adversarial images here, an .npz.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What of the model is attacked, and what is written."""
+
+    scale: Scale = 1.0
+    float64: Float64 = False
+    save: Save = None
+
+
+@dataclass(frozen=True)
+class FewImages(Images):
+    """At most 500 images by default."""
+
+    n: Annotated[
+        int, typer.Option("--n", min=2, help="Maximum number of images, drawn at random: each takes thousands of forward passes.")
+    ] = 500
 
 
 def radii(texts: list[str] | None, norm: str) -> list[float]:
@@ -46,172 +87,115 @@ def radii(texts: list[str] | None, norm: str) -> list[float]:
     return found
 
 
-def _bounded(
-    kind: Any, eps: list[str] | None, norm: Literal["linf", "l2"], json: bool, options: dict[str, Any], where: dict[str, Any], **attack: Any
-) -> None:
-    """What the four bounded attacks share: open, attack, answer."""
-    chosen = radii(eps, norm)
-    if options["scale"] <= 0:
-        raise RecipeError(f"--scale {options['scale']} must be positive")
-    subject = opened(**where)
-    from gmmcli.attacks.attack import Attack
-    from gmmcli.attacks.audit import said
-    from gmmcli.evaluate.robustness import bounded
+def _attack(kind: str, eps: list[str] | None, attacked: Attacked, images: Images, of_run: OfRun, **settings: Any) -> None:
+    """What the attacks within a ball share: open, attack, answer. Settings left out, or None, are the attack's defaults."""
+    if attacked.scale <= 0:
+        raise RecipeError(f"--scale {attacked.scale} must be positive")
+    if (step_size := settings.get("step_size")) is not None and step_size <= 0:
+        raise RecipeError(f"--step-size {step_size} must be positive", "it is a share of eps; 0.25 is a quarter of the radius")
+    given = {name: value for name, value in settings.items() if value is not None}
+    chosen = radii(eps, given.get("norm", "linf"))
+    subject = of_run.open(images)
+    from gmmcli.attacks.algorithms import ATTACKS
+    from gmmcli.attacks.audit import format_eps
+    from gmmcli.evaluate.robustness import robust_accuracy
 
-    note("eps " + ", ".join(f"{said(radius)} = {radius:.4f}" for radius in chosen) + f" in pixels of [0, 1], {norm}", where["quiet"])
-    show(bounded(subject, Attack(kind, norm=norm, seed=where["seed"], **attack), chosen, quiet=where["quiet"], **options), json)
+    attack = replace(ATTACKS[kind].defaults, seed=images.seed, **given)
+    note(
+        "eps " + ", ".join(f"{format_eps(radius)} = {radius:.4f}" for radius in chosen) + f" in pixels of [0, 1], {attack.norm}",
+        of_run.quiet,
+    )
+    of_run.show(
+        robust_accuracy(subject, attack, chosen, float64=attacked.float64, scale=attacked.scale, save=attacked.save, quiet=of_run.quiet)
+    )
+
+
+def _added(kind: str) -> Any:
+    """The command of an attack that an installed package adds."""
+
+    @with_options
+    def command(
+        eps: Eps = None,
+        loss: Annotated[str | None, typer.Option("--loss", help="What it maximises. Default: the attack's.", show_default=False)] = None,
+        steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps. Default: the attack's.", show_default=False)] = None,
+        step_size: StepSize = None,
+        restarts: Restarts = 1,
+        norm: Annotated[
+            Literal["linf", "l2"] | None,
+            typer.Option("--norm", help="Norm of the perturbation. Default: the attack's.", show_default=False),
+        ] = None,
+        *,
+        attacked: Attacked,
+        images: Images,
+        of_run: OfRun,
+    ) -> None:
+        _attack(kind, eps, attacked, images, of_run, loss=loss, steps=steps, step_size=step_size, restarts=restarts, norm=norm)
+
+    return command
 
 
 @app.command("fgsm", epilog="Example:\n\ngmmc attack fgsm --eps 8/255")
-def fgsm_command(
-    eps: Eps = None,
-    loss: Loss = "ce",
-    scale: Scale = 1.0,
-    float64: Float64 = False,
-    save: Save = None,
-    n: N = None,
-    seed: Seed = 1,
-    data: Data = None,
-    split: SplitOption = "test",
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@with_options
+def fgsm_command(eps: Eps = None, loss: Loss = "ce", *, attacked: Attacked, images: Images, of_run: OfRun) -> None:
     """One signed gradient step: the weakest attack, for comparison."""
-    where = {
-        "run": run,
-        "runs_dir": runs_dir,
-        "device": device,
-        "quiet": quiet,
-        "best": best,
-        "data": data,
-        "split": split,
-        "n": n,
-        "seed": seed,
-    }
-    _bounded("fgsm", eps, "linf", json, {"float64": float64, "scale": scale, "save": save}, where, loss=loss, steps=1)
+    _attack("fgsm", eps, attacked, images, of_run, loss=loss)
 
 
 @app.command(
     "pgd", epilog="Examples:\n\ngmmc attack pgd --eps 8/255\n\ngmmc attack pgd --eps 4/255,8/255,16/255 --loss margin --restarts 5"
 )
+@with_options
 def pgd_command(
     eps: Eps = None,
     loss: Loss = "ce",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Gradient steps.")] = 40,
-    step_size: Annotated[
-        float | None, typer.Option("--step-size", help="A step, as a share of eps. Default: 2.5 / steps.", show_default=False)
-    ] = None,
+    steps: Steps = 40,
+    step_size: StepSize = None,
     restarts: Restarts = 1,
     norm: Norm = "linf",
-    scale: Scale = 1.0,
-    float64: Float64 = False,
-    save: Save = None,
-    n: N = None,
-    seed: Seed = 1,
-    data: Data = None,
-    split: SplitOption = "test",
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    attacked: Attacked,
+    images: Images,
+    of_run: OfRun,
 ) -> None:
     """Projected gradient steps from a random start; with --loss ce the paper's attack, which the audit shows to be masked."""
-    if step_size is not None and step_size <= 0:
-        raise RecipeError(f"--step-size {step_size} must be positive", "it is a share of eps; 0.25 is a quarter of the radius")
-    where = {
-        "run": run,
-        "runs_dir": runs_dir,
-        "device": device,
-        "quiet": quiet,
-        "best": best,
-        "data": data,
-        "split": split,
-        "n": n,
-        "seed": seed,
-    }
-    options = {"float64": float64, "scale": scale, "save": save}
-    _bounded("pgd", eps, norm, json, options, where, loss=loss, steps=steps, step_size=step_size, restarts=restarts)
+    _attack("pgd", eps, attacked, images, of_run, loss=loss, steps=steps, step_size=step_size, restarts=restarts, norm=norm)
 
 
 @app.command("apgd", epilog="Example:\n\ngmmc attack apgd --eps 8/255 --loss dlr-targeted")
+@with_options
 def apgd_command(
     eps: Eps = None,
     loss: Loss = "dlr",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Gradient steps.")] = 100,
+    steps: Steps = 100,
     restarts: Restarts = 1,
     norm: Norm = "linf",
-    scale: Scale = 1.0,
-    float64: Float64 = False,
-    save: Save = None,
-    n: N = None,
-    seed: Seed = 1,
-    data: Data = None,
-    split: SplitOption = "test",
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    attacked: Attacked,
+    images: Images,
+    of_run: OfRun,
 ) -> None:
     """AutoAttack's gradient attack, which finds its step size by itself (Croce and Hein 2020)."""
-    where = {
-        "run": run,
-        "runs_dir": runs_dir,
-        "device": device,
-        "quiet": quiet,
-        "best": best,
-        "data": data,
-        "split": split,
-        "n": n,
-        "seed": seed,
-    }
-    _bounded("apgd", eps, norm, json, {"float64": float64, "scale": scale, "save": save}, where, loss=loss, steps=steps, restarts=restarts)
+    _attack("apgd", eps, attacked, images, of_run, loss=loss, steps=steps, restarts=restarts, norm=norm)
 
 
 @app.command("square", epilog="Example:\n\ngmmc attack square --eps 8/255 --queries 5000")
+@with_options
 def square_command(
     eps: Eps = None,
     queries: Annotated[int, typer.Option("--queries", min=1, help="Forward passes per image.")] = 5000,
     restarts: Restarts = 1,
     norm: Norm = "linf",
-    scale: Scale = 1.0,
-    float64: Float64 = False,
-    save: Save = None,
-    n: N = None,
-    seed: Seed = 1,
-    data: Data = None,
-    split: SplitOption = "test",
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    attacked: Attacked,
+    images: Images,
+    of_run: OfRun,
 ) -> None:
-    """A black-box attack without gradients, on the margin (Andriushchenko et al. 2020): blind to masking."""
-    where = {
-        "run": run,
-        "runs_dir": runs_dir,
-        "device": device,
-        "quiet": quiet,
-        "best": best,
-        "data": data,
-        "split": split,
-        "n": n,
-        "seed": seed,
-    }
-    options = {"float64": float64, "scale": scale, "save": save}
-    _bounded("square", eps, norm, json, options, where, loss="margin", steps=queries, restarts=restarts)
+    """A black-box attack without gradients, on the margin (Andriushchenko et al. 2020): gradient masking does not affect it."""
+    _attack("square", eps, attacked, images, of_run, steps=queries, restarts=restarts, norm=norm)
 
 
 @app.command("cw", epilog="Examples:\n\ngmmc attack cw\n\ngmmc attack cw --aim least-likely --steps 1000 --n 100")
+@with_options
 def cw_command(
     aim: Annotated[
         Literal["untargeted", "next", "least-likely"], typer.Option("--aim", help="Any wrong class, the next one, or the least likely one.")
@@ -221,55 +205,43 @@ def cw_command(
     learning_rate: Annotated[float, typer.Option("--learning-rate", min=1e-6, help="Adam's.")] = 0.01,
     float64: Float64 = False,
     save: Save = None,
-    n: FewImages = 500,
-    seed: Seed = 1,
     out: Out = None,
-    data: Data = None,
-    split: SplitOption = "test",
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    images: FewImages,
+    of_run: OfRun,
 ) -> None:
-    """Find the smallest L2 change that deceives (Carlini and Wagner 2017): success rate, mean and median norm, and a picture."""
+    """Find the smallest L2 change that is misclassified (Carlini and Wagner 2017): success rate, mean and median norm, and a picture."""
     check_grid(out)
-    subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
+    subject = of_run.open(images)
     from gmmcli.attacks.carlini import CarliniWagner
-    from gmmcli.evaluate.robustness import carlini
+    from gmmcli.evaluate.carlini import carlini
 
-    show(carlini(subject, CarliniWagner(aim, steps, searches, learning_rate), float64=float64, save=save, out=out, quiet=quiet), json)
+    attack = CarliniWagner(aim, steps, searches, learning_rate)
+    of_run.show(carlini(subject, attack, float64=float64, save=save, out=out, quiet=of_run.quiet))
 
 
 @app.command("audit", epilog="Examples:\n\ngmmc attack audit\n\ngmmc attack audit --n 500 --transfer digits_dis")
+@with_options
 def audit_command(
     transfer: Annotated[
-        str | None, typer.Option("--transfer", metavar="RUN", help="Also try what deceives this other run.", show_default=False)
+        str | None,
+        typer.Option("--transfer", metavar="RUN", help="Also try the adversarial images of this other run.", show_default=False),
     ] = None,
-    n: FewImages = 500,
-    seed: Seed = 1,
     out: Out = None,
-    data: Data = None,
-    split: SplitOption = "test",
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    images: FewImages,
+    of_run: OfRun,
 ) -> None:
-    """Try everything: the worst case of each image over all attacks, at eps from 1/255 to 1, and named reasons to distrust.
+    """Run every attack: the worst case of each image over all of them, at eps from 1/255 to 1, and signs of gradient masking.
 
     Ends with one sentence: the robust accuracy to believe, and by how much PGD with cross-entropy overstated it.
 
     An interrupted audit is resumed where it stopped.
     """
-    asked = {"best": best, "data": data, "split": split, "n": n, "seed": seed}
-    subject = opened(run, runs_dir, device, quiet, **asked)
-    other = opened(transfer, runs_dir, device, quiet, **asked) if transfer else None
+    subject = of_run.open(images)
+    other = of_run.open(images, transfer) if transfer else None
     if other and other.card.image_shape != subject.card.image_shape:
         raise RecipeError(f"run {other.run.id} takes images of another size than {subject.run.id}", "transfer from a run on the same data")
-    from gmmcli.evaluate.robustness import audit
+    from gmmcli.evaluate.audit import audit
 
-    show(audit(subject, transfer=other, out=out, quiet=quiet), json)
+    of_run.show(audit(subject, transfer=other, out=out, quiet=of_run.quiet))

@@ -2,9 +2,13 @@
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -50,6 +54,68 @@ Seed = Annotated[int, typer.Option("--seed", help="Random seed: the same seed gi
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write the picture. Default: figures/ in the run.", show_default=False)]
 Best = Annotated[bool, typer.Option("--best", help="The weights of the best validation instead of the last.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one.")]
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give typer the fields of a command's option groups as options of the command, which is called with the groups.
+
+    A group is a dataclass whose fields are annotated with ``typer.Option``; a parameter of the command is a group by its type.
+    """
+    parameters, groups = [], dict[str, Any]()
+    for name, parameter in signature(command).parameters.items():
+        group = parameter.annotation
+        if is_dataclass(group):
+            groups[name], hints = group, get_type_hints(group, include_extras=True)
+            options = [Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]) for f in fields(group)]
+        else:
+            options = [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
+        parameters += options
+
+    @wraps(command)
+    def with_groups(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
+        command(**given)
+
+    with_groups.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads
+    with_groups.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_groups
+
+
+@dataclass(frozen=True)
+class SomeImages:
+    """How many of the run's own test images, and which."""
+
+    n: N = None
+    seed: Seed = 1
+
+
+@dataclass(frozen=True)
+class Images(SomeImages):
+    """Which images to evaluate on."""
+
+    data: Data = None
+    split: SplitOption = "test"
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """Which checkpoint of which run, and how to answer."""
+
+    best: Best = False
+    run: RunName = None
+    runs_dir: RunsDir = None
+    device: Device = "auto"
+    json: Json = False
+    quiet: Quiet = False
+
+    def open(self, images: SomeImages, run: str | None = None) -> "Subject":
+        """The subject of an evaluation (``Subject.open``), of another run where one is named, after saying which run it is on stderr."""
+        return opened(run or self.run, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images))
+
+    def show(self, measured: "Measured") -> None:
+        """Answer with a result, see ``show``."""
+        show(measured, self.json)
 
 
 def answer(document: Any) -> None:

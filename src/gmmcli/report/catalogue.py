@@ -125,7 +125,9 @@ ENDED = Metric("ended", "trainings that got to the end", TRAINED)
 ROLLBACKS = Metric("rollbacks", "rollbacks", TRAINED, "low", "")
 MINUTES = Metric("minutes", "training, minutes", TRAINED, "low", "")
 
-BOUNDED = {"attack pgd": "PGD", "attack apgd": "APGD", "attack square": "Square"}
+TITLES = {"pgd": "PGD", "apgd": "APGD", "square": "Square"}
+"""Attacks as papers write them; others go by their command."""
+OTHER_ATTACKS = ("attack audit", "attack cw", "attack fgsm")  # measured otherwise, or too weak to compare
 SYMBOLS = {"log_px": "log p(x)", "max_py": "max p(y|x)"}
 
 
@@ -162,8 +164,8 @@ def _measured(result: Mapping[str, Any]) -> Iterator[tuple[Metric, Mapping[str, 
             yield from _worst_case(result)
         case "attack cw":
             yield CW.of(result), values, "l2_mean"
-        case command if command in BOUNDED:
-            yield from _bounded(result)
+        case command if is_within_ball(command):
+            yield from _within_ball(result)
 
 
 def _chosen(variants: Mapping[str, Any]) -> str:
@@ -190,9 +192,15 @@ def _worst_case(result: Mapping[str, Any]) -> Iterator[tuple[Metric, Mapping[str
         yield metric.of(result, ("attacks", attacks)), row, "accuracy"
 
 
-def _bounded(result: Mapping[str, Any]) -> Iterator[tuple[Metric, Mapping[str, Any], str]]:
+def is_within_ball(command: str) -> bool:
+    """Whether a command measures the accuracy under one attack at each radius."""
+    return command.startswith("attack ") and command not in OTHER_ATTACKS
+
+
+def _within_ball(result: Mapping[str, Any]) -> Iterator[tuple[Metric, Mapping[str, Any], str]]:
     """Accuracy at each radius; that under an attack on cross-entropy, which is prone to masking, makes nobody better."""
-    attack, loss, norm = BOUNDED[result["command"]], result["protocol"]["loss"], result["protocol"]["norm"]
+    kind, loss, norm = result["command"].removeprefix("attack "), result["protocol"]["loss"], result["protocol"]["norm"]
+    attack = TITLES.get(kind, kind)
     name = "pgd" if (attack, loss, norm) == ("PGD", "ce", "linf") else f"{attack.lower()}-{loss}-{norm}"
     for eps, row in result["values"]["eps"].items():
         label = f"{eps}, {attack} on {loss}" + ("" if norm == "linf" else f", {norm}")

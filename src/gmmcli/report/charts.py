@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gmmcli.report.catalogue import BOUNDED, Metric, differing_facts, figures
+from gmmcli.report.catalogue import Metric, differing_facts, figures, is_within_ball
 from gmmcli.report.collect import Model
 
 SAMPLES_SHOWN = 10  # of each class
@@ -124,7 +124,7 @@ def robustness(model: Model) -> dict[str, Any] | None:
         curves = {name: {eps: row["accuracy"] for eps, row in rows.items()} for name, rows in values["attacks"].items() if len(rows) > 1}
         curves["worst case"] = {eps: row["accuracy"] for eps, row in values["worst_case"].items()}
         return {"clean": values["clean_accuracy"], "n": audit[1]["n"], "curves": curves, "sentence": values["sentence"]}
-    attacks = [result for result in model.results[0].values() if result["command"] in BOUNDED]
+    attacks = [result for result in model.results[0].values() if is_within_ball(result["command"])]
     if not attacks:
         return None
     largest = max(result["n"] for result in attacks)

@@ -9,11 +9,11 @@ from linear import block_images, blocks, linear, radii, tangled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmmcli.attacks import bounded
-from gmmcli.attacks.attack import Attack, Kind, Norm
-from gmmcli.attacks.bounded import over_eps, run
+from gmmcli.attacks import within_ball
+from gmmcli.attacks.attack import Attack, Norm
 from gmmcli.attacks.losses import LOSSES, median_gap
 from gmmcli.attacks.pixel_model import PixelModel, distances, pixel_logits
+from gmmcli.attacks.within_ball import over_eps, run
 from gmmcli.core.classifier import Classifier
 from gmmcli.errors import GmmcError
 
@@ -87,11 +87,11 @@ def test_a_saturated_softmax_blinds_cross_entropy_and_no_other_loss() -> None:
     pixels, labels = block_images(4)
     eps = 1.2 * float(radii(model, pixels, labels, "linf").max())
     masked = run(Attack("pgd", "ce"), model, pixels, labels, eps)
-    assert masked.standing.all()
+    assert masked.unbroken.all()
     assert masked.zero_gradients == masked.gradients == 4 * 40
     for loss in ("margin", "dlr", "dlr-targeted", "ce-scaled"):
         seeing = run(Attack("pgd", loss), model, pixels, labels, eps)
-        assert not seeing.standing.any(), loss
+        assert not seeing.unbroken.any(), loss
         assert seeing.zero_gradients == 0, loss
 
 
@@ -102,19 +102,19 @@ def test_in_float64_cross_entropy_sees_further() -> None:
     eps = 3 * float(radii(model, pixels, labels, "linf").max())
     single = run(Attack("pgd", "ce"), model, pixels, labels, eps)
     double = run(Attack("pgd", "ce"), PixelModel(model.model.double(), torch.float64), pixels.double(), labels, eps)
-    assert (single.standing.all(), single.zero_gradients) == (True, single.gradients)
-    assert (double.standing.any(), double.zero_gradients) == (False, 0)
+    assert (single.unbroken.all(), single.zero_gradients) == (True, single.gradients)
+    assert (double.unbroken.any(), double.zero_gradients) == (False, 0)
 
 
 @pytest.mark.parametrize("kind", ["pgd", "apgd"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_small_gradient_is_a_direction_as_good_as_any(kind: Kind, norm: Norm) -> None:
+def test_a_small_gradient_is_a_direction_as_good_as_any(kind: str, norm: Norm) -> None:
     """A gap of 50: the gradient of cross-entropy is some 1e-20 and not 0, and the books say so."""
     model = blocks(2, scale=50 / (2 * 16 * 0.06))
     pixels, labels = block_images(2, (0.06, 0.06))
     outcome = run(Attack(kind, "ce", norm), model, pixels, labels, 3 * float(radii(model, pixels, labels, norm).max()))
     assert outcome.zero_gradients == 0
-    assert not outcome.standing.any()
+    assert not outcome.unbroken.any()
 
 
 def saturated(n: int = 200) -> tuple[PixelModel, Tensor, Tensor]:
@@ -136,15 +136,15 @@ def projected_gradient(
     model: PixelModel, start: Tensor, pixels: Tensor, labels: Tensor, eps: float, steps: int, weight: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Madry et al.'s attack, written anew: which images stand, and the first misclassified image of each of the others."""
-    x, found, standing = start, pixels.clone(), torch.ones_like(labels, dtype=torch.bool)
+    x, found, unbroken = start, pixels.clone(), torch.ones_like(labels, dtype=torch.bool)
     for step in range(steps + 1):
         logits, gradient = summed_cross_entropy(model, x, labels, weight)
-        falls = standing & (logits.argmax(1) != labels)
-        found[falls], standing = x[falls], standing & ~falls
+        falls = unbroken & (logits.argmax(1) != labels)
+        found[falls], unbroken = x[falls], unbroken & ~falls
         if step < steps:
             x = x + 2.5 * eps / steps * gradient.sign()
             x = torch.maximum(torch.minimum(x, pixels + eps), pixels - eps).clamp(0, 1)
-    return standing, found
+    return unbroken, found
 
 
 def test_pgd_on_cross_entropy_climbs_the_sum_and_not_the_mean() -> None:
@@ -154,11 +154,11 @@ def test_pgd_on_cross_entropy_climbs_the_sum_and_not_the_mean() -> None:
     outcome = run(Attack("pgd", "ce"), model, pixels, labels, 0.3)
     handle.remove()
     start = seen[1]  # the clean images are looked at before
-    standing, found = projected_gradient(model, start, pixels, labels, 0.3, 40)
-    assert torch.equal(outcome.standing, standing)
+    unbroken, found = projected_gradient(model, start, pixels, labels, 0.3, 40)
+    assert torch.equal(outcome.unbroken, unbroken)
     torch.testing.assert_close(outcome.adversarial, found, rtol=0, atol=1e-6)
     weakened, _ = projected_gradient(model, start, pixels, labels, 0.3, 40, weight=1 / (2 * 200))
-    assert 0 < int(standing.sum()) < int(weakened.sum())
+    assert 0 < int(unbroken.sum()) < int(weakened.sum())
 
 
 def test_fgsm_on_cross_entropy_is_the_sign_of_the_sum_and_not_of_the_mean() -> None:
@@ -169,7 +169,7 @@ def test_fgsm_on_cross_entropy_is_the_sign_of_the_sum_and_not_of_the_mean() -> N
         gradient = summed_cross_entropy(model, pixels, labels, weight)[1]
         stepped = (pixels + 0.3 * gradient.sign()).clamp(0, 1)
         left.append(model(stepped).argmax(1) == labels)
-    assert torch.equal(outcome.standing, left[0])
+    assert torch.equal(outcome.unbroken, left[0])
     assert outcome.zero_gradients < int((gradient.flatten(1) == 0).all(1).sum())
     assert 0 < int(left[0].sum()) < int(left[1].sum())
 
@@ -200,12 +200,12 @@ def test_an_images_outcome_does_not_depend_on_the_size_of_its_batch(
     model, pixels, labels = saturated()
     eps = 0.3 if attack.norm == "linf" else 1.5
     whole = run(attack, model, pixels, labels, eps)
-    monkeypatch.setattr(bounded, "CHUNK", 10)
+    monkeypatch.setattr(within_ball, "CHUNK", 10)
     parts = run(attack, model, pixels, labels, eps)
-    assert torch.equal(parts.standing, whole.standing)
+    assert torch.equal(parts.unbroken, whole.unbroken)
     torch.testing.assert_close(parts.adversarial, whole.adversarial, rtol=0, atol=1e-6)
     assert (parts.gradients, parts.zero_gradients) == (whole.gradients, whole.zero_gradients)
-    assert 0 < int(whole.standing.sum()) < 200
+    assert 0 < int(whole.unbroken.sum()) < 200
 
 
 def test_cross_entropy_of_scaled_logits_does_not_know_their_scale() -> None:
@@ -214,7 +214,7 @@ def test_cross_entropy_of_scaled_logits_does_not_know_their_scale() -> None:
     model.scale = 2.0**-20
     found = run(Attack("pgd", "ce-scaled", steps=5), model, pixels, labels, 0.1)
     assert torch.equal(found.adversarial, expected.adversarial)
-    assert 0 < int(found.standing.sum()) < 12
+    assert 0 < int(found.unbroken.sum()) < 12
 
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if LOSSES[name].n_classes <= 3])
@@ -222,7 +222,7 @@ def test_a_model_without_gradients_stands_and_the_books_say_why(loss: str) -> No
     model = linear(torch.zeros(3, 64))
     pixels, labels = block_images(3)
     outcome = run(Attack("pgd", loss, steps=4), model, pixels, torch.zeros_like(labels), 0.1)
-    assert outcome.standing.all()
+    assert outcome.unbroken.all()
     assert outcome.zero_gradients == outcome.gradients > 0
 
 
@@ -235,9 +235,9 @@ def test_what_is_found_lies_in_ball_and_range_and_is_misclassified(attack: Attac
     size = np.linalg.norm(change, ord=np.inf if attack.norm == "linf" else 2, axis=1)
     assert size.max() <= eps * (1 if attack.norm == "linf" else 5) * (1 + 1e-6) + 1e-6
     assert outcome.adversarial.min() >= 0 and outcome.adversarial.max() <= 1
-    assert torch.equal(model(outcome.adversarial).argmax(1) == labels, outcome.standing)
-    assert torch.equal(outcome.adversarial[outcome.standing], pixels[outcome.standing])
-    assert not outcome.standing.all()
+    assert torch.equal(model(outcome.adversarial).argmax(1) == labels, outcome.unbroken)
+    assert torch.equal(outcome.adversarial[outcome.unbroken], pixels[outcome.unbroken])
+    assert not outcome.unbroken.all()
 
 
 @EVERY_KIND
@@ -247,7 +247,7 @@ def test_a_larger_ball_is_no_safer(attack: Attack) -> None:
     unit = float(radii(model, pixels, labels, attack.norm).max())
     eps = [0.02 * unit, 0.5 * unit, 2 * unit, 9 * unit]
     thorough = replace(attack, steps=60) if attack.kind == "square" else attack
-    left = [int(run(thorough, model, pixels, labels, radius).standing.sum()) for radius in eps]
+    left = [int(run(thorough, model, pixels, labels, radius).unbroken.sum()) for radius in eps]
     assert left == sorted(left, reverse=True)
     assert (left[0], left[-1]) == (6, 0)
 
@@ -272,7 +272,7 @@ def test_the_same_seed_gives_the_same_outcome_and_leaves_torchs_generator_alone(
     torch.manual_seed(6)
     again = run(attack, model, pixels, labels, 0.1)
     assert torch.equal(first.adversarial, again.adversarial)
-    assert torch.equal(first.standing, again.standing)
+    assert torch.equal(first.unbroken, again.unbroken)
     assert first[2:] == again[2:]
     assert capsys.readouterr() == ("", "")
     if attack.kind != "fgsm":
@@ -297,11 +297,11 @@ def test_the_model_is_left_as_it_was(attack: Attack) -> None:
 def test_restarts_never_hurt_and_only_standing_images_take_part() -> None:
     model, pixels, labels = wavy()
     outcomes = [run(Attack("pgd", "margin", steps=1, restarts=restarts), model, pixels, labels, 0.1) for restarts in (1, 2, 5)]
-    left = [int(outcome.standing.sum()) for outcome in outcomes]
+    left = [int(outcome.unbroken.sum()) for outcome in outcomes]
     assert 0 < left[2] < left[1] < left[0] < 40
     for fewer, more in pairwise(outcomes):
-        assert subset(more.standing, fewer.standing)
-        fallen = ~fewer.standing
+        assert subset(more.unbroken, fewer.unbroken)
+        fallen = ~fewer.unbroken
         assert torch.equal(fewer.adversarial[fallen], more.adversarial[fallen])
     assert left[0] <= outcomes[1].forwards - outcomes[0].forwards <= 2 * left[0]
 
@@ -311,8 +311,8 @@ def test_leaving_broken_images_out_keeps_every_image_broken_at_some_step_and_cos
     attack = Attack("pgd", "margin", steps=4, step_size=1.0)
     dropping = run(attack, model, pixels, labels, 0.1)
     throughout = run(replace(attack, throughout=True), model, pixels, labels, 0.1)
-    assert subset(dropping.standing, throughout.standing)
-    assert 0 < int(dropping.standing.sum()) < int(throughout.standing.sum())
+    assert subset(dropping.unbroken, throughout.unbroken)
+    assert 0 < int(dropping.unbroken.sum()) < int(throughout.unbroken.sum())
     assert dropping.forwards < throughout.forwards == 40 * (4 + 1)
 
 
@@ -321,7 +321,7 @@ def test_where_no_step_loses_what_another_found_leaving_out_changes_nothing() ->
     pixels, labels = block_images(3, (0.02, 0.05, 0.1, 0.3, 0.4))
     eps = 1.01 * float(radii(model, pixels, labels, "linf")[2])
     dropping, throughout = (run(Attack("pgd", "margin", throughout=every), model, pixels, labels, eps) for every in (False, True))
-    assert dropping.standing.tolist() == throughout.standing.tolist() == [False, False, False, True, True]
+    assert dropping.unbroken.tolist() == throughout.unbroken.tolist() == [False, False, False, True, True]
     assert dropping.forwards < throughout.forwards
 
 
@@ -343,7 +343,7 @@ def test_every_pass_of_every_image_is_counted(attack: Attack, forwards: int, gra
     pixels, labels = block_images(4)
     seen = count_rows(model)
     outcome = run(attack, model, pixels, labels, 0.1 * float(radii(model, pixels, labels, "linf").min()))
-    assert outcome.standing.all()
+    assert outcome.unbroken.all()
     assert (outcome.forwards, outcome.gradients) == (4 * forwards, 4 * gradients)
     assert sum(seen) == 4 * (2 + forwards)  # what to tell apart, and what is still right, is looked at besides
 
@@ -365,7 +365,7 @@ def test_a_targeted_loss_is_tried_on_the_nine_likeliest_classes(n_classes: int, 
         aimed.append(targets)
         return towards.value(logits, own, targets)
 
-    monkeypatch.setitem(LOSSES, "mmc-targeted", replace(towards, value=noting))
+    monkeypatch.setitem(LOSSES._own, "mmc-targeted", replace(towards, value=noting))
     run(Attack("pgd", "mmc-targeted", steps=1), model, pixels, labels, 1e-6)
     assert len(aimed) == aims
     for i, (z, y) in enumerate(zip(model(pixels).numpy(), labels.tolist(), strict=True)):
@@ -379,9 +379,9 @@ def test_apgd_on_targeted_dlr_is_autoattacks() -> None:
     model, pixels, labels = tangled(10, n=100)
     ours = run(Attack("apgd", "dlr-targeted", steps=100), model, pixels, labels, 0.05)
     theirs = torchattacks.APGDT(model, eps=0.05, steps=100, n_classes=10)(pixels, labels)
-    standing = model(theirs).argmax(1) == labels
-    assert int((ours.standing != standing).sum()) <= 1
-    assert 20 < int(standing.sum()) < 80
+    unbroken = model(theirs).argmax(1) == labels
+    assert int((ours.unbroken != unbroken).sum()) <= 1
+    assert 20 < int(unbroken.sum()) < 80
 
 
 def test_a_set_of_images_is_taken_in_chunks_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,20 +389,20 @@ def test_a_set_of_images_is_taken_in_chunks_and_said_to_be(monkeypatch: pytest.M
     pixels, labels = block_images(2, (0.05, 0.2, 0.05, 0.2, 0.2, 0.05, 0.05))
     eps = 2 * float(radii(model, pixels, labels, "linf").min())
     whole = run(Attack("pgd", "margin"), model, pixels, labels, eps)
-    monkeypatch.setattr(bounded, "CHUNK", 3)
+    monkeypatch.setattr(within_ball, "CHUNK", 3)
     told: list[tuple[int, int]] = []
-    parts = run(Attack("pgd", "margin"), model, pixels, labels, eps, lambda done, standing: told.append((done, standing)))
+    parts = run(Attack("pgd", "margin"), model, pixels, labels, eps, lambda done, unbroken: told.append((done, unbroken)))
     assert told == [(3, 1), (6, 3), (7, 3)]
-    assert torch.equal(parts.standing, whole.standing)
+    assert torch.equal(parts.unbroken, whole.unbroken)
     torch.testing.assert_close(pixel_logits(model, pixels), model(pixels))
 
 
 def test_chunks_start_apart_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels, labels = wavy(2)
-    monkeypatch.setattr(bounded, "CHUNK", 1)
+    monkeypatch.setattr(within_ball, "CHUNK", 1)
     twins = pixels[:1].repeat(8, 1, 1, 1)
     found = run(Attack("pgd", "margin", steps=1), model, twins, labels[:1].repeat(8), 0.1)
-    broken = found.adversarial[~found.standing]
+    broken = found.adversarial[~found.unbroken]
     assert len(broken) > 1
     assert len(broken.unique(dim=0)) == len(broken)
 
@@ -412,7 +412,7 @@ def test_chunks_start_apart_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_image_and_a_single_one_are_sets_too(n: int, attack: Attack) -> None:
     model, pixels, labels = tangled(3, n=1)
     outcome = run(attack, model, pixels[:n], labels[:n], 0.4)
-    assert outcome.standing.shape == (n,)
+    assert outcome.unbroken.shape == (n,)
     assert outcome.adversarial.shape == (n, 1, 8, 8)
     fell, _, _ = over_eps(attack, model, pixels[:n], labels[:n], [0.1, 0.4])
     assert fell.shape == (n,)
@@ -427,8 +427,8 @@ def test_radii_grow_whatever_their_order_and_each_image_keeps_the_smallest_and_i
     told: list[tuple[float, int, int]] = []
     fell, adversarial, outcomes = over_eps(Attack("pgd", "margin"), model, pixels, labels, eps, lambda *facts: told.append(facts))
     assert fell.tolist() == pytest.approx([eps[1], eps[2], eps[0], 0.0])
-    assert [len(outcome.standing) for outcome in outcomes] == [3, 2, 1]
-    assert told == [(radius, 4, standing) for radius, standing in zip(sorted(eps), (2, 1, 0), strict=True)]
+    assert [len(outcome.unbroken) for outcome in outcomes] == [3, 2, 1]
+    assert told == [(radius, 4, unbroken) for radius, unbroken in zip(sorted(eps), (2, 1, 0), strict=True)]
     assert torch.equal(adversarial[3], pixels[3])
     assert (model(adversarial).argmax(1) != labels).all()
     assert (distances(adversarial, pixels, "linf") <= fell + 1e-6).all()

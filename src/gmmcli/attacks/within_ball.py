@@ -1,12 +1,16 @@
 """Attacks within a ball, each on the images that no earlier one has broken; and over growing radii."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
+from io import StringIO
 
 import torch
 from torch import Tensor
 
-from gmmcli.attacks.adapter import Batch, run_on_batch
+from gmmcli.attacks.adversary import AllBroken, AttackState
+from gmmcli.attacks.algorithms import ATTACKS, seed_of
 from gmmcli.attacks.attack import Attack, Outcome
 from gmmcli.attacks.losses import LOSSES, median_gap, ranked_targets
 from gmmcli.attacks.pixel_model import CHUNK, PixelModel, pixel_logits
@@ -23,9 +27,9 @@ def run(
     pixels: Tensor,
     labels: Labels,
     eps: float,
-    at: Callable[[int, int], None] = lambda done, standing: None,
+    progress: Callable[[int, int], None] = lambda done, unbroken: None,
 ) -> Outcome:
-    """Attack images in [0, 1] that are classified rightly; raises GmmcError should a found image leave the ball or the range.
+    """Attack images in [0, 1] that are classified correctly; raises GmmcError should a found image leave the ball or the range.
 
     Args:
         attack: which and how.
@@ -33,20 +37,20 @@ def run(
         pixels: clean images in [0, 1].
         labels: their true classes, which the model predicts.
         eps: radius in pixels; 0 leaves everything as it is.
-        at: told after every chunk how many images are done, and how many of them stand.
+        progress: told after every chunk how many images are done, and how many of them are still classified correctly.
     """
     parts: list[Outcome] = []
     done = left = 0
     scale = median_gap(pixel_logits(model, pixels)) if attack.loss == "ce-scaled" and len(pixels) else 1.0
-    for chunk, own in zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True):
-        part = _on_a_chunk(attack, model, chunk, own, eps, scale, done) if eps else _untouched(chunk, own)
+    for chunk, true in zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True):
+        part = _on_a_chunk(attack, model, chunk, true, eps, scale, done) if eps else _untouched(chunk, true)
         parts.append(part)
-        done, left = done + len(own), left + int(part.standing.sum())
-        at(done, left)
+        done, left = done + len(true), left + int(part.unbroken.sum())
+        progress(done, left)
     if not parts:
         return _untouched(pixels, labels)
     whole = Outcome(
-        torch.cat([part.standing for part in parts]),
+        torch.cat([part.unbroken for part in parts]),
         torch.cat([part.adversarial for part in parts]),
         sum(part.forwards for part in parts),
         sum(part.gradients for part in parts),
@@ -63,21 +67,43 @@ def _untouched(pixels: Tensor, labels: Labels) -> Outcome:
 def _on_a_chunk(attack: Attack, model: PixelModel, pixels: Tensor, labels: Labels, eps: float, scale: float, first: int) -> Outcome:
     loss = LOSSES[attack.loss]
     clean = pixel_logits(model, pixels)
-    standing, adversarial = torch.ones_like(labels, dtype=torch.bool), pixels.clone()
+    unbroken, adversarial = torch.ones_like(labels, dtype=torch.bool), pixels.clone()
     forwards = gradients = zero_gradients = 0
     for restart in range(attack.restarts):
         for rank in range(min(TARGETS, clean.shape[1] - 1) if loss.targeted else 1):
-            rows = standing.nonzero().squeeze(1)
+            rows = unbroken.nonzero().squeeze(1)
             if not len(rows):
                 break
             targets = ranked_targets(clean[rows], labels[rows], rank)
-            batch = Batch.of(pixels[rows], labels[rows], targets, loss, scale, not attack.throughout)
+            state = AttackState.of(pixels[rows], labels[rows], targets, loss, scale, not attack.throughout)
             streams = [stream("cpu", attack.seed, attack.name, str(eps), restart, rank, first + row) for row in rows.tolist()]
-            run_on_batch(attack, model, batch, pixels[rows], eps, streams)
-            standing[rows], adversarial[rows] = batch.standing, batch.found
-            forwards, gradients = forwards + batch.forwards, gradients + batch.gradients
-            zero_gradients += batch.zero_gradients
-    return Outcome(standing, adversarial, forwards, gradients, zero_gradients)
+            _once(attack, model, state, pixels[rows], eps, streams)
+            unbroken[rows], adversarial[rows] = state.unbroken, state.found
+            forwards, gradients = forwards + state.forwards, gradients + state.gradients
+            zero_gradients += state.zero_gradients
+    return Outcome(unbroken, adversarial, forwards, gradients, zero_gradients)
+
+
+def _once(attack: Attack, model: PixelModel, state: AttackState, pixels: Tensor, eps: float, streams: Sequence[torch.Generator]) -> None:
+    """Run the algorithm once on a batch, and look at its last images, which it never classified itself."""
+    with _quiet(seed_of(streams)):
+        try:
+            last = ATTACKS[attack.kind](attack, model, state, pixels, eps, streams)
+        except AllBroken:
+            return
+    rows = state.unbroken.nonzero().squeeze(1)
+    state.forwards += len(rows)
+    broken = rows[pixel_logits(model, last[rows]).argmax(1) != state.labels[rows]] if len(rows) else rows
+    state.unbroken[broken] = False
+    state.found[broken] = last[broken]
+
+
+@contextmanager
+def _quiet(seed: int) -> Iterator[None]:
+    """Contain what torchattacks does to the world: it draws from torch's global generator, and prints."""
+    with torch.random.fork_rng(), redirect_stdout(StringIO()), warnings.catch_warnings():
+        torch.manual_seed(seed)
+        yield
 
 
 def over_eps(
@@ -86,7 +112,7 @@ def over_eps(
     pixels: Tensor,
     labels: Labels,
     eps: Sequence[float],
-    at: Callable[[float, int, int], None] = lambda eps, done, standing: None,
+    progress: Callable[[float, int, int], None] = lambda eps, done, unbroken: None,
 ) -> tuple[Tensor, Tensor, list[Outcome]]:
     """Run an attack at growing radii; what is broken at one is broken at every larger one, and is not attacked again.
 
@@ -99,13 +125,13 @@ def over_eps(
     for radius in sorted(eps):
         rows = (fell == float("inf")).nonzero().squeeze(1)
         gone = len(labels) - len(rows)
-        outcome = run(attack, model, pixels[rows], labels[rows], radius, partial(_later, at, radius, gone))
-        fell[rows[~outcome.standing]] = radius
+        outcome = run(attack, model, pixels[rows], labels[rows], radius, partial(_later, progress, radius, gone))
+        fell[rows[~outcome.unbroken]] = radius
         adversarial[rows] = outcome.adversarial
         outcomes.append(outcome)
     return fell, adversarial, outcomes
 
 
-def _later(at: Callable[[float, int, int], None], radius: float, gone: int, done: int, standing: int) -> None:
+def _later(progress: Callable[[float, int, int], None], radius: float, gone: int, done: int, unbroken: int) -> None:
     """Tell of a radius with the images that had fallen before it."""
-    at(radius, gone + done, standing)
+    progress(radius, gone + done, unbroken)

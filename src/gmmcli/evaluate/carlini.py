@@ -1,0 +1,93 @@
+"""The smallest change that makes a subject's images misclassified (C&W): found, saved image by image, and drawn."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmmcli.attacks.carlini import CarliniWagner
+from gmmcli.attacks.pixel_model import PixelModel, distances, pixel_logits
+from gmmcli.core.classifier import frozen
+from gmmcli.data.pictures import save_grid
+from gmmcli.errors import RecipeError
+from gmmcli.evaluate.measured import Measured
+from gmmcli.evaluate.robustness import attacked, save_adversarial
+from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.intervals import mean_interval
+from gmmcli.progress import Voice
+from gmmcli.results import departures
+
+SHOWN = 10  # classes in a picture
+AT_A_TIME = 100  # images between two lines of progress
+
+
+def carlini(
+    subject: Subject, attack: CarliniWagner, *, float64: bool = False, save: Path | None = None, out: Path | None = None, quiet: bool = True
+) -> Measured:
+    """Mean and median of the smallest L2 change (Table 7), with clean image, change and adversarial image side by side (Fig. 7)."""
+    model, pixels, labels = attacked(subject, float64)
+    with frozen(model):
+        clean = pixel_logits(model, pixels).argmax(1) == labels
+        if not bool(clean.any()):
+            raise RecipeError(f"run {subject.run.id} classifies none of these {len(labels)} images correctly", "there is nothing to attack")
+        success, found = _attack(attack, model, pixels[clean], labels[clean], quiet)
+        predicted = pixel_logits(model, found).argmax(1)
+    norms = distances(found, pixels[clean], "l2")
+    protocol = asdict(attack) | {
+        "attacked": "images classified correctly",
+        "n_attacked": int(clean.sum()),
+        "norm": "L2 in [0, 1] pixels",
+    }
+    result = subject.result("attack cw", protocol, _values(clean, success, norms, pixels[0].numel()))
+    smallest = torch.full_like(labels, torch.nan, dtype=norms.dtype)
+    smallest[clean] = torch.where(success, norms, torch.inf)
+    arrays = {"l2": smallest.cpu().numpy(), "labels": labels.cpu().numpy()}
+    words = [*departures(attack, CarliniWagner()), *["float64"] * float64]
+    path = subject.run.save_result(result, subject.name("attack cw", *words), **arrays)
+    pictures = []
+    if bool(success.any()):
+        pictures.append(out or subject.run.path / "figures" / f"{path.stem}.png")
+        _draw(subject, pictures[0], pixels[clean], found, labels[clean], predicted, success)
+    if save:
+        adversarial = pixels.clone()
+        adversarial[clean] = found.to(pixels.dtype)
+        pictures.append(save_adversarial(save, adversarial, fell=arrays["l2"], labels=arrays["labels"]))
+    return Measured(result, pictures)
+
+
+def _attack(attack: CarliniWagner, model: PixelModel, pixels: Tensor, labels: Tensor, quiet: bool) -> tuple[Tensor, Tensor]:
+    parts = []
+    with Voice("cw", len(labels), quiet, unit="images") as voice:
+        for x, y in zip(torch.split(pixels, AT_A_TIME), torch.split(labels, AT_A_TIME), strict=True):
+            parts.append(attack(model, x, y))
+            voice.at(sum(len(success) for success, _ in parts))
+    return torch.cat([success for success, _ in parts]), torch.cat([found for _, found in parts])
+
+
+def _values(clean: Tensor, success: Tensor, norms: Tensor, n_pixels: int) -> dict[str, Any]:
+    reached, rate = norms[success].cpu(), share(success)
+    return {
+        "clean_accuracy": share(clean)["accuracy"],
+        "success_rate": rate["accuracy"],
+        "success_ci95": rate["ci95"],
+        "l2_mean": float(reached.mean()) if len(reached) else None,
+        "l2_mean_ci95": mean_interval(reached, 0.0, n_pixels**0.5) if len(reached) else None,
+        "l2_median": float(reached.median()) if len(reached) else None,
+    }
+
+
+def _draw(subject: Subject, path: Path, pixels: Tensor, found: Tensor, labels: Tensor, predicted: Tensor, success: Tensor) -> None:
+    """Draw one deceived image of each class."""
+    names = subject.card.class_names
+    picked = torch.cat([((labels == k) & success).nonzero().flatten()[:1] for k in range(len(names))])[:SHOWN].tolist()
+    rows = [(f"{names[int(labels[i])]} > {names[int(predicted[i])]}", _triple(pixels[i], found[i])) for i in picked]
+    save_grid(rows, path, f"{subject.card.recipe.name}: clean, change (enlarged to full range), adversarial", cell=64)
+
+
+def _triple(clean: Tensor, adversarial: Tensor) -> Tensor:
+    """The three images of a row, in the model range."""
+    change = adversarial - clean
+    return (torch.stack([clean * 2 - 1, change / change.abs().max().clamp(min=1e-12), adversarial * 2 - 1])).float().cpu()
