@@ -25,7 +25,7 @@ from gmmcli.errors import RecipeError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured
 from gmmcli.evaluate.subject import Subject
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.intervals import mean_interval
 from gmmcli.progress import Voice
 from gmmcli.results import departures
@@ -63,11 +63,11 @@ def bounded(
             voice.at(radii.index(radius) * len(labels) + done, f"at {said(radius)}, {standing} standing")
 
         fell, adversarial, outcomes = over_eps(attack, model, pixels, labels, radii, at)
-    clean = share(fell > 0)
+    clean = proportion(fell > 0)
     per_eps = {
         said(radius): {
             "eps": radius,
-            **{key: share(fell > radius)[key] for key in ("accuracy", "ci95")},
+            **{key: proportion(fell > radius)[key] for key in ("accuracy", "ci95")},
             "zero_gradient_share": outcome.zero_gradients / outcome.gradients if outcome.gradients else None,
             "forwards": outcome.forwards,
         }
@@ -131,9 +131,9 @@ def carlini(
         predicted = pixel_logits(model, found).argmax(1)
     norms = distances(found, pixels[rows], "l2")
     reached = norms[success]
-    rate = share(success)
+    rate = proportion(success)
     values = {
-        "clean_accuracy": share(clean)["accuracy"],
+        "clean_accuracy": proportion(clean)["accuracy"],
         "success_rate": rate["accuracy"],
         "success_ci95": rate["ci95"],
         "l2_mean": float(reached.mean()) if len(reached) else None,

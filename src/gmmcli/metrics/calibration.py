@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gmmcli.core.energy import class_log_probs
-from gmmcli.metrics.accuracy import means_over_images, share
+from gmmcli.metrics.accuracy import means_over_images, proportion
 from gmmcli.metrics.intervals import OF_GAPS, OF_MEANS, absolute_sum_interval, exact_interval, resampled
 from gmmcli.types import Labels, Logits
 
@@ -104,7 +104,7 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
     confidence, right = top.exp(), (predicted == labels).double()
     wide, mass = equal_width(confidence), equal_mass(confidence)
     measured, adaptive = (binned(bins, confidence, right) for bins in (wide, mass))
-    saturated = share(confidence.float() == 1)
+    saturated = proportion(confidence.float() == 1)
     return {
         "ece": measured.ece,
         "ece_ci95": gaps_interval(wide, right - confidence, measured.n / len(labels)),

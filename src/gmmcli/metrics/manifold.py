@@ -71,10 +71,10 @@ def manifold_values(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
         of_real.add(squares < real_radii[rows, None], rows.start)
         of_fake.add(squares < fake_radii, rows.start)
     return {
-        **share_values("precision", of_real.columns, of_real.alone_in_column),
-        **share_values("recall", of_fake.rows, of_fake.alone_in_row),
+        **proportion_values("precision", of_real.columns, of_real.alone_in_column),
+        **proportion_values("recall", of_fake.rows, of_fake.alone_in_row),
         **density_values(of_real.columns, of_real.rows, k),
-        **share_values("coverage", of_real.rows, of_real.alone_in_row),
+        **proportion_values("coverage", of_real.rows, of_real.alone_in_row),
     }
 
 
@@ -101,7 +101,7 @@ class Hits:
         return np.bincount(self._first_row[self.columns == 1], minlength=len(self.rows))
 
 
-def share_values(name: str, hits: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
+def proportion_values(name: str, hits: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
     """Return the share of points that any ball holds, and its 95% interval.
 
     Both the points and the balls' centres are samples. The points give a Wilson interval; what leaving out one centre would change,
