@@ -105,14 +105,14 @@ def test_where_intervals_overlap_the_page_first_says_undecided(tmp_path: Path) -
     runs = models(tmp_path, gen=(0.9, 0.05), softmax=(0.89, 0.05))
     text = " ".join(" ".join(made(runs).text).split())
     card = text.partition("Which classifies best?")[2]
-    assert card.startswith(" Undecided Best figure: digits_gen")
-    assert "May be as good (the intervals overlap): digits_softmax" in card
-    assert "2 of 2 undecided." in text
+    assert card.startswith(" Undecided Best value: digits_gen")
+    assert "Not clearly worse (the intervals overlap): digits_softmax" in card
+    assert "2 of 2 comparisons undecided." in text
 
 
 def test_who_is_clearly_ahead_is_named(several: list[Run]) -> None:
     text = " ".join(" ".join(made(several).text).split())
-    assert "1 of 3 undecided; digits_gen clearly ahead in 2." in text
+    assert "1 of 3 comparisons undecided; digits_gen clearly better in 2." in text
     assert text.partition("Which classifies best?")[2].startswith(" digits_gen ")
 
 

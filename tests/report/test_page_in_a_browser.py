@@ -201,7 +201,7 @@ def test_arrow_keys_walk_through_the_points_of_a_plane(sheet: "Page") -> None:
 def test_pointing_at_a_dot_shows_its_image_and_class(sheet: "Page") -> None:
     plane = drawn(sheet, "tsne", 1)
     figure = sheet.locator("#tsne figure").nth(1)
-    assert figure.get_by_role("status").inner_text() == "No point chosen"
+    assert figure.get_by_role("status").inner_text() == "No point selected"
     other = sheet.locator("#tsne figure").first.get_by_role("status")
     before = other.inner_text()
     box = plane.locator(".point").first.bounding_box()
