@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gmmcli.core.energy import class_log_probs
 from gmmcli.metrics.accuracy import means_over_images, proportion
-from gmmcli.metrics.intervals import OF_GAPS, OF_MEANS, absolute_sum_interval, exact_interval, resampled
+from gmmcli.metrics.intervals import OF_GAPS, OF_MEANS, Z95, absolute_sum_interval, exact_interval, resampled, wilson_interval
 from gmmcli.types import Labels, Logits
 
 BINS = 20
@@ -122,6 +122,7 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
                 "n": int(n),
                 "confidence": float(c / n) if n else None,
                 "accuracy": float(r / n) if n else None,
+                "ci95": list(wilson_interval(int(r), int(n))) if n else None,
             }
             for i, (n, c, r) in enumerate(zip(measured.n, measured.confidence, measured.right, strict=True))
         ],
@@ -131,18 +132,32 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
 def fit_temperature(logits: Logits, labels: Labels) -> float | None:
     """Return the T that minimises the NLL of ``softmax(logits / T)`` (Guo et al. 2017), between 1e-6 and 1e6.
 
-    The NLL is convex in 1/T: bisection finds the one root of its slope. Where every image is classified rightly the NLL falls
-    for ever as T does, and there is no such T: None.
+    Where every image is classified rightly the NLL falls for ever as T does, and there is no such T: None.
+    """
+    return None if bool((logits.argmax(1) == labels).all()) else _temperature(logits, labels, 0.0)
+
+
+def temperature_interval(logits: Logits, labels: Labels) -> list[float] | None:
+    """Return the 95% interval of the fitted temperature over the images; None where there is no temperature.
+
+    The temperatures at which the mean slope of the NLL is within 1.96 of its standard errors of zero: the score test of an estimating
+    equation, inverted (Boos 1992). Unlike a profile likelihood it does not suppose that ``softmax(logits / T)`` is the truth for some T. It
+    reaches to 1e-6 where the few wrong images could as well be none, and to 1e6 where the logits may know nothing of the labels.
     """
     if bool((logits.argmax(1) == labels).all()):
         return None
+    return [_temperature(logits, labels, Z95), _temperature(logits, labels, -Z95)]
+
+
+def _temperature(logits: Logits, labels: Labels, errors: float) -> float:
+    """The T at which the mean slope of the NLL in 1/T is so many standard errors, by bisection: it rises with 1/T, the NLL being convex."""
     z = logits.double()
     truth = z.gather(1, labels[:, None]).squeeze(1)
     cold, hot = torch.tensor(COLDEST).double().log(), torch.tensor(HOTTEST).double().log()
-    for _ in range(100):
+    for _ in range(64):  # as far as float64 goes
         middle = (cold + hot) / 2
-        expected = (torch.softmax(z / middle.exp(), 1) * z).sum(1)
-        if (expected - truth).mean() > 0:  # d NLL / d(1/T): too cold
+        slopes = (torch.softmax(z / middle.exp(), 1) * z).sum(1) - truth
+        if slopes.mean() > errors * slopes.std(correction=0) / len(slopes) ** 0.5:
             cold = middle
         else:
             hot = middle
@@ -162,7 +177,7 @@ def calibration_values(logits: Logits, labels: Labels, gamma2: float, temperatur
 
 
 def with_validation(values: dict[str, Any], logits: Logits, labels: Labels) -> dict[str, Any]:
-    """Add each scale's ECE on the validation images, ``validation_ece``: what a scale may be chosen by without looking at the test."""
+    """Add what validation images say: each scale's ECE, by which one may be selected without looking at the test, and T's interval."""
     right = (logits.argmax(1) == labels).double()
     variants = {}
     for name, variant in values["variants"].items():
@@ -171,7 +186,11 @@ def with_validation(values: dict[str, Any], logits: Logits, labels: Labels) -> d
         measured = binned(bins, confidence, right)
         interval = gaps_interval(bins, right - confidence, measured.n / len(labels))
         variants[name] = variant | {"validation_ece": measured.ece, "validation_ece_ci95": interval}
-    return values | {"variants": variants}
+    ends = temperature_interval(logits, labels)
+    if ends is None:
+        return values | {"variants": variants}
+    variants["temperature"] |= {"scale_ci95": ends}
+    return values | {"variants": variants, "temperature_ci95": ends}
 
 
 def calibration_protocol(gamma2: float, n_validation: int, fitted: bool) -> dict[str, Any]:
@@ -184,7 +203,7 @@ def calibration_protocol(gamma2: float, n_validation: int, fitted: bool) -> dict
         "temperature_split": "validation",
         "n_validation": n_validation,
         "intervals": f"95%: {OF_GAPS} for ece and ace; exact intervals of all bins at once for mce; {OF_MEANS} for nll and brier; "
-        "Wilson for saturated",
+        "Wilson for saturated and the accuracy of each bin; score test over the validation images for temperature",
     }
 
 
