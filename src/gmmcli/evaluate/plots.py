@@ -91,7 +91,7 @@ def _reliability(upper: Axes, lower: Axes, variant: Mapping[str, Any]) -> None:
     )
     if all("ci95" in b for b in full):  # results of earlier versions have no intervals
         low, high = np.array([b["ci95"] for b in full]).T
-        upper.errorbar(np.array(left) + width / 2, accuracy, [accuracy - low, high - accuracy], fmt="none", ecolor="black", elinewidth=0.6)
+        upper.vlines(np.array(left) + width / 2, low, high, color="black", linewidth=0.6)
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
     upper.set(xlim=(0, 1), ylim=(0, 1))
     total = sum(b["n"] for b in bins)
