@@ -6,13 +6,13 @@ from handwritten import GEN, JEM, JOINT, audited, calibrated, detected, models, 
 
 from gmmcli.report.claims import HOLDS, OPPOSITE, UNDECIDED, UNTESTED, Finding, findings
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import compare
 from gmmcli.run import Run
 
 
 def verdict(runs: Sequence[Run], text: str) -> Finding:
     """What became of the one claim that starts like this."""
-    (found,) = [one for one in findings(Comparison(gather(runs))) if one.claim.text.startswith(text)]
+    (found,) = [one for one in findings(compare(gather(runs))) if one.claim.text.startswith(text)]
     return found
 
 
@@ -78,7 +78,7 @@ def test_a_claim_about_what_was_not_measured_is_not_tested(tmp_path: Path) -> No
 
 
 def test_every_claim_gets_its_verdict_whatever_was_measured(tmp_path: Path) -> None:
-    found = findings(Comparison(gather([write(tmp_path, JOINT)])))
+    found = findings(compare(gather([write(tmp_path, JOINT)])))
     assert {one.verdict for one in found} == {UNTESTED}
 
 

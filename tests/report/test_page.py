@@ -7,7 +7,7 @@ import pytest
 from handwritten import GEN, JEM, audited, calibrated, checkpoint, models, scored, write
 
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import compare
 from gmmcli.report.page import page, provenance
 from gmmcli.run import Run
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def made(runs: list[Run], title: str = "Digits", about: str = "") -> Page:
-    return Page(page(Comparison(gather(runs)), title, about))
+    return Page(page(compare(gather(runs)), title, about))
 
 
 def bare(html: str) -> str:
@@ -72,7 +72,7 @@ def several(tmp_path: Path) -> list[Run]:
 
 
 def test_a_page_of_several_models_fetches_nothing_and_is_closed(several: list[Run]) -> None:
-    html = page(Comparison(gather(several)), "Digits", "About digits.")
+    html = page(compare(gather(several)), "Digits", "About digits.")
     found = Page(html)
     assert html.lstrip().lower().startswith("<!doctype html>")
     assert found.fetched == []
@@ -117,14 +117,14 @@ def test_who_is_clearly_ahead_is_named(several: list[Run]) -> None:
 
 
 def test_the_same_runs_give_the_same_page_but_for_its_date(several: list[Run]) -> None:
-    first, second = (re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", page(Comparison(gather(several)), "Digits")) for _ in range(2))
+    first, second = (re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", page(compare(gather(several)), "Digits")) for _ in range(2))
     assert first == second
 
 
 def test_provenance_has_a_line_a_run(tmp_path: Path) -> None:
     runs = [scored(write(tmp_path, GEN, seed=seed, device="cpu", git="abc+"), 0.9) for seed in (2, 1)]
     runs.append(write(tmp_path, JEM, status="diverged"))
-    lines = provenance(Comparison(gather(runs)))
+    lines = provenance(compare(gather(runs)))
     assert [(line["model"], line["run"], line["seed"], line["status"]) for line in lines] == [
         (GEN, runs[1].id, 1, "finished"),
         (GEN, runs[0].id, 2, "finished"),

@@ -21,7 +21,7 @@ from gmmcli.evaluate.tsne import tsne
 from gmmcli.metrics.features.spaces import pixel_space
 from gmmcli.metrics.judge import PixelJudge
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import compare
 from gmmcli.report.page import page
 from gmmcli.run import Run
 
@@ -79,7 +79,7 @@ def compared(runs: list[Run]) -> Path:
 
 def written(runs: list[Run], title: str) -> Path:
     path = runs[0].path / f"{len(runs)}.html"
-    path.write_text(page(Comparison(gather(runs)), title, "About <em>them</em>"), encoding="utf-8")
+    path.write_text(page(compare(gather(runs)), title, "About <em>them</em>"), encoding="utf-8")
     return path
 
 

@@ -10,7 +10,7 @@ from handwritten import DIS, GEN, JEM, SOFTMAX, audited, calibrated, checkpoint,
 from rich.console import Console
 
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import Comparison, compare
 from gmmcli.report.published import paper
 from gmmcli.report.text import document, markdown, terminal
 from gmmcli.run import Run
@@ -29,7 +29,7 @@ def runs(tmp_path: Path) -> list[Run]:
 
 @pytest.fixture
 def comparison(runs: list[Run]) -> Comparison:
-    return Comparison(gather(runs))
+    return compare(gather(runs))
 
 
 def cells(line: str) -> list[str]:
@@ -113,7 +113,7 @@ def test_recipes_differ_and_protocols_are_told(comparison: Comparison) -> None:
 
 
 def test_one_model_alone_has_no_answers_and_no_differences(tmp_path: Path) -> None:
-    text = markdown(Comparison(gather(models(tmp_path, gen=(0.9, 0.01)))), "Digits")
+    text = markdown(compare(gather(models(tmp_path, gen=(0.9, 0.01)))), "Digits")
     assert "## Best models" not in text
     assert "## Differences between the recipes" not in text
     assert "**" not in "".join(row for row in text.splitlines() if row.startswith("| accuracy"))
@@ -129,7 +129,7 @@ def barred(tmp_path: Path) -> Comparison:
         scored(write(tmp_path, kind, f"data.source={{ kind = 'npz', path = 'x|{kind}' }}", study_model=name), 0.9, 0.1)
         for name, kind in zip(NAMES, (GEN, JEM, SOFTMAX), strict=True)
     ]
-    return Comparison(gather([checkpoint(run, ("p | q", "r")) for run in runs]))
+    return compare(gather([checkpoint(run, ("p | q", "r")) for run in runs]))
 
 
 def test_a_bar_in_a_name_or_a_value_does_not_end_its_cell(barred: Comparison) -> None:
@@ -156,9 +156,9 @@ def test_the_terminal_begins_with_what_is_decided_and_what_is_not(comparison: Co
 
 def test_what_is_not_compared_is_said_everywhere(runs: list[Run]) -> None:
     save(runs[0], "attack audit", {"worst_case": {"8/255": {"accuracy": 0.75, "ci95": [0.7, 0.8]}}}, n=500)
-    comparison = Comparison(gather(runs))
+    comparison = compare(gather(runs))
     sentence = f"8/255, worst case: measured under 2 protocols, one row each (n 500: {GEN}; n 50: {DIS})"
-    assert comparison.left_out() == [sentence]
+    assert comparison.left_out == [sentence]
     assert f"Not compared:\n\n- {sentence}\n" in markdown(comparison, "Digits")
     assert f"Not compared: {sentence}" in " ".join(shown(comparison).split())
     found = document(comparison)
@@ -211,7 +211,7 @@ def test_the_document_has_every_figure_of_every_model(comparison: Comparison, ru
 def test_the_document_is_json_without_what_json_does_not_know(comparison: Comparison, runs: list[Run]) -> None:
     save(runs[1], "attack cw", {"l2_mean": None})
     save(runs[2], "eval generate", {"precision": float("nan"), "feature_fid": float("inf")})
-    fresh = Comparison(gather(runs))
+    fresh = compare(gather(runs))
     text = json.dumps(document(fresh), allow_nan=False)
     found: dict[str, Any] = json.loads(text)
     assert not {"cw", "precision", "feature_fid"} & {key for model in found["values"].values() for key in model["figures"]}

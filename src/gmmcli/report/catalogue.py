@@ -22,7 +22,14 @@ class Protocol:
     @classmethod
     def of(cls, result: Mapping[str, Any], paths: Iterable[str], *more: tuple[str, Any]) -> "Protocol":
         """Read facts from a result's JSON, by keys of its head or paths within its ``protocol``; those that it lacks are left out."""
-        facts = {path.rpartition(".")[2]: _at(result["protocol"] | result, path) for path in paths} | dict(more)
+        known = result["protocol"] | result
+        facts: dict[str, Any] = {}
+        for path in paths:
+            value: Any = known
+            for key in path.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            facts[path.rpartition(".")[2]] = value
+        facts |= dict(more)
         return cls(
             tuple((name, f"{value:,}" if isinstance(value, int) else f"{value}") for name, value in facts.items() if value is not None)
         )
@@ -31,13 +38,6 @@ class Protocol:
         """Return some of the facts as text: ``n 640, from noise``."""
         known = dict(self.facts)
         return ", ".join(f"{name} {known.get(name, 'unknown')}" for name in names)
-
-
-def _at(table: Mapping[str, Any], path: str) -> Any:
-    found: Any = table
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
 
 
 def differing_facts(protocols: Iterable[Protocol]) -> list[str]:

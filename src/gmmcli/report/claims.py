@@ -5,7 +5,6 @@ from typing import NamedTuple
 from gmmcli.report.catalogue import ACCURACY, ECE, OOD_MEAN, Quantity, differing_facts, format_value
 from gmmcli.report.compare import Comparison, Line, rank
 from gmmcli.report.published import Claim, paper
-from gmmcli.report.summary import Summary, format_summary
 
 HOLDS, OPPOSITE, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested here"
 KNOWN = {quantity.key: quantity for quantity in (ACCURACY, ECE, OOD_MEAN)}
@@ -28,22 +27,18 @@ def findings(comparison: Comparison) -> list[Finding]:
 
 def _finding(comparison: Comparison, claim: Claim) -> Finding:
     lines = comparison.lines.get(claim.metric, [])
+    families = (claim.better, claim.than)
     quantity = lines[0].quantity if lines else KNOWN.get(claim.metric) or Quantity(claim.metric, "", "")
-    printed = [paper().value(claim.metric, family, comparison.dataset) for family in (claim.better, claim.than)]
+    printed = [paper().value(claim.metric, family, comparison.dataset) for family in families]
     published = " against ".join(format_value(quantity, value) for value in printed if value is not None)
-    pairs = [[_of_family(comparison, line, family) for family in (claim.better, claim.than)] for line in lines]
+    # of each family the first model that has it
+    pairs = [[next((i for i in line.measured if comparison.models[i].family == family), None) for family in families] for line in lines]
     for line, (one, other) in zip(lines, pairs, strict=True):
-        if one and other:
-            measured = f"{format_summary(line.quantity, one)} against {format_summary(line.quantity, other)}"
-            return Finding(claim, published, measured, verdict(line.quantity, one, other, claim.or_equal))
-    unlike = [next((line for line, pair in zip(lines, pairs, strict=True) if pair[i]), None) for i in (0, 1)]
+        if one is not None and other is not None:
+            measured = f"{line.cells[one]} against {line.cells[other]}"
+            return Finding(claim, published, measured, verdict(line, one, other, claim.or_equal))
+    unlike = [next((line for line, pair in zip(lines, pairs, strict=True) if pair[i] is not None), None) for i in (0, 1)]
     return Finding(claim, published, _difference(*unlike), UNTESTED)
-
-
-def _of_family(comparison: Comparison, line: Line, family: str) -> Summary | None:
-    """That of the first model of a family that has it."""
-    summaries = (summary for model, summary in zip(comparison.models, line.summaries, strict=True) if model.family == family)
-    return next((summary for summary in summaries if summary), None)
 
 
 def _difference(one: Line | None, other: Line | None) -> str:
@@ -55,11 +50,12 @@ def _difference(one: Line | None, other: Line | None) -> str:
     return "measured differently: " + " against ".join(protocol.describe(facts) for protocol in protocols)
 
 
-def verdict(quantity: Quantity, one: Summary, other: Summary, or_equal: bool) -> str:
-    """Whether one is better than another, beyond their intervals; without an interval nothing holds."""
-    if one.interval is None or other.interval is None:
+def verdict(line: Line, one: int, other: int, or_equal: bool) -> str:
+    """Whether one model is better than another, beyond their intervals; without an interval nothing holds."""
+    summaries = [line.summaries[i] for i in (one, other)]
+    if any(summary is None or summary.interval is None for summary in summaries):
         return UNDECIDED
-    ranking = rank(quantity, [one, other])
-    if ranking and ranking.decided:
+    ranking = rank(line.quantity, summaries)
+    if ranking and not ranking.tied:
         return HOLDS if ranking.first == 0 else OPPOSITE
     return HOLDS if or_equal else UNDECIDED

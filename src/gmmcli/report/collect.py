@@ -74,6 +74,8 @@ class ModelRuns:
     """The runs of one recipe over seeds."""
 
     name: str
+    family: str
+    """What the literature would call it."""
     runs: tuple[Run, ...]
     results: tuple[Results, ...]
     """The ``comparable_results`` of each run."""
@@ -84,11 +86,6 @@ class ModelRuns:
     def recipe(self) -> Recipe:
         """The recipe, with the first run's seed."""
         return self.runs[0].recipe
-
-    @property
-    def family(self) -> str:
-        """What the literature would call it."""
-        return family(self.recipe)
 
     def summary(self, quantity: Quantity) -> Summary | None:
         """The estimates over seeds, or None where there are none."""
@@ -139,7 +136,13 @@ def gather(runs: Sequence[Run]) -> list[ModelRuns]:
     known = {run: run_estimates(run, of_run) for run, of_run in results.items()}
     means = dict(zip(known, common_detection([*known.values()]), strict=True))
     return [
-        ModelRuns(name, tuple(group), tuple(results[run] for run in group), tuple(means[run] | known[run] for run in group))
+        ModelRuns(
+            name,
+            family(group[0].recipe),
+            tuple(group),
+            tuple(results[run] for run in group),
+            tuple(means[run] | known[run] for run in group),
+        )
         for name, group in zip(_names(ordered), by_seed, strict=True)
     ]
 

@@ -5,12 +5,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gmmcli.report.catalogue import ACCURACY, format_value, score_label
+from gmmcli.report.catalogue import format_value, score_label
 from gmmcli.report.charts import charts
 from gmmcli.report.claims import findings
 from gmmcli.report.compare import Comparison
 from gmmcli.report.published import paper
-from gmmcli.report.summary import format_summary
 
 
 def page(comparison: Comparison, title: str, about: str = "") -> str:
@@ -26,7 +25,7 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
     environment = Environment(
         loader=PackageLoader("gmmcli.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"format_value": format_value, "format_summary": format_summary, "score_label": score_label}
+    environment.globals |= {"format_value": format_value, "score_label": score_label}
     return environment.get_template("page.html").render(
         title=title,
         about=about,
@@ -35,7 +34,6 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
         findings=findings(comparison),
         paper=paper(),
         charts=charts(comparison.models),
-        accuracy=ACCURACY,
         provenance=provenance(comparison),
         plotly=get_plotlyjs(),
     )

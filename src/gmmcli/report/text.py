@@ -8,11 +8,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gmmcli.report.catalogue import ACCURACY, format_value
+from gmmcli.report.catalogue import format_value
 from gmmcli.report.claims import UNDECIDED, findings
 from gmmcli.report.compare import Answer, Comparison, Line
 from gmmcli.report.published import paper
-from gmmcli.report.summary import format_summary
 
 RULE = (
     "Several seeds: mean ± standard deviation over seeds. In parentheses: the 95% interval, over images unless stated otherwise. "
@@ -35,8 +34,8 @@ def terminal(comparison: Comparison) -> Group:
                 for i, s in enumerate(line.summaries)
             )
             table.add_row(Text(_label(line)), *cells)
-    answers = [Text(f"{one.question} {_in_words(one)}") for one in comparison.answers()]
-    left_out = [Text(f"Not compared: {line}") for line in comparison.left_out()]
+    answers = [Text(f"{one.question} {_in_words(one)}") for one in comparison.answers]
+    left_out = [Text(f"Not compared: {line}") for line in comparison.left_out]
     rule = "Means over seeds. Bold: the best value and all whose intervals overlap with its interval, unless no model is clearly worse."
     return Group(*answers, table, *left_out, Text(f"{rule} The page shows the intervals."))
 
@@ -75,9 +74,9 @@ def document(comparison: Comparison) -> dict[str, Any]:
                 "as_good": [model.name for model in one.tied],
                 "why_undecided": one.reason,
             }
-            for one in comparison.answers()
+            for one in comparison.answers
         ],
-        "left_out": comparison.left_out(),
+        "left_out": comparison.left_out,
         "claims": [
             {"text": v.claim.text, "where": v.claim.where, "printed": v.published, "measured": v.measured, "verdict": v.verdict}
             for v in findings(comparison)
@@ -97,22 +96,22 @@ def answered(one: Answer) -> str:
 
 def _in_words(one: Answer) -> str:
     """The answer with its value; where it is undecided, why, and between which models."""
-    best = f"{one.model.name}, {one.line.label} {format_summary(one.line.quantity, one.summary)}"
+    best = f"{one.model.name}, {one.line.label} {one.best}"
     if one.decided:
         return best
     return f"Undecided ({one.reason}). Best value: {best}. Not clearly worse: {', '.join(model.name for model in one.tied)}"
 
 
 def _answers(comparison: Comparison) -> Iterator[str]:
-    if answers := comparison.answers():
+    if answers := comparison.answers:
         yield from ("## Best models", "", "| question | answer | best value | not clearly worse |", "|---|---|---|---|")
         for one in answers:
-            best = ("" if one.decided else f"{one.model.name}, ") + f"{one.line.label}: {format_summary(one.line.quantity, one.summary)}"
-            behind = f"; its accuracy is {format_summary(ACCURACY, one.accuracy)}" if one.accuracy else ""
+            best = ("" if one.decided else f"{one.model.name}, ") + f"{one.line.label}: {one.best}"
+            behind = f"; its accuracy is {one.accuracy}" if one.accuracy else ""
             tied = ", ".join(model.name for model in one.tied) + f" ({one.reason})" if one.tied else "none"
             yield _row([one.question, f"**{answered(one)}**", best + behind, tied])
         yield ""
-    if left_out := comparison.left_out():
+    if left_out := comparison.left_out:
         yield from ("Not compared:", "", *(f"- {line}" for line in left_out), "")
 
 
@@ -124,8 +123,8 @@ def _results(comparison: Comparison) -> Iterator[str]:
         yield f"| *{group}* |" + " |" * len(comparison.models)
         for line in lines:
             cells = [
-                (f"**{cell}**" if best else cell) + (f" [{format_value(line.quantity, printed)}]" if printed is not None else "")
-                for (cell, best), printed in zip(_cells(line), line.published, strict=True)
+                (f"**{cell}**" if i in line.best else cell) + (f" [{format_value(line.quantity, printed)}]" if printed is not None else "")
+                for i, (cell, printed) in enumerate(zip(line.cells, line.published, strict=True))
             ]
             yield _row([_label(line), *cells])
     yield ""
@@ -141,22 +140,17 @@ def _rest(comparison: Comparison) -> Iterator[str]:
         yield "|---|" + "---|" * len(table.metrics)
         yield from (_row([row.model, *(f"{value:g}" for value in row.values)]) for row in table.rows)
         yield ""
-    if differences := comparison.differences():
+    if differences := comparison.differences:
         yield from ("## Differences between the recipes", "", _row(["key", *(model.name for model in comparison.models)]))
         yield "|---|" + "---|" * len(comparison.models)
         yield from (_row([f"`{key}`", *("" if value is None else f"{value}" for value in values)]) for key, values in differences.items())
         yield ""
     yield from ("## Protocol", "")
-    yield from (f"- {line}" for line in comparison.protocol())
+    yield from (f"- {line}" for line in comparison.protocol)
 
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _cells(line: Line) -> list[tuple[str, bool]]:
-    """The cell of each model, and whether it is best."""
-    return [("" if s is None else format_summary(line.quantity, s), i in line.best) for i, s in enumerate(line.summaries)]
 
 
 def _label(line: Line) -> str:
