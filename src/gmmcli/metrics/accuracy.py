@@ -68,7 +68,7 @@ def accuracy_values(
 
 
 def accuracy_protocol(gamma2: float, temperature: float | None) -> dict[str, Any]:
-    """How the figures of ``accuracy_values`` were made."""
+    """The protocol of ``accuracy_values``."""
     return {
         "prediction": "argmax of the logits",
         "probabilities": "softmax of logits / gamma^2 in float64 (Eq. 11); calibrated: of logits / temperature, fitted on validation",

@@ -13,7 +13,7 @@ from gmmcli.types import Labels, Logits
 
 BINS = 20
 COLDEST, HOTTEST = 1e-6, 1e6
-SATURATION_WORTH_A_WORD = 0.01
+SATURATION_WARNED_OF = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Bins:
         """Its 95% interval: every bin's exact interval of its accuracy, all of them at once (Bonferroni), and what gaps they allow.
 
         A bootstrap of a maximum over bins is of no use: a bin of one image, often the one with the largest gap, is the same in every
-        replicate that holds it, so that the figure is an end of its own interval.
+        replicate that holds it, so that the estimate is an end of its own interval.
         """
         filled = self.n > 0
         bins = zip(self.right[filled].tolist(), self.n[filled].tolist(), self.confidence[filled].tolist(), strict=True)
@@ -83,7 +83,7 @@ def gaps_interval(bins: Tensor, excess: Tensor, weights: Tensor) -> list[float]:
     Args:
         bins: the bin of each image.
         excess: right or wrong, less the confidence, of each image.
-        weights: of each bin's gap: its share of the images for ECE, the same for all for ACE.
+        weights: of each bin's gap: the proportion of images in it for ECE, the same for all for ACE.
     """
     member = torch.nn.functional.one_hot(bins, BINS).double()
     terms = excess[:, None] * member * (weights / member.sum(0).clamp(min=1))
@@ -97,7 +97,7 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
 
     Returns:
         ``ece`` over 20 bins of equal width (Eq. 12), ``mce`` the worst of them, ``ace`` over 20 bins of as many images each,
-        ``nll`` and ``brier``, each with its interval; ``saturated``, the share of confidences that float32 rounds to exactly 1;
+        ``nll`` and ``brier``, each with its interval; ``saturated``, the proportion of confidences that float32 rounds to exactly 1;
         and the ``bins`` of the reliability diagram.
     """
     top, predicted = log_probs.max(1)
@@ -132,7 +132,7 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
 def fit_temperature(logits: Logits, labels: Labels) -> float | None:
     """Return the T that minimises the NLL of ``softmax(logits / T)`` (Guo et al. 2017), between 1e-6 and 1e6.
 
-    Where every image is classified rightly the NLL falls for ever as T does, and there is no such T: None.
+    Where every image is classified correctly the NLL decreases with T without end, and there is no such T: None.
     """
     return None if bool((logits.argmax(1) == labels).all()) else _temperature(logits, labels, 0.0)
 
@@ -165,7 +165,7 @@ def _temperature(logits: Logits, labels: Labels, errors: float) -> float:
 
 
 def calibration_values(logits: Logits, labels: Labels, gamma2: float, temperature: float | None) -> dict[str, Any]:
-    """Measure calibration at three scales side by side, the calibrated one first; the figures at the top are those of the paper's, gamma^2.
+    """Measure calibration at three scales side by side, the calibrated one first; the values at the top are those at the paper's, gamma^2.
 
     Without a temperature its place is taken by gamma^2.
     """
@@ -194,7 +194,7 @@ def with_validation(values: dict[str, Any], logits: Logits, labels: Labels) -> d
 
 
 def calibration_protocol(gamma2: float, n_validation: int, fitted: bool) -> dict[str, Any]:
-    """How the figures of ``calibration_values`` were made."""
+    """The protocol of ``calibration_values``."""
     return {
         "bins": f"{BINS} of equal width, (low, high]; for ace as many of equal mass, each counting alike",
         "scales": "softmax of logits / s in float64: unit s = 1, gamma the estimated variance (Eq. 11), temperature fitted by NLL",
@@ -208,12 +208,12 @@ def calibration_protocol(gamma2: float, n_validation: int, fitted: bool) -> dict
 
 
 def calibration_warnings(values: dict[str, Any], fitted: bool) -> list[str]:
-    """Return what a reader of the figures must know."""
+    """Warn of a saturated softmax, and of a temperature that could not be fitted."""
     warnings = [
         f"at scale {name}, {variant['saturated']:.1%} of the confidences are exactly 1.0 in float32: the softmax is saturated"
         for name, variant in values["variants"].items()
-        if variant["saturated"] > SATURATION_WORTH_A_WORD
+        if variant["saturated"] > SATURATION_WARNED_OF
     ]
     if not fitted:
-        warnings.append("no validation image is classified wrongly, so no temperature can be fitted; gamma^2 stands in for it")
+        warnings.append("no validation image is misclassified, so no temperature can be fitted; gamma^2 is used instead")
     return warnings

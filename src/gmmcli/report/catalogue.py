@@ -168,9 +168,10 @@ def _read(result: Mapping[str, Any]) -> Readings:
 
 def _registered(metrics: Mapping[str, Metric[Any]], values: Mapping[str, Any], group: str, facts: tuple[str, ...]) -> list[Quantity]:
     """The registered metrics that a result has."""
-    found = ((key, metrics[key]) for key in metrics if key in values)
+    measured = ((key, metrics[key]) for key in metrics if key in values)
     return [
-        Quantity(key, metric.label, group, metric.better, metric.unit, facts, lowest=0.0 if metric.unit else -inf) for key, metric in found
+        Quantity(key, metric.label, group, metric.better, metric.unit, facts, lowest=0.0 if metric.unit else -inf)
+        for key, metric in measured
     ]
 
 

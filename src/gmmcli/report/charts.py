@@ -54,11 +54,11 @@ def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
 
 def samples(model: ModelRuns) -> dict[str, Any] | None:
     """A sheet of samples, one row for each class."""
-    found = model.result("eval generate")
-    arrays = found and found[0].arrays(found[1]["stem"])
-    if not found or not arrays:
+    saved = model.result("eval generate")
+    arrays = saved and saved[0].arrays(saved[1]["stem"])
+    if not saved or not arrays:
         return None
-    run, result = found
+    run, result = saved
     names = run.card().class_names[:MOST_CLASSES]
     drawn = [k for k in range(len(names)) if bool((arrays["labels"] == k).any())]
     if not drawn:
@@ -77,11 +77,11 @@ def samples(model: ModelRuns) -> dict[str, Any] | None:
 
 def reliability(model: ModelRuns) -> dict[str, Any] | None:
     """The bins of the reliability diagram at each scale."""
-    found = model.result("eval calibrate")
-    if not found:
+    saved = model.result("eval calibrate")
+    if not saved:
         return None
     keys = ("scale", "scale_ci95", "ece", "ece_ci95", "bins")
-    return {"variants": {n: {key: v.get(key) for key in keys} for n, v in found[1]["values"]["variants"].items()}, "n": found[1]["n"]}
+    return {"variants": {n: {key: v.get(key) for key in keys} for n, v in saved[1]["values"]["variants"].items()}, "n": saved[1]["n"]}
 
 
 def ood(model: ModelRuns) -> dict[str, Any] | None:
@@ -158,9 +158,9 @@ def _radius(eps: str) -> float:
 
 def tsne(model: ModelRuns) -> dict[str, Any] | None:
     """Points of the plane with their images on one sheet."""
-    found = model.result("tsne")
-    arrays = found and found[0].arrays(found[1]["stem"])
-    if not found or not arrays or "images" not in arrays:
+    saved = model.result("tsne")
+    arrays = saved and saved[0].arrays(saved[1]["stem"])
+    if not saved or not arrays or "images" not in arrays:
         return None
     n = len(arrays["labels"])
     some = np.sort(np.random.default_rng(0).permutation(n)[:POINTS_SHOWN])
@@ -171,12 +171,12 @@ def tsne(model: ModelRuns) -> dict[str, Any] | None:
         "y": _rounded(arrays["plane"][some, 1]),
         "labels": arrays["labels"][some].tolist(),
         "sampled": arrays["sampled"][some].tolist(),
-        "classes": list(found[0].card().class_names),
+        "classes": list(saved[0].card().class_names),
         "sheet": _png(_sheet(images, columns)),
         "columns": columns,
         "tile": images.shape[-1],
         "n": n,
-        "knn_accuracy": found[1]["values"]["knn_accuracy"],
+        "knn_accuracy": saved[1]["values"]["knn_accuracy"],
     }
 
 
