@@ -3,8 +3,11 @@ from typing import Any
 
 import pytest
 
-from gmmcli.metrics.metric import Estimate
+from gmmcli.metrics.metric import Estimate, Metric
+from gmmcli.registry import Registry
+from gmmcli.report import catalogue
 from gmmcli.report.catalogue import Protocol, Quantity, differing_facts, estimates, is_detection, mean_detection
+from gmmcli.report.summary import summarise
 
 
 def result(command: str, values: dict[str, Any], **protocol: Any) -> dict[str, Any]:
@@ -90,6 +93,22 @@ def test_what_is_no_finite_number_is_left_out(value: float | None) -> None:
 def test_scores_are_those_of_the_result_whatever_they_are_called() -> None:
     labels = [metric.label for metric, _ in estimates(result("eval ood", {"svhn": {"log_px": {"auroc": 0.5}, "vim": {"auroc": 0.5}}}))]
     assert labels == ["log p(x) against svhn", "vim against svhn"]
+
+
+def test_registered_metrics_are_described_by_the_registry_and_may_be_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unused(*inputs: Any) -> Estimate:
+        raise AssertionError("a report measures nothing")
+
+    kappa, top2 = Metric("Cohen's kappa", unused, "", "high"), Metric("top-2 error", unused, better="low")
+    monkeypatch.setattr(catalogue, "METRICS", Registry("metrics", {"kappa": kappa, "top2": top2, "absent": kappa}))
+    one = result("eval accuracy", {"accuracy": 0.5, "kappa": -0.5, "kappa_ci95": [-0.6, -0.4], "top2": 0.25}, probabilities="softmax")
+    registered = found(one)
+    assert registered.keys() == {"accuracy", "kappa", "top2"}
+    quantity, estimate = registered["kappa"]
+    assert (quantity.label, quantity.group, quantity.unit, quantity.better) == ("Cohen's kappa", "Classification", "", "high")
+    assert dict(quantity.protocol.facts) == {"dataset": "digits", "split": "test", "n": "1,000", "probabilities": "softmax"}
+    assert summarise(quantity, [estimate]).interval == pytest.approx((-0.6, -0.4))
+    assert (registered["top2"][0].unit, registered["top2"][0].better) == ("share", "low")
 
 
 def test_other_commands_measure_nothing_that_is_compared() -> None:

@@ -50,10 +50,11 @@ function reliability(one) {
     y: bins.map((bin) => bin.accuracy),
     width: bins.map((bin) => bin.high - bin.low),
     marker: { color: look(one.model).color, opacity: bins.map((bin) => 0.25 + 0.75 * Math.sqrt(bin.n / most)) },
-    error_y: { // results of earlier versions have no intervals
+    error_y: {
+      visible: bins.every((bin) => bin.ci95), // results of earlier versions have no intervals
       type: "data", symmetric: false, color: css("--text"), thickness: 1, width: 2,
-      array: bins.map((bin) => (bin.ci95 ? bin.ci95[1] - bin.accuracy : 0)),
-      arrayminus: bins.map((bin) => (bin.ci95 ? bin.accuracy - bin.ci95[0] : 0)),
+      array: bins.map((bin) => bin.ci95?.[1] - bin.accuracy),
+      arrayminus: bins.map((bin) => bin.accuracy - bin.ci95?.[0]),
     },
     text: bins.map((bin) => `confidence ${percent(bin.confidence)}<br>accuracy ${percent(bin.accuracy)}${interval(bin.ci95)}<br>${bin.n} images`),
     textposition: "none",
