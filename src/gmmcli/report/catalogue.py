@@ -94,13 +94,13 @@ ATTACK = (*IMAGES, "steps", "step_size", "restarts", "output", "gradient")
 ACCURACY = Quantity("accuracy", "accuracy", CLASSIFICATION, facts=IMAGES)
 OF_OUTPUTS = (
     ACCURACY,
-    Quantity("calibrated_nll", "NLL, temperature", CLASSIFICATION, "low", "", PROBABILITIES),
-    Quantity("calibrated_brier", "Brier score, temperature", CLASSIFICATION, "low", "", PROBABILITIES),
+    Quantity("calibrated_nll", "NLL, temperature-scaled", CLASSIFICATION, "low", "", PROBABILITIES),
+    Quantity("calibrated_brier", "Brier score, temperature-scaled", CLASSIFICATION, "low", "", PROBABILITIES),
     Quantity("nll", "NLL, uncalibrated (gamma²)", CLASSIFICATION, "low", "", PROBABILITIES),
     Quantity("brier", "Brier score, uncalibrated (gamma²)", CLASSIFICATION, "low", "", PROBABILITIES),
 )
 ECE = Quantity("ece", "ECE, uncalibrated (gamma²)", CALIBRATION, "low", facts=BINS)
-ECE_TEMPERATURE = Quantity("ece temperature", "ECE, temperature", CALIBRATION, "low", facts=SCALED)
+ECE_TEMPERATURE = Quantity("ece temperature", "ECE, temperature-scaled", CALIBRATION, "low", facts=SCALED)
 ECE_SELECTED = Quantity("ece chosen", "ECE, scale selected on validation", CALIBRATION, "low", facts=SCALED)
 OOD_SCORE = "log_px"  # whose mean over sets is taken
 OOD_MEAN = Quantity("ood mean", "mean AUROC of log p(x)", OOD, unit="AUROC", facts=IMAGES, named=("over",))
