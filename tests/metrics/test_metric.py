@@ -1,4 +1,5 @@
 from math import inf, nan
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,14 @@ def test_without_registered_metrics_values_stay_as_they_are() -> None:
 @pytest.mark.parametrize("value", [nan, inf, -inf])
 def test_a_value_that_is_not_finite_is_none_as_json_has_no_other_word(value: float) -> None:
     assert with_metrics({}, registry(odd=Estimate(value)), 1.0) == {"odd": None}
+
+
+@pytest.mark.parametrize(
+    "part", [Metric("label", lambda factor: 0.5), lambda factor: Estimate(0.5)], ids=["a bare number", "a bare function"]
+)
+def test_what_is_no_metric_is_one_sentence_and_no_traceback(part: Any) -> None:
+    with pytest.raises(RecipeError, match="adds 'odd' to gmmcli's metrics, which is not a Metric that returns an Estimate"):
+        with_metrics({}, Registry("metrics", {"odd": part}), 1.0)
 
 
 def test_a_metric_replaces_no_other_value() -> None:

@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
 
     value: float
     ci95: tuple[float, float] | None = None
-    """Its 95% interval over images; without one it is compared with nothing."""
+    """Its 95% interval over images; without one it is never better than another."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def with_metrics(
     """Return a result's values and, behind them, those of all registered metrics; None for a value that is not finite.
 
     Raises:
-        RecipeError: a metric has the key of another value.
+        RecipeError: a metric has the key of another value, is no ``Metric``, or returns no ``Estimate``.
     """
     added: dict[str, Any] = {}
     for key, metric in metrics.items():
@@ -58,8 +58,13 @@ def with_metrics(
                 f"an installed package adds the metric {key!r}, which is the key of another value of this result",
                 f"rename the entry point in the group {metrics.group}, or uninstall the package",
             )
-        value, ci95 = metric.measure(*inputs, **named)
-        added[key] = float(value) if isfinite(value) else None
-        if ci95:
-            added[f"{key}_ci95"] = [float(end) for end in ci95]
+        estimate = metric.measure(*inputs, **named) if isinstance(metric, Metric) else None
+        if not isinstance(estimate, Estimate):
+            raise RecipeError(
+                f"an installed package adds {key!r} to gmmcli's {metrics.family}, which is not a Metric that returns an Estimate",
+                "fix the package (docs/evaluation.md, Metrics of your own), or uninstall it",
+            )
+        added[key] = float(estimate.value) if isfinite(estimate.value) else None
+        if estimate.ci95:
+            added[f"{key}_ci95"] = [float(end) for end in estimate.ci95]
     return {**values, **added}
