@@ -14,7 +14,7 @@ from gmmcli.cli.app import app
 from gmmcli.core.classifier import predict
 from gmmcli.core.energy import class_log_probs
 from gmmcli.data.digits import Digits
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 from gmmcli.types import to_model
@@ -75,7 +75,7 @@ def test_two_epochs_learn(answer: dict[str, Any], run: Run) -> None:
     assert answer["values"]["accuracy"] > 0.6
     assert answer["n"] == 360
     images, labels = Digits().load().test
-    untrained = share(predict(run.card().build().eval(), images).argmax(1) == labels)
+    untrained = proportion(predict(run.card().build().eval(), images).argmax(1) == labels)
     assert untrained["ci95"][1] < answer["values"]["ci95"][0]
     energies = [line["energy_data"] for line in run.metrics() if "energy_data" in line]
     assert energies[-1] < energies[0] / 2

@@ -15,7 +15,7 @@ from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, SUITE, Curves, Finding, a
 from gmmcli.attacks.audit import zero_gradients as masked
 from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
 from gmmcli.attacks.within_ball import over_eps
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.intervals import wilson_interval
 
 CHECKS = (
@@ -280,4 +280,4 @@ def test_shares_of_the_worst_case_are_wilsons() -> None:
     values = audit_values(curves(HONEST), torch.zeros(0, dtype=torch.bool), torch.ones(10, dtype=torch.bool), 10, FOCUS)
     for eps, key in zip(EPS, values["worst_case"], strict=True):
         standing = torch.tensor([radius > eps for radius in HONEST])
-        assert values["worst_case"][key]["ci95"] == share(standing)["ci95"]
+        assert values["worst_case"][key]["ci95"] == proportion(standing)["ci95"]

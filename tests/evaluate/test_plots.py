@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 from PIL import Image
@@ -149,6 +149,16 @@ def test_reliability_draws_accuracy_gap_and_share_of_every_bin_that_is_not_empty
         assert [bar.get_height() for bar in lower] == pytest.approx([b["n"] / 60 for b in full])
         assert f"ECE {values['ece']:.2%}" in figure.axes[column].get_title()
         assert figure.axes[column].get_title().startswith(f"{name}, softmax(logits / {values['scale']:.3g})")
+
+
+def test_the_accuracy_of_each_bin_is_drawn_with_its_interval_where_the_result_has_one() -> None:
+    values = variant(1.0)
+    full = [b for b in values["bins"] if b["n"]]
+    older = values | {"bins": [{key: value for key, value in b.items() if key != "ci95"} for b in values["bins"]]}
+    axis, before = reliability({"new": values, "old": older}, "title").axes[:2]
+    (lines,) = [lines for lines in axis.collections if isinstance(lines, LineCollection)]
+    assert np.array([line[:, 1] for line in lines.get_segments()]) == pytest.approx(np.array([b["ci95"] for b in full]))
+    assert len(before.patches) == len(axis.patches) and not before.collections
 
 
 def test_histograms_stand_over_those_of_the_own_images_and_each_sums_to_one() -> None:

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, Curves, audit_values, suite
-from gmmcli.evaluate.tables import figure, result_table
+from gmmcli.evaluate.tables import format_estimate, result_table
 from gmmcli.metrics.accuracy import accuracy_values
 from gmmcli.metrics.calibration import calibration_values
 from gmmcli.metrics.ood import detection
@@ -64,7 +64,7 @@ def detected(shift: float) -> dict[str, Any]:
     ],
 )
 def test_a_figure_has_its_unit_and_its_interval(name: str, values: dict[str, Any], written: str) -> None:
-    assert figure(name, values) == written
+    assert format_estimate(name, values) == written
 
 
 def test_the_head_says_what_was_measured_of_what_on_how_many() -> None:
@@ -78,13 +78,13 @@ def test_accuracy_comes_with_every_class_and_those_without_images() -> None:
     values = accuracy_values(logits[some], labels[some], 1.0, NAMES)
     text = rendered("eval accuracy", values)
     found = rows(text)
-    assert found["accuracy"] == figure("accuracy", values)
+    assert found["accuracy"] == format_estimate("accuracy", values)
     for name in ("nll", "brier"):
-        assert found[name] == figure(name, values)
+        assert found[name] == format_estimate(name, values)
         assert "[" in found[name]
     for name in ("cat", "dog"):
         row = values["per_class"][name]
-        assert f"class {name} {figure('accuracy', row)}, n = {row['n']}" in " ".join(text.split())
+        assert f"class {name} {format_estimate('accuracy', row)}, n = {row['n']}" in " ".join(text.split())
     assert "class fox no images" in " ".join(text.split())
     assert "confusion" not in text
 
@@ -184,7 +184,7 @@ def test_starts_and_real_images_stand_beside_the_samples() -> None:
     values = {"feature_fid": 123.4567, "precision": 0.75, "precision_ci95": [0.5, 1.0], "judge": "SVC", **beside}
     text = rendered("eval generate", values)
     found = rows(text)
-    assert found["figure"] == "samples [95% interval] starts real"
+    assert found["metric"] == "samples [95% interval] starts real"
     assert found["feature_fid"] == "123.457 400.000 3.250"
     assert found["precision"] == "75.00% [50.00, 100.00] 0.00% 87.50%"
     assert found["judge"] == "SVC"

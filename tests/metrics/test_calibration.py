@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import softmax
+from scipy.stats import binomtest, bootstrap, ttest_1samp
 from torch import Tensor
 
 from gmmcli.metrics.calibration import (
@@ -21,8 +22,10 @@ from gmmcli.metrics.calibration import (
     equal_mass,
     equal_width,
     fit_temperature,
+    temperature_interval,
     with_validation,
 )
+from gmmcli.metrics.intervals import wilson_interval
 from gmmcli.vision import torchvision
 
 FIGURES = ["ece", "mce", "ace", "nll", "brier"]
@@ -51,6 +54,7 @@ def test_two_bins_by_hand() -> None:
     assert values["mce"] == pytest.approx(0.13)
     filled = {i: values["bins"][i] for i in range(BINS) if values["bins"][i]["n"]}
     assert list(filled) == [12, 17]
+    assert [filled[i].pop("ci95") for i in (12, 17)] == [list(wilson_interval(1, 2)), list(wilson_interval(3, 4))]
     assert filled[12] == pytest.approx({"low": 0.6, "high": 0.65, "n": 2, "confidence": 0.62, "accuracy": 0.5})
     assert filled[17] == pytest.approx({"low": 0.85, "high": 0.9, "n": 4, "confidence": 0.88, "accuracy": 0.75})
 
@@ -133,7 +137,10 @@ def test_the_bins_of_the_diagram_hold_every_image_and_give_the_figures(n: int, n
     assert sum(part["n"] for part in filled) == n
     assert sum(part["n"] * part["accuracy"] for part in filled) == pytest.approx(int((logits.argmax(1) == labels).sum()))
     assert all(part["low"] - 1e-12 <= part["confidence"] <= part["high"] + 1e-12 for part in filled)
-    assert all(part["confidence"] is None and part["accuracy"] is None for part in values["bins"] if not part["n"])
+    assert all(part["confidence"] is part["accuracy"] is part["ci95"] is None for part in values["bins"] if not part["n"])
+    for part in filled:
+        exact = binomtest(round(part["n"] * part["accuracy"]), part["n"]).proportion_ci(method="wilson")
+        assert part["ci95"] == pytest.approx([exact.low, exact.high], abs=1e-12)
     assert values["ece"] == pytest.approx(sum(part["n"] * gap for part, gap in zip(filled, gaps, strict=True)) / n)
     assert values["mce"] == pytest.approx(max(gaps))
     assert values["ece"] <= values["mce"] + 1e-12
@@ -251,6 +258,66 @@ def test_without_a_wrong_answer_there_is_no_temperature() -> None:
     assert fit_temperature(logits, labels) is not None
 
 
+def wrong_model(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Answers that no temperature makes right: a third of the images are labelled at random, whatever the logits."""
+    logits, labels = answers(n, 4, 0.5, seed)
+    rng = np.random.default_rng(seed)
+    return logits, torch.where(torch.from_numpy(rng.random(n) < 1 / 3), torch.from_numpy(rng.integers(0, 4, n)), labels)
+
+
+@pytest.mark.parametrize("factory", [answers, wrong_model])
+def test_the_ends_of_the_temperatures_interval_are_where_students_statistic_of_the_slope_is_too_large(
+    factory: Callable[..., tuple[Tensor, Tensor]],
+) -> None:
+    logits, labels = answers(400, 4, 3.0) if factory is answers else wrong_model(400)
+    z, n = logits.numpy(), len(labels)
+
+    def statistic(log_temperature: float) -> float:
+        slopes = (softmax(z / np.exp(log_temperature), axis=1) * z).sum(1) - z[np.arange(n), labels.numpy()]
+        return float(ttest_1samp(slopes, 0).statistic * np.sqrt(n / (n - 1)))  # the standard deviation over n, not n - 1
+
+    fitted = fit_temperature(logits, labels)
+    assert fitted is not None
+    ends = [
+        brentq(lambda t, z=z: statistic(t) - z, np.log(fitted) - 3, np.log(fitted) + 3) for z in (1.959963984540054, -1.959963984540054)
+    ]
+    assert temperature_interval(logits, labels) == pytest.approx(np.exp(ends).tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize("factory", [answers, wrong_model])
+def test_the_interval_of_the_temperature_is_that_of_a_bootstrap(factory: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    logits, labels = (one.numpy() for one in (answers(300, 4, 3.0) if factory is answers else wrong_model(300)))
+
+    def best(rows: np.ndarray) -> float:
+        def nll(inverse: float) -> float:
+            p = softmax(inverse * logits[rows], axis=1)
+            return -float(np.log(p[np.arange(len(rows)), labels[rows]]).mean())
+
+        return float(minimize_scalar(nll, bounds=(0.01, 5), method="bounded").x)
+
+    drawn = bootstrap((np.arange(300),), best, n_resamples=300, vectorized=False, method="percentile", rng=0).confidence_interval
+    interval = temperature_interval(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert interval is not None
+    width = drawn.high - drawn.low
+    assert [1 / interval[1], 1 / interval[0]] == pytest.approx([drawn.low, drawn.high], abs=width / 5)
+
+
+def test_the_interval_covers_the_temperature_that_the_labels_were_drawn_at() -> None:
+    intervals = [temperature_interval(*answers(200, 4, 2.0, seed)) for seed in range(100)]
+    covered = sum(ends is not None and ends[0] <= 2.0 <= ends[1] for ends in intervals)
+    assert 89 <= covered <= 99
+
+
+def test_one_wrong_image_leaves_open_how_low_the_temperature_is() -> None:
+    logits, _ = answers(200, 4)
+    labels = logits.argmax(1)
+    assert temperature_interval(logits, labels) is None
+    labels[0] = logits[0].argmin()
+    low, high = temperature_interval(logits, labels) or (None, None)
+    fitted = fit_temperature(logits, labels)
+    assert low == pytest.approx(1e-6) and high and fitted and fitted < high < 1e6
+
+
 def test_answers_worse_than_chance_are_best_not_believed_at_all() -> None:
     logits, _ = answers(50, 4)
     assert fit_temperature(logits, logits.argmin(1)) == pytest.approx(1e6, rel=1e-6)
@@ -293,14 +360,22 @@ def test_each_scale_is_also_judged_on_the_validation_images_and_nothing_else_cha
         low, high = judged["variants"][name].pop("validation_ece_ci95")
         assert low < by_hand < high
         assert judged["variants"][name].pop("validation_ece") == pytest.approx(by_hand)
+    interval = temperature_interval(logits.float(), labels)
+    assert judged.pop("temperature_ci95") == judged["variants"]["temperature"].pop("scale_ci95") == interval
     assert judged == values
+
+
+def test_where_no_temperature_can_be_fitted_it_has_no_interval() -> None:
+    logits, _ = answers(150, 4)
+    values = with_validation(calibration_values(logits, logits.argmax(1), 7.0, None), logits, logits.argmax(1))
+    assert "temperature_ci95" not in values and "scale_ci95" not in values["variants"]["temperature"]
 
 
 def test_the_protocol_tells_how_the_temperature_was_had() -> None:
     protocol = calibration_protocol(3.5, 180, fitted=False)
     assert (protocol["gamma2"], protocol["n_validation"], protocol["temperature_fitted"]) == (3.5, 180, False)
     assert f"{BINS} of equal width" in protocol["bins"]
-    assert all(word in protocol["intervals"] for word in ("symmetric bootstrap", "exact intervals", "Gaffke", "Wilson"))
+    assert all(word in protocol["intervals"] for word in ("symmetric bootstrap", "exact intervals", "Gaffke", "Wilson", "score test"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,11 @@ from typing import Any
 
 import pytest
 
-from gmmcli.report.catalogue import Figure, Metric, Protocol, differing_facts, figures, is_detection, mean_detection
+from gmmcli.metrics.metric import Estimate, Metric
+from gmmcli.registry import Registry
+from gmmcli.report import catalogue
+from gmmcli.report.catalogue import Protocol, Quantity, differing_facts, estimates, is_detection, mean_detection
+from gmmcli.report.summary import summarise
 
 
 def result(command: str, values: dict[str, Any], **protocol: Any) -> dict[str, Any]:
@@ -11,16 +15,16 @@ def result(command: str, values: dict[str, Any], **protocol: Any) -> dict[str, A
     return {"command": command, "dataset": "digits", "split": "test", "step": 10, "n": 1000, "protocol": protocol, "values": values}
 
 
-def found(one: dict[str, Any]) -> dict[str, tuple[Metric, Figure]]:
-    return {metric.key: (metric, figure) for metric, figure in figures(one)}
+def found(one: dict[str, Any]) -> dict[str, tuple[Quantity, Estimate]]:
+    return {metric.key: (metric, figure) for metric, figure in estimates(one)}
 
 
 def test_a_protocol_has_the_facts_that_were_asked_for_of_the_head_and_of_the_protocol() -> None:
     one = result("eval generate", {}, space="pixels", samples={"from": "noise", "steps": 5}, seed=3, stats=None)
     protocol = Protocol.of(one, ("n", "samples.from", "samples.steps", "space", "stats", "other.thing"))
     assert protocol.facts == (("n", "1,000"), ("from", "noise"), ("steps", "5"), ("space", "pixels"))
-    assert protocol.told(["n", "from"]) == "n 1,000, from noise"
-    assert protocol.told(["judge"]) == "judge unknown"
+    assert protocol.describe(["n", "from"]) == "n 1,000, from noise"
+    assert protocol.describe(["judge"]) == "judge unknown"
 
 
 def test_a_path_through_what_is_no_table_finds_nothing() -> None:
@@ -68,7 +72,7 @@ def test_what_was_measured_otherwise_is_another_metric_and_other_weights_are_not
 
 def test_sets_of_one_name_from_two_places_are_two() -> None:
     row = {"log_px": {"auroc": 0.5}}
-    (one, _), (other, _) = figures(result("eval ood", {"npz:a/faces.npz": row, "npz:b/faces.npz": row}))
+    (one, _), (other, _) = estimates(result("eval ood", {"npz:a/faces.npz": row, "npz:b/faces.npz": row}))
     assert one.key == other.key == "ood faces.npz log_px"
     assert one != other
 
@@ -87,8 +91,24 @@ def test_what_is_no_finite_number_is_left_out(value: float | None) -> None:
 
 
 def test_scores_are_those_of_the_result_whatever_they_are_called() -> None:
-    labels = [metric.label for metric, _ in figures(result("eval ood", {"svhn": {"log_px": {"auroc": 0.5}, "vim": {"auroc": 0.5}}}))]
+    labels = [metric.label for metric, _ in estimates(result("eval ood", {"svhn": {"log_px": {"auroc": 0.5}, "vim": {"auroc": 0.5}}}))]
     assert labels == ["log p(x) against svhn", "vim against svhn"]
+
+
+def test_registered_metrics_are_described_by_the_registry_and_may_be_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unused(*inputs: Any) -> Estimate:
+        raise AssertionError("a report measures nothing")
+
+    kappa, top2 = Metric("Cohen's kappa", unused, "", "high"), Metric("top-2 error", unused, better="low")
+    monkeypatch.setattr(catalogue, "METRICS", Registry("metrics", {"kappa": kappa, "top2": top2, "absent": kappa}))
+    one = result("eval accuracy", {"accuracy": 0.5, "kappa": -0.5, "kappa_ci95": [-0.6, -0.4], "top2": 0.25}, probabilities="softmax")
+    registered = found(one)
+    assert registered.keys() == {"accuracy", "kappa", "top2"}
+    quantity, estimate = registered["kappa"]
+    assert (quantity.label, quantity.group, quantity.unit, quantity.better) == ("Cohen's kappa", "Classification", "", "high")
+    assert dict(quantity.protocol.facts) == {"dataset": "digits", "split": "test", "n": "1,000", "probabilities": "softmax"}
+    assert summarise(quantity, [estimate]).interval == pytest.approx((-0.6, -0.4))
+    assert (registered["top2"][0].unit, registered["top2"][0].better) == ("share", "low")
 
 
 def test_other_commands_measure_nothing_that_is_compared() -> None:
@@ -97,7 +117,7 @@ def test_other_commands_measure_nothing_that_is_compared() -> None:
 
 def test_a_mean_over_sets_is_as_well_known_as_they_are_on_average() -> None:
     values = {"a": {"log_px": {"auroc": 0.5, "auroc_ci95": [0.4, 0.7]}}, "b": {"log_px": {"auroc": 1.0, "auroc_ci95": [0.9, 1.0]}}}
-    detected = dict(figures(result("eval ood", values)))
+    detected = dict(estimates(result("eval ood", values)))
     assert all(map(is_detection, detected))
     metric, figure = mean_detection(detected)
     assert (figure.value, figure.ci95) == (0.75, pytest.approx((0.65, 0.85)))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gmmcli.report import charts as drawn
 from gmmcli.report.charts import BINS, CURVE_POINTS, charts
-from gmmcli.report.collect import Model, gather
+from gmmcli.report.collect import ModelRuns, gather
 from gmmcli.run import Run
 
 NAMES = ("cat", "dog", "fox")
@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Run:
     return checkpoint(scored(write(tmp_path), 0.9), NAMES)
 
 
-def model(*runs: Run) -> Model:
+def model(*runs: Run) -> ModelRuns:
     (found,) = gather(runs)
     return found
 
@@ -104,10 +104,10 @@ def test_a_result_whose_arrays_are_gone_draws_nothing(command: str, run: Run) ->
 def test_the_reliability_diagram_has_its_bins_at_every_scale(run: Run) -> None:
     found = of("reliability", calibrated(run, 0.1, 0.2, (0.3, 0.4)))
     assert found["n"] == 100
-    assert {name: (one["ece"], one["validation_ece"]) for name, one in found["variants"].items()} == {
-        "unit": (0.5, 0.5),
-        "gamma": (0.1, 0.3),
-        "temperature": (0.2, 0.4),
+    assert {name: (one["ece"], one["ece_ci95"]) for name, one in found["variants"].items()} == {
+        "unit": (0.5, [0.25, 1.0]),
+        "gamma": (0.1, [0.05, 0.2]),
+        "temperature": (0.2, [0.1, 0.4]),
     }
     assert all(one["bins"] == [{"low": 0.0, "n": 0}] and one["scale"] == 2.0 for one in found["variants"].values())
 
@@ -118,7 +118,7 @@ def test_histograms_are_shares_over_common_bins(run: Run) -> None:
     values = {name: {"log_px": {"auroc": 0.25}} for name in ("interp", "npz:a b.npz")} | {"celeba": {"missing": "gone"}}
     save(run, "eval ood", values, arrays=scores)
     found = of("ood", run)
-    assert (found["sets"], found["own"]) == (["interp", "npz:a b.npz"], "digits test")
+    assert (found["sets"], found["in_distribution"]) == (["interp", "npz:a b.npz"], "digits test")
     chart = found["scores"]["log_px"]
     assert chart["auroc"] == {"interp": 0.25, "npz:a b.npz": 0.25}
     centres = np.array(chart["centres"])
@@ -266,7 +266,7 @@ def test_stability_counts_who_got_to_the_end_and_says_where_others_did_not(tmp_p
     runs = [write(tmp_path, seed=seed, status="finished" if seed < 3 else "diverged") for seed in (1, 2, 3)]
     runs[1].log({"step": 5, "event": "rollback"})
     runs[2].log({"step": 9, "event": "diverged"})
-    assert of("stability", *runs) == {"model": "digits_gen", "ended": 2, "of": 3, "diverged_at": [9], "rollbacks": 1}
+    assert of("stability", *runs) == {"model": "digits_gen", "finished": 2, "of": 3, "diverged_at": [9], "rollbacks": 1}
     assert of("stability", runs[0]) is None
     runs[0].log({"step": 5, "event": "chains", "reason": "100% of the chains no longer move"})
     assert of("stability", runs[0]) is None  # a warning is no divergence

@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 from handwritten import GEN, JEM, JOINT, audited, calibrated, detected, models, save, scored, write
 
-from gmmcli.report.claims import HOLDS, OPPOSITE, UNDECIDED, UNTESTED, Verdict, verdicts
+from gmmcli.report.claims import HOLDS, OPPOSITE, UNDECIDED, UNTESTED, Finding, findings
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import compare
 from gmmcli.run import Run
 
 
-def verdict(runs: Sequence[Run], text: str) -> Verdict:
+def verdict(runs: Sequence[Run], text: str) -> Finding:
     """What became of the one claim that starts like this."""
-    (found,) = [one for one in verdicts(Comparison(gather(runs))) if one.claim.text.startswith(text)]
+    (found,) = [one for one in findings(compare(gather(runs))) if one.claim.text.startswith(text)]
     return found
 
 
@@ -78,13 +78,13 @@ def test_a_claim_about_what_was_not_measured_is_not_tested(tmp_path: Path) -> No
 
 
 def test_every_claim_gets_its_verdict_whatever_was_measured(tmp_path: Path) -> None:
-    found = verdicts(Comparison(gather([write(tmp_path, JOINT)])))
+    found = findings(compare(gather([write(tmp_path, JOINT)])))
     assert {one.verdict for one in found} == {UNTESTED}
 
 
 @pytest.mark.parametrize("known", [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize(
-    "claim", ["Generative GMMC detects other images by log p(x) better than JEM", "... and covers the real images as well"]
+    "claim", ["Generative GMMC detects out-of-distribution images by log p(x) better than JEM", "... and cover the real images as well"]
 )
 def test_nothing_holds_from_one_seed_without_an_interval(claim: str, known: tuple[bool, bool], tmp_path: Path) -> None:
     """0.988 against 0.974 of one seed once "held"."""
@@ -102,7 +102,7 @@ def test_seeds_that_scatter_leave_a_claim_open_and_seeds_that_agree_decide_it(tm
     def seeds(recipe: str, *values: float) -> list[Run]:
         return [detected(scored(write(tmp_path, recipe, seed=i), 0.9), interp={"log_px": value}) for i, value in enumerate(values)]
 
-    claim = "Generative GMMC detects other images by log p(x) better than JEM"
+    claim = "Generative GMMC detects out-of-distribution images by log p(x) better than JEM"
     gen = seeds(GEN, 0.90, 0.91, 0.92)
     assert verdict([*gen, *seeds(JEM, 0.70, 0.71, 0.72)], claim).verdict == HOLDS
     other = seeds("digits_jem_joint", 0.5)  # of another family
@@ -113,4 +113,4 @@ def test_a_claim_over_unlike_sets_is_about_those_that_are_alike(tmp_path: Path) 
     gen, jem = models(tmp_path, gen=(0.9, 0.01), jem=(0.9, 0.01))
     detected(gen, interp={"log_px": 0.5}, svhn={"log_px": 1.0})
     detected(jem, interp={"log_px": 0.6})
-    assert verdict([gen, jem], "Generative GMMC detects other images by log p(x) better than JEM").verdict == OPPOSITE
+    assert verdict([gen, jem], "Generative GMMC detects out-of-distribution images by log p(x) better than JEM").verdict == OPPOSITE

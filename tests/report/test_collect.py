@@ -16,9 +16,10 @@ from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.features.spaces import pixel_space
 from gmmcli.metrics.judge import PixelJudge
+from gmmcli.metrics.metric import Estimate
 from gmmcli.recipe import Recipe, shipped
-from gmmcli.report.catalogue import ENDED, Figure, Metric, Protocol
-from gmmcli.report.collect import Model, common_detection, differing, family, gather, measured, of_the_run
+from gmmcli.report.catalogue import FINISHED, Protocol, Quantity
+from gmmcli.report.collect import ModelRuns, common_detection, comparable_results, differing, family, gather, run_estimates
 from gmmcli.report.summary import Summary
 from gmmcli.run import Run
 
@@ -39,13 +40,13 @@ def figures(run: Run) -> dict[str, float]:
     return {metric.key: figure.value for metric, figure in everything(run).items()}
 
 
-def everything(run: Run) -> dict[Metric, Figure]:
-    return measured(run, of_the_run(run))
+def everything(run: Run) -> dict[Quantity, Estimate]:
+    return run_estimates(run, comparable_results(run))
 
 
-def summary(model: Model, key: str) -> Summary:
+def summary(model: ModelRuns, key: str) -> Summary:
     """The one summary of this key."""
-    (metric,) = {metric for found in model.figures for metric in found if metric.key == key}
+    (metric,) = {metric for found in model.estimates for metric in found if metric.key == key}
     found = model.summary(metric)
     assert found is not None
     return found
@@ -161,12 +162,12 @@ def test_results_about_other_weights_or_other_images_do_not_count(about: dict[st
     run = calibrated(scored(write(tmp_path), 0.9), 0.1, 0.1)
     save(run, "tsne", {"knn_accuracy": 0.5}, "tsne other", **about, n=1000)
     save(run, "eval accuracy", {"accuracy": 0.1}, "eval accuracy other", **about, n=1000)
-    assert of_the_run(run).keys() == {"eval-accuracy", "eval-calibrate"}
+    assert comparable_results(run).keys() == {"eval-accuracy", "eval-calibrate"}
     assert figures(run)["accuracy"] == 0.9
 
 
 def test_results_of_a_run_that_was_never_tested_do_not_count(tmp_path: Path) -> None:
-    assert of_the_run(calibrated(write(tmp_path), 0.1, 0.1)) == {}
+    assert comparable_results(calibrated(write(tmp_path), 0.1, 0.1)) == {}
 
 
 @pytest.mark.parametrize("stems", [("tsne", "tsne-n50", "tsne-n9"), ("z", "tsne-n50", "a")])
@@ -183,7 +184,7 @@ def test_of_several_results_the_one_of_most_images_is_drawn(stems: tuple[str, st
 def test_the_parts_of_eval_all_count_once(tmp_path: Path) -> None:
     run = scored(write(tmp_path), 0.9)
     save(run, "eval all", {"accuracy": {"accuracy": 0.9}})
-    assert of_the_run(run).keys() == {"eval-accuracy"}
+    assert comparable_results(run).keys() == {"eval-accuracy"}
 
 
 def test_results_that_differ_in_their_protocol_stand_beside_each_other(tmp_path: Path) -> None:
@@ -193,16 +194,16 @@ def test_results_that_differ_in_their_protocol_stand_beside_each_other(tmp_path:
     assert worst == {"50": 0.5, "500": 0.25}
 
 
-def on(name: str, n: int = 100, score: str = "log_px") -> Metric:
+def on(name: str, n: int = 100, score: str = "log_px") -> Quantity:
     """The AUROC against a set."""
     facts = (("dataset", "digits"), ("split", "test"), ("n", str(n)), ("set", name))
-    return Metric(f"ood {name} {score}", "", "Out of distribution (AUROC)", protocol=Protocol(facts))
+    return Quantity(f"ood {name} {score}", "", "Out of distribution (AUROC)", protocol=Protocol(facts))
 
 
 def test_the_mean_over_sets_takes_those_alone_that_all_runs_have_alike() -> None:
-    one = {on("interp"): Figure(0.5, (0.4, 0.6)), on("svhn"): Figure(1.0, (0.9, 1.0)), on("noise", score="mass"): Figure(0.0)}
-    other = {on("noise"): Figure(1.0), on("interp"): Figure(0.7, (0.6, 0.9)), on("svhn"): Figure(0.8, (0.7, 0.9))}
-    few = {on("noise", n=9): Figure(0.25), on("interp", n=9): Figure(0.75, (0.7, 0.8))}
+    one = {on("interp"): Estimate(0.5, (0.4, 0.6)), on("svhn"): Estimate(1.0, (0.9, 1.0)), on("noise", score="mass"): Estimate(0.0)}
+    other = {on("noise"): Estimate(1.0), on("interp"): Estimate(0.7, (0.6, 0.9)), on("svhn"): Estimate(0.8, (0.7, 0.9))}
+    few = {on("noise", n=9): Estimate(0.25), on("interp", n=9): Estimate(0.75, (0.7, 0.8))}
     means = [next(iter(found.items()), None) for found in common_detection([one, other, {}, few])]
     assert [found and (dict(found[0].protocol.facts)["over"], found[1].value) for found in means] == [
         ("interp, svhn", 0.75),
@@ -219,7 +220,7 @@ def test_the_mean_over_sets_takes_those_alone_that_all_runs_have_alike() -> None
 
 
 def test_sets_that_no_two_runs_share_have_no_mean() -> None:
-    assert common_detection([{on("interp"): Figure(0.5)}, {on("svhn"): Figure(0.5)}]) == [{}, {}]
+    assert common_detection([{on("interp"): Estimate(0.5)}, {on("svhn"): Estimate(0.5)}]) == [{}, {}]
 
 
 def test_a_model_is_the_mean_of_its_seeds(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_a_model_is_the_mean_of_its_seeds(tmp_path: Path) -> None:
     assert found.mean == pytest.approx(np.mean(accuracies))
     assert found.std == pytest.approx(np.std(accuracies, ddof=1))
     assert (found.n_seeds, found.over) == (3, "seeds and images")
-    assert model.summary(Metric("ece", "", "")) is None
+    assert model.summary(Quantity("ece", "", "")) is None
 
 
 def test_a_figure_that_some_seeds_lack_is_the_mean_of_the_others(tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ def test_runs_are_gathered_by_recipe_in_the_order_of_their_study(tmp_path: Path)
 def test_a_training_that_diverged_has_ended_too(tmp_path: Path) -> None:
     runs = [write(tmp_path, seed=1), write(tmp_path, seed=2, status="diverged")]
     (model,) = gather(runs)
-    assert [found[ENDED].value for found in model.figures] == [1.0, 0.0]
+    assert [found[FINISHED].value for found in model.estimates] == [1.0, 0.0]
     ended = summary(model, "ended")
     assert ended.interval == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson's, of one in two
     assert (ended.mean, ended.std, ended.n_seeds, ended.over) == (0.5, None, 2, "trainings")

@@ -5,30 +5,28 @@ from typing import Any
 import pytest
 from handwritten import DIS, GEN, JEM, SOFTMAX, attacked, audited, calibrated, checkpoint, detected, models, save, scored, write
 
-from gmmcli.report.catalogue import ACCURACY, Metric
-from gmmcli.report.claims import UNTESTED, verdicts
+from gmmcli.report.catalogue import ACCURACY, Quantity
+from gmmcli.report.claims import UNTESTED, findings
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Answer, Comparison, Line, Ranking, rank
+from gmmcli.report.compare import Answer, Comparison, Line, Ranking, compare, rank
 from gmmcli.report.summary import Summary
 from gmmcli.report.text import markdown
 from gmmcli.run import Run
 
-LOSS = Metric("loss", "loss", "", "low", "")
-NEITHER = Metric("pgd 8/255", "PGD", "", "")
+LOSS = Quantity("loss", "loss", "", "low", "")
+NEITHER = Quantity("pgd 8/255", "PGD", "", "")
 
 
 def of(runs: Sequence[Run]) -> Comparison:
-    return Comparison(gather(runs))
+    return compare(gather(runs))
 
 
 def line(runs: Sequence[Run], key: str) -> Line:
-    found = of(runs).line(key)
-    assert found is not None
-    return found
+    return of(runs).lines[key][0]
 
 
 def answer(runs: Sequence[Run], question: str) -> Answer:
-    (found,) = [one for one in of(runs).answers() if one.question == question]
+    (found,) = [one for one in of(runs).answers if one.question == question]
     return found
 
 
@@ -57,19 +55,18 @@ def bare(mean: float) -> Summary:
     ],
 )
 def test_best_is_who_is_ahead_of_all_intervals_and_without_one_nobody(
-    metric: Metric, summaries: list[Summary | None], expected: tuple[int, set[int], set[int]]
+    metric: Quantity, summaries: list[Summary | None], expected: tuple[int, set[int], set[int]]
 ) -> None:
     first, level, behind = expected
     ranking = rank(metric, summaries)
     assert ranking == Ranking(first, frozenset(level), frozenset(behind))
-    assert ranking.decided == (not level)
 
 
 @pytest.mark.parametrize(
     ("metric", "summaries"),
     [(NEITHER, [alone(0.5), alone(0.75)]), (ACCURACY, [alone(0.5)]), (ACCURACY, [None, alone(0.5), None]), (ACCURACY, [None, None])],
 )
-def test_what_cannot_be_ranked_is_not(metric: Metric, summaries: list[Summary | None]) -> None:
+def test_what_cannot_be_ranked_is_not(metric: Quantity, summaries: list[Summary | None]) -> None:
     assert rank(metric, summaries) is None
 
 
@@ -85,7 +82,7 @@ def test_what_cannot_be_ranked_is_not(metric: Metric, summaries: list[Summary | 
 def test_bold_are_the_best_where_anybody_is_behind_and_never_a_figure_without_an_interval(
     summaries: list[Summary | None], best: set[int]
 ) -> None:
-    assert Line(ACCURACY, "", summaries, []).best == best
+    assert Line.of(ACCURACY, "", summaries, []).best == best
 
 
 def test_a_line_has_every_models_summary_the_best_and_the_papers_figures(tmp_path: Path) -> None:
@@ -112,7 +109,7 @@ def test_the_papers_figures_are_those_of_the_models_data_or_else_of_cifar10(sour
 
 def test_the_groups_hold_every_figure_once(tmp_path: Path) -> None:
     runs = [calibrated(run, 0.1, 0.2) for run in models(tmp_path, gen=(0.9, 0.01), dis=(0.8, 0.01))]
-    keys = [line.metric.key for _, lines in of(runs).groups for line in lines]
+    keys = [line.quantity.key for _, lines in of(runs).groups for line in lines]
     assert keys == ["accuracy", "nll", "brier", "ece", "ece temperature", "ece chosen", "ended", "minutes"]
 
 
@@ -125,12 +122,12 @@ def test_questions_that_can_be_answered_are_and_all_that_may_be_as_good_are_name
     audited(audited(gen, at8=0.25), at1=0.9, at8=0.25)
     audited(dis, at1=0.5, at8=0.125)
     answers = {
-        one.question: (one.line.key, one.decided, one.model.name, [model.name for model in one.level])
-        for one in of([gen, dis, softmax]).answers()
+        one.question: (one.line.key, one.decided, one.model.name, [model.name for model in one.tied])
+        for one in of([gen, dis, softmax]).answers
     }
     assert answers == {
         "Which classifies best?": ("accuracy", False, GEN, [DIS]),
-        "Whose confidence can be believed?": ("ece chosen", True, DIS, []),
+        "Which is best calibrated?": ("ece chosen", True, DIS, []),
         "Which is most robust?": ("worst 8/255", True, GEN, []),
         "Which trains fastest?": ("minutes", False, GEN, [DIS, SOFTMAX]),
     }
@@ -141,7 +138,7 @@ def test_intervals_that_overlap_make_no_champion(tmp_path: Path) -> None:
     for run, worst, interval in ((gen, 0.98, [0.93, 0.994]), (softmax, 0.97, [0.915, 0.99])):
         save(run, "attack audit", {"worst_case": {"8/255": {"accuracy": worst, "ci95": interval}}})
     found = answer([gen, softmax], "Which is most robust?")
-    assert (found.decided, found.why, [model.name for model in found.level]) == (False, "the intervals overlap", [SOFTMAX])
+    assert (found.decided, found.reason, [model.name for model in found.tied]) == (False, "the intervals overlap", [SOFTMAX])
     text = markdown(of([gen, softmax]), "title")
     assert "| Which is most robust? | **undecided** | digits_gen, 8/255, worst case: 98.0% (93.0% to 99.4%)" in text
     assert "**98.0%" not in text
@@ -152,8 +149,8 @@ def test_a_figure_without_an_interval_wins_nothing(tmp_path: Path) -> None:
     gen, jem = models(tmp_path, gen=(0.9, 0.01), jem=(0.9, 0.01))
     for run, coverage in ((gen, 0.135), (jem, 0.132)):
         save(run, "eval generate", {"coverage": coverage}, n=640)
-    found = answer([gen, jem], "Whose samples cover the real images?")
-    assert (found.decided, found.why) == (False, f"no interval for {GEN}, {JEM}")
+    found = answer([gen, jem], "Whose samples cover the real images best?")
+    assert (found.decided, found.reason) == (False, f"no interval for {GEN}, {JEM}")
     assert found.line.best == set()
 
 
@@ -193,22 +190,22 @@ def test_samples_that_were_measured_unlike_are_two_rows_and_nobody_wins(
     gen, jem = models(tmp_path, gen=(0.9, 0.01), jem=(0.9, 0.01))
     comparison = of([sampled(gen, 0.9, **one), sampled(jem, 0.5, **other)])
     rows = comparison.lines["coverage"]
-    assert [(row.told, [summary and summary.mean for summary in row.summaries]) for row in rows] == [
+    assert [(row.facts, [summary and summary.mean for summary in row.summaries]) for row in rows] == [
         (told[0], [0.9, None]),
         (told[1], [None, 0.5]),
     ]
     assert all(row.ranking is None for row in rows)
-    assert "Whose samples cover the real images?" not in [one.question for one in comparison.answers()]
-    assert comparison.left_out() == [f"coverage: measured in 2 ways, each a row by itself ({told[0]}: {GEN}; {told[1]}: {JEM})"]
-    (verdict,) = [one for one in verdicts(comparison) if one.claim.text == "... and covers the real images as well"]
+    assert "Whose samples cover the real images best?" not in [one.question for one in comparison.answers]
+    assert comparison.left_out == [f"coverage: measured under 2 protocols, one row each ({told[0]}: {GEN}; {told[1]}: {JEM})"]
+    (verdict,) = [one for one in findings(comparison) if one.claim.text == "... and cover the real images as well"]
     assert (verdict.verdict, verdict.measured) == (UNTESTED, f"measured differently: {told[0]} against {told[1]}")
 
 
 def test_what_one_model_alone_has_in_two_ways_is_kept_from_no_comparison(tmp_path: Path) -> None:
     gen, softmax = models(tmp_path, gen=(0.9, 0.01), softmax=(0.9, 0.01))
     comparison = of([sampled(sampled(gen, 0.9), 0.8, "few", n=9), softmax])
-    assert [row.told for row in comparison.lines["coverage"]] == ["n 100", "n 9"]
-    assert comparison.left_out() == []
+    assert [row.facts for row in comparison.lines["coverage"]] == ["n 100", "n 9"]
+    assert comparison.left_out == []
 
 
 def test_worst_cases_of_unlike_numbers_of_images_are_two_rows_and_what_is_alike_is_compared(tmp_path: Path) -> None:
@@ -220,10 +217,10 @@ def test_worst_cases_of_unlike_numbers_of_images_are_two_rows_and_what_is_alike_
     save(softmax, "attack audit", worst[100], n=100)
     comparison = of([gen, softmax])
     assert [row.label for row in comparison.lines["worst 8/255"]] == ["8/255, worst case, n 500", "8/255, worst case, n 100"]
-    assert comparison.answers()[-1].question != "Which is most robust?"
+    assert comparison.answers[-1].question != "Which is most robust?"
     save(gen, "attack audit", worst[100], "attack audit n100", n=100)
     first, second = of([gen, softmax]).lines["worst 8/255"]
-    assert (first.told, first.measured, second.told, second.measured) == ("n 100", [0, 1], "n 500", [0])
+    assert (first.facts, first.measured, second.facts, second.measured) == ("n 100", [0, 1], "n 500", [0])
 
 
 def test_a_mean_over_other_sets_is_not_compared_with_that_over_fewer(tmp_path: Path) -> None:
@@ -237,9 +234,9 @@ def test_a_mean_over_other_sets_is_not_compared_with_that_over_fewer(tmp_path: P
     (mean,) = comparison.lines["ood mean"]
     assert mean.label == "mean AUROC of log p(x), over interp, uniform"
     assert [summary and round(summary.mean, 9) for summary in mean.summaries] == [0.935, 0.96]
-    found = answer([gen, softmax], "Which knows what it does not know?")
+    found = answer([gen, softmax], "Which detects out-of-distribution images best?")
     assert (found.decided, found.model.name) == (True, SOFTMAX)
-    assert comparison.left_out() == [f"log p(x) against svhn: measured for {GEN} only, so left out of the mean over sets"]
+    assert comparison.left_out == [f"log p(x) against svhn: measured for {GEN} only, so left out of the mean over sets"]
 
 
 def test_one_score_asked_by_itself_leaves_the_others_where_they_are(tmp_path: Path) -> None:
@@ -255,8 +252,8 @@ def test_models_of_other_data_are_not_compared(tmp_path: Path) -> None:
     gen, softmax = models(tmp_path, gen=(0.9, 0.01))[0], write(tmp_path, SOFTMAX)
     scored(softmax, 0.5, 0.01, dataset="mnist")
     comparison = of([gen, softmax])
-    assert [row.told for row in comparison.lines["accuracy"]] == ["dataset digits", "dataset mnist"]
-    assert "Which classifies best?" not in [one.question for one in comparison.answers()]
+    assert [row.facts for row in comparison.lines["accuracy"]] == ["dataset digits", "dataset mnist"]
+    assert "Which classifies best?" not in [one.question for one in comparison.answers]
 
 
 def test_what_several_seeds_agree_in_is_compared_with_both_variances(tmp_path: Path) -> None:
@@ -264,7 +261,7 @@ def test_what_several_seeds_agree_in_is_compared_with_both_variances(tmp_path: P
     runs += [scored(write(tmp_path, DIS, seed=seed), accuracy, 0.01) for seed, accuracy in enumerate((0.86, 0.87, 0.88))]
     found = answer(runs, "Which classifies best?")
     assert not found.decided  # means 0.04 apart, each known to 0.022: neither 0.01 of the images nor 1.96 x 0.01 of the seeds alone
-    assert found.summary.interval == pytest.approx((0.888, 0.932), abs=1e-3)
+    assert found.best == "91.0% ± 1.0% (88.8% to 93.2% over seeds and images)"
 
 
 def test_without_an_audit_the_weakest_attack_that_can_be_believed_answers(tmp_path: Path) -> None:
@@ -272,14 +269,14 @@ def test_without_an_audit_the_weakest_attack_that_can_be_believed_answers(tmp_pa
     for run, kept in ((gen, 0.5), (dis, 0.25)):
         attacked(attacked(run, "pgd", "ce", at4=1 - kept), "apgd", "dlr", at4=kept, at8=kept / 2)
     found = answer([gen, dis], "Which is most robust?")
-    assert (found.line.key, found.model.name, found.summary.mean) == ("apgd-dlr-linf 4/255", GEN, 0.5)
+    assert (found.line.key, found.model.name, found.best) == ("apgd-dlr-linf 4/255", GEN, "50.0% (50.0% to 50.0%)")
 
 
 def test_attacks_of_other_settings_are_other_rows(tmp_path: Path) -> None:
     gen, dis = models(tmp_path, gen=(0.9, 0.01), dis=(0.8, 0.01))
     comparison = of([attacked(gen, "pgd", "margin", at8=0.5), attacked(dis, "pgd", "margin", steps=5, at8=0.75)])
-    assert [row.told for row in comparison.lines["pgd-margin-linf 8/255"]] == ["steps 40", "steps 5"]
-    assert "Which is most robust?" not in [one.question for one in comparison.answers()]
+    assert [row.facts for row in comparison.lines["pgd-margin-linf 8/255"]] == ["steps 40", "steps 5"]
+    assert "Which is most robust?" not in [one.question for one in comparison.answers]
 
 
 def test_who_is_best_at_something_but_classifies_clearly_worse_is_said_to(tmp_path: Path) -> None:
@@ -287,20 +284,20 @@ def test_who_is_best_at_something_but_classifies_clearly_worse_is_said_to(tmp_pa
     calibrated(gen, 0.3, 0.3)
     calibrated(dis, 0.3, 0.3)
     calibrated(softmax, 0.01, 0.01)
-    said = {one.question: one.accuracy and one.accuracy.mean for one in of([gen, dis, softmax]).answers()}
-    assert said["Whose confidence can be believed?"] == 0.1
-    assert said["Which classifies best?"] is None
+    accuracies = {one.question: one.accuracy for one in of([gen, dis, softmax]).answers}
+    assert accuracies["Which is best calibrated?"] == "10.0% (9.0% to 11.0%)"
+    assert accuracies["Which classifies best?"] == ""
     assert "its accuracy is 10.0%" in markdown(of([gen, dis, softmax]), "title")
 
 
 def test_nobody_is_best_at_what_nobody_does(tmp_path: Path) -> None:
     runs = [audited(run, at8=0.0) for run in models(tmp_path, gen=(0.9, 0.01), dis=(0.8, 0.01))]
-    assert "Which is most robust?" not in [one.question for one in of(runs).answers()]
+    assert "Which is most robust?" not in [one.question for one in of(runs).answers]
 
 
 def test_one_model_alone_has_no_answers_and_nothing_left_out(tmp_path: Path) -> None:
     comparison = of([sampled(sampled(run, 0.5), 0.5, "other", n=9) for run in models(tmp_path, gen=(0.9, 0.01))])
-    assert (comparison.answers(), comparison.left_out()) == ([], [])
+    assert (comparison.answers, comparison.left_out) == ([], [])
 
 
 def test_the_protocol_says_what_all_share_once_and_what_differs_of_each(tmp_path: Path) -> None:
@@ -310,7 +307,7 @@ def test_the_protocol_says_what_all_share_once_and_what_differs_of_each(tmp_path
     for run, protocol in zip((gen, dis), facts, strict=True):
         save(run, "eval calibrate", {"variants": calibration()}, protocol=protocol)
         save(run, "eval ood", {}, n=12345, protocol={"sets": {"interp": {"n": 5, "images": "mixed"}}, "bins": 20})
-    assert of([gen, dis]).protocol() == [
+    assert of([gen, dis]).protocol == [
         f"{GEN}: runs: {gen.id} (step 10)",
         "eval accuracy: digits test, n = 100; ",
         f"{GEN}: eval calibrate: digits test, n = 100; gamma2 1.235; filter none",
@@ -323,7 +320,7 @@ def test_the_protocol_says_what_all_share_once_and_what_differs_of_each(tmp_path
 def test_the_protocol_names_an_attack_by_its_command_whatever_its_file_is_called(tmp_path: Path) -> None:
     (gen,) = models(tmp_path, gen=(0.9, 0.0))
     attacked(gen, "pgd", "ce", at8=0.5)
-    assert "attack pgd: digits test, n = 100; loss ce; norm linf; steps 40; restarts 1" in of([gen]).protocol()
+    assert "attack pgd: digits test, n = 100; loss ce; norm linf; steps 40; restarts 1" in of([gen]).protocol
 
 
 def calibration() -> dict[str, Any]:
@@ -332,4 +329,4 @@ def calibration() -> dict[str, Any]:
 
 def test_differences_are_those_of_the_recipes(tmp_path: Path) -> None:
     runs = [scored(write(tmp_path, GEN, *own), 0.5) for own in ((), ("data.flip=true",))]
-    assert of(runs).differences() == {"data.flip": [False, True]}
+    assert of(runs).differences == {"data.flip": [False, True]}

@@ -7,7 +7,7 @@ import pytest
 from handwritten import GEN, JEM, audited, calibrated, checkpoint, models, scored, write
 
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import compare
 from gmmcli.report.page import page, provenance
 from gmmcli.run import Run
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def made(runs: list[Run], title: str = "Digits", about: str = "") -> Page:
-    return Page(page(Comparison(gather(runs)), title, about))
+    return Page(page(compare(gather(runs)), title, about))
 
 
 def bare(html: str) -> str:
@@ -72,7 +72,7 @@ def several(tmp_path: Path) -> list[Run]:
 
 
 def test_a_page_of_several_models_fetches_nothing_and_is_closed(several: list[Run]) -> None:
-    html = page(Comparison(gather(several)), "Digits", "About digits.")
+    html = page(compare(gather(several)), "Digits", "About digits.")
     found = Page(html)
     assert html.lstrip().lower().startswith("<!doctype html>")
     assert found.fetched == []
@@ -105,26 +105,26 @@ def test_where_intervals_overlap_the_page_first_says_undecided(tmp_path: Path) -
     runs = models(tmp_path, gen=(0.9, 0.05), softmax=(0.89, 0.05))
     text = " ".join(" ".join(made(runs).text).split())
     card = text.partition("Which classifies best?")[2]
-    assert card.startswith(" Undecided Best figure: digits_gen")
-    assert "May be as good (the intervals overlap): digits_softmax" in card
-    assert "2 of 2 undecided." in text
+    assert card.startswith(" Undecided Best value: digits_gen")
+    assert "Not clearly worse (the intervals overlap): digits_softmax" in card
+    assert "2 of 2 comparisons undecided." in text
 
 
 def test_who_is_clearly_ahead_is_named(several: list[Run]) -> None:
     text = " ".join(" ".join(made(several).text).split())
-    assert "1 of 3 undecided; digits_gen clearly ahead in 2." in text
+    assert "1 of 3 comparisons undecided; digits_gen clearly better in 2." in text
     assert text.partition("Which classifies best?")[2].startswith(" digits_gen ")
 
 
 def test_the_same_runs_give_the_same_page_but_for_its_date(several: list[Run]) -> None:
-    first, second = (re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", page(Comparison(gather(several)), "Digits")) for _ in range(2))
+    first, second = (re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", page(compare(gather(several)), "Digits")) for _ in range(2))
     assert first == second
 
 
 def test_provenance_has_a_line_a_run(tmp_path: Path) -> None:
     runs = [scored(write(tmp_path, GEN, seed=seed, device="cpu", git="abc+"), 0.9) for seed in (2, 1)]
     runs.append(write(tmp_path, JEM, status="diverged"))
-    lines = provenance(Comparison(gather(runs)))
+    lines = provenance(compare(gather(runs)))
     assert [(line["model"], line["run"], line["seed"], line["status"]) for line in lines] == [
         (GEN, runs[1].id, 1, "finished"),
         (GEN, runs[0].id, 2, "finished"),

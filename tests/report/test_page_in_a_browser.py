@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from gmmcli.evaluate.tsne import tsne
 from gmmcli.metrics.features.spaces import pixel_space
 from gmmcli.metrics.judge import PixelJudge
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import compare
 from gmmcli.report.page import page
 from gmmcli.run import Run
 
@@ -79,7 +80,7 @@ def compared(runs: list[Run]) -> Path:
 
 def written(runs: list[Run], title: str) -> Path:
     path = runs[0].path / f"{len(runs)}.html"
-    path.write_text(page(Comparison(gather(runs)), title, "About <em>them</em>"), encoding="utf-8")
+    path.write_text(page(compare(gather(runs)), title, "About <em>them</em>"), encoding="utf-8")
     return path
 
 
@@ -201,7 +202,7 @@ def test_arrow_keys_walk_through_the_points_of_a_plane(sheet: "Page") -> None:
 def test_pointing_at_a_dot_shows_its_image_and_class(sheet: "Page") -> None:
     plane = drawn(sheet, "tsne", 1)
     figure = sheet.locator("#tsne figure").nth(1)
-    assert figure.get_by_role("status").inner_text() == "No point chosen"
+    assert figure.get_by_role("status").inner_text() == "No point selected"
     other = sheet.locator("#tsne figure").first.get_by_role("status")
     before = other.inner_text()
     box = plane.locator(".point").first.bounding_box()
@@ -223,6 +224,32 @@ def test_selectors_redraw_their_charts_and_say_so_in_the_captions(sheet: "Page")
         choose()
         assert caption.inner_text() != before[0]
         assert chart.locator(".cartesianlayer").inner_html() != before[1]
+
+
+def test_the_accuracy_of_each_bin_has_its_interval(sheet: "Page", runs: list[Run]) -> None:
+    scale = sheet.locator("input[name=scale]:checked").input_value()
+    (result,) = [result for result in runs[0].results().values() if result["command"] == "eval calibrate"]
+    bins = [one for one in result["values"]["variants"][scale]["bins"] if one["n"]]
+    bars = drawn(sheet, "reliability").evaluate("chart => chart.data[0]")
+    assert bars["error_y"]["visible"]
+    assert [y + up for y, up in zip(bars["y"], bars["error_y"]["array"], strict=True)] == pytest.approx([one["ci95"][1] for one in bins])
+    assert [y - down for y, down in zip(bars["y"], bars["error_y"]["arrayminus"], strict=True)] == pytest.approx(
+        [one["ci95"][0] for one in bins], abs=1e-12
+    )
+
+
+def test_bins_of_results_from_before_they_had_intervals_are_drawn_without(runs: list[Run], witness: Witness, tmp_path: Path) -> None:
+    old = Run(Path(shutil.copytree(runs[0].path, tmp_path / runs[0].path.name)))
+    (path,) = (old.path / "results").glob("eval-calibrate*.json")
+    result = json.loads(path.read_text())
+    for variant in result["values"]["variants"].values():
+        variant.pop("scale_ci95", None)
+        variant["bins"] = [{key: value for key, value in one.items() if key != "ci95"} for one in variant["bins"]]
+    path.write_text(json.dumps(result))
+    with witness.show(written([old], "Old")) as sheet:
+        bars = drawn(sheet, "reliability").evaluate("chart => chart.data[0]")
+        assert not bars["error_y"]["visible"]
+        assert bars["y"]
 
 
 def test_names_are_text_and_no_markup(sheet: "Page") -> None:

@@ -5,13 +5,13 @@ import pytest
 from gmmcli.errors import RecipeError
 from gmmcli.metrics.scores import SCORES
 from gmmcli.report import catalogue
-from gmmcli.report.catalogue import Metric, Protocol
+from gmmcli.report.catalogue import Protocol, Quantity
 from gmmcli.report.published import FALLBACK, Paper, Row, Table, paper
 from gmmcli.schema import build
 
 FAMILIES = {"softmax", "softmax-bn", "jem", "jem-joint", "igebm", "gmmc-dis", "gmmc-gen", "gmmc-injected", "gmmc-joint"}
-NAMED = {value.key for value in vars(catalogue).values() if isinstance(value, Metric)} | {
-    metric.key for value in vars(catalogue).values() if isinstance(value, tuple) for metric in value if isinstance(metric, Metric)
+NAMED = {value.key for value in vars(catalogue).values() if isinstance(value, Quantity)} | {
+    metric.key for value in vars(catalogue).values() if isinstance(value, tuple) for metric in value if isinstance(metric, Quantity)
 }
 MADE = re.compile(rf"ood (svhn|interp|cifar100|celeba) ({'|'.join(SCORES)})|(worst|pgd|apgd) (\d+/255|1)|cw")
 
@@ -42,7 +42,7 @@ MADE = re.compile(rf"ood (svhn|interp|cifar100|celeba) ({'|'.join(SCORES)})|(wor
     ],
 )
 def test_shares_are_those_that_the_paper_prints_in_percent(family: str, dataset: str, metric: str, printed: float) -> None:
-    assert paper().figure(metric, family, dataset) == pytest.approx(printed / 100)
+    assert paper().value(metric, family, dataset) == pytest.approx(printed / 100)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_shares_are_those_that_the_paper_prints_in_percent(family: str, dataset:
     ],
 )
 def test_other_figures_are_as_printed(family: str, metric: str, printed: float) -> None:
-    assert paper().figure(metric, family, "cifar10") == printed
+    assert paper().value(metric, family, "cifar10") == printed
 
 
 @pytest.mark.parametrize(("metric", "family", "dataset"), [("fid", "gmmc-dis", "cifar10"), ("fid", "jem", "svhn"), ("x", "jem", "cifar10")])
 def test_what_was_not_printed_is_none(metric: str, family: str, dataset: str) -> None:
-    assert paper().figure(metric, family, dataset) is None
+    assert paper().value(metric, family, dataset) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_was_not_printed_is_none(metric: str, family: str, dataset: str) ->
 def test_what_was_printed_of_another_protocol_does_not_stand_beside_ours(
     metric: str, family: str, facts: dict[str, str], printed: float | None
 ) -> None:
-    assert paper().figure(metric, family, "cifar10", Protocol(tuple(facts.items()))) == printed
+    assert paper().value(metric, family, "cifar10", Protocol(tuple(facts.items()))) == printed
 
 
 def test_every_metric_is_one_that_runs_have() -> None:

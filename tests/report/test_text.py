@@ -10,7 +10,7 @@ from handwritten import DIS, GEN, JEM, SOFTMAX, audited, calibrated, checkpoint,
 from rich.console import Console
 
 from gmmcli.report.collect import gather
-from gmmcli.report.compare import Comparison
+from gmmcli.report.compare import Comparison, compare
 from gmmcli.report.published import paper
 from gmmcli.report.text import document, markdown, terminal
 from gmmcli.run import Run
@@ -29,7 +29,7 @@ def runs(tmp_path: Path) -> list[Run]:
 
 @pytest.fixture
 def comparison(runs: list[Run]) -> Comparison:
-    return Comparison(gather(runs))
+    return compare(gather(runs))
 
 
 def cells(line: str) -> list[str]:
@@ -68,28 +68,28 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head(comparison: Comparis
 
 
 def test_the_figures_stand_under_their_models_with_the_papers_beside_them(comparison: Comparison) -> None:
-    figures = table(markdown(comparison, "Digits"), "Figures")
+    figures = table(markdown(comparison, "Digits"), "Results")
     assert figures[""] == [f"{GEN} (2 runs)", f"{DIS} (1 run)", f"{SOFTMAX} (1 run)"]
     assert figures["accuracy ↑"] == [
         "**85.0% ± 7.1% (71.1% to 98.9% over seeds and images)** [94.1%]",
         "**89.5% (88.5% to 90.5%)** [94.3%]",
         "50.0% (49.0% to 51.0%) [93.6%]",
     ]
-    assert figures["ECE, as the model is (gamma²) ↓"] == ["**1.00% (0.50% to 2.00%)** [1.33%]", "", "10.00% (5.00% to 20.00%) [4.18%]"]
+    assert figures["ECE, uncalibrated (gamma²) ↓"] == ["**1.00% (0.50% to 2.00%)** [1.33%]", "", "10.00% (5.00% to 20.00%) [4.18%]"]
     assert figures["max p(y\\|x) against interp ↑"] == ["0.500 (0.500 to 0.500) [0.720]", "", "[0.770]"]
     assert figures["*Classification*"] == ["", "", ""]
 
 
 def test_the_answers_come_first(comparison: Comparison) -> None:
     text = markdown(comparison, "Digits", "About digits.")
-    assert text.startswith("# Digits\n\nAbout digits.\n\n## Which is best at what\n")
-    answers = table(text, "Which is best at what")
+    assert text.startswith("# Digits\n\nAbout digits.\n\n## Best models\n")
+    answers = table(text, "Best models")
     assert answers["Which classifies best?"] == [
         "**undecided**",
         f"{DIS}, accuracy: 89.5% (88.5% to 90.5%)",
         f"{GEN} (the intervals overlap)",
     ]
-    assert answers["Whose confidence can be believed?"] == [f"**{GEN}**", "ECE, scale chosen on validation: 1.00% (0.50% to 2.00%)", "none"]
+    assert answers["Which is best calibrated?"] == [f"**{GEN}**", "ECE, scale selected on validation: 1.00% (0.50% to 2.00%)", "none"]
 
 
 def test_every_claim_has_its_verdict(comparison: Comparison) -> None:
@@ -106,16 +106,16 @@ def test_every_claim_has_its_verdict(comparison: Comparison) -> None:
 
 def test_recipes_differ_and_protocols_are_told(comparison: Comparison) -> None:
     text = markdown(comparison, "Digits")
-    differences = table(text, "Where the recipes differ")
+    differences = table(text, "Differences between the recipes")
     assert differences["key"] == [GEN, DIS, SOFTMAX]
     assert differences["`model.head.kind`"] == ["max-mahalanobis", "max-mahalanobis", "linear"]
     assert "- eval accuracy: digits test, n = 100" in text
 
 
 def test_one_model_alone_has_no_answers_and_no_differences(tmp_path: Path) -> None:
-    text = markdown(Comparison(gather(models(tmp_path, gen=(0.9, 0.01)))), "Digits")
-    assert "## Which is best" not in text
-    assert "## Where the recipes differ" not in text
+    text = markdown(compare(gather(models(tmp_path, gen=(0.9, 0.01)))), "Digits")
+    assert "## Best models" not in text
+    assert "## Differences between the recipes" not in text
     assert "**" not in "".join(row for row in text.splitlines() if row.startswith("| accuracy"))
 
 
@@ -129,16 +129,16 @@ def barred(tmp_path: Path) -> Comparison:
         scored(write(tmp_path, kind, f"data.source={{ kind = 'npz', path = 'x|{kind}' }}", study_model=name), 0.9, 0.1)
         for name, kind in zip(NAMES, (GEN, JEM, SOFTMAX), strict=True)
     ]
-    return Comparison(gather([checkpoint(run, ("p | q", "r")) for run in runs]))
+    return compare(gather([checkpoint(run, ("p | q", "r")) for run in runs]))
 
 
 def test_a_bar_in_a_name_or_a_value_does_not_end_its_cell(barred: Comparison) -> None:
     text = markdown(barred, "Digits")
     for rows in tables(text):
         assert {len(row) for row in rows} == {len(rows[0])}
-    assert table(text, "Figures")[""][0] == "a \\| b (1 run)"
-    assert table(text, "Where the recipes differ")["`data.source.path`"][0] == f"x\\|{GEN}"
-    assert table(text, "Which is best at what")["Which classifies best?"][1].startswith("a \\| b, accuracy")
+    assert table(text, "Results")[""][0] == "a \\| b (1 run)"
+    assert table(text, "Differences between the recipes")["`data.source.path`"][0] == f"x\\|{GEN}"
+    assert table(text, "Best models")["Which classifies best?"][1].startswith("a \\| b, accuracy")
 
 
 def test_names_in_brackets_are_shown_as_they_are(barred: Comparison) -> None:
@@ -148,16 +148,17 @@ def test_names_in_brackets_are_shown_as_they_are(barred: Comparison) -> None:
 def test_the_terminal_begins_with_what_is_decided_and_what_is_not(comparison: Comparison) -> None:
     text = " ".join(shown(comparison).split())
     assert text.startswith(
-        f"Which classifies best? Undecided, the intervals overlap: {DIS}, accuracy 89.5% (88.5% to 90.5%); may be as good: {GEN}"
+        f"Which classifies best? Undecided (the intervals overlap). "
+        f"Best value: {DIS}, accuracy 89.5% (88.5% to 90.5%). Not clearly worse: {GEN}"
     )
-    assert f"Whose confidence can be believed? {GEN}, ECE, scale chosen on validation 1.00% (0.50% to 2.00%)" in text
+    assert f"Which is best calibrated? {GEN}, ECE, scale selected on validation 1.00% (0.50% to 2.00%)" in text
 
 
 def test_what_is_not_compared_is_said_everywhere(runs: list[Run]) -> None:
     save(runs[0], "attack audit", {"worst_case": {"8/255": {"accuracy": 0.75, "ci95": [0.7, 0.8]}}}, n=500)
-    comparison = Comparison(gather(runs))
-    sentence = f"8/255, worst case: measured in 2 ways, each a row by itself (n 500: {GEN}; n 50: {DIS})"
-    assert comparison.left_out() == [sentence]
+    comparison = compare(gather(runs))
+    sentence = f"8/255, worst case: measured under 2 protocols, one row each (n 500: {GEN}; n 50: {DIS})"
+    assert comparison.left_out == [sentence]
     assert f"Not compared:\n\n- {sentence}\n" in markdown(comparison, "Digits")
     assert f"Not compared: {sentence}" in " ".join(shown(comparison).split())
     found = document(comparison)
@@ -210,7 +211,7 @@ def test_the_document_has_every_figure_of_every_model(comparison: Comparison, ru
 def test_the_document_is_json_without_what_json_does_not_know(comparison: Comparison, runs: list[Run]) -> None:
     save(runs[1], "attack cw", {"l2_mean": None})
     save(runs[2], "eval generate", {"precision": float("nan"), "feature_fid": float("inf")})
-    fresh = Comparison(gather(runs))
+    fresh = compare(gather(runs))
     text = json.dumps(document(fresh), allow_nan=False)
     found: dict[str, Any] = json.loads(text)
     assert not {"cw", "precision", "feature_fid"} & {key for model in found["values"].values() for key in model["figures"]}

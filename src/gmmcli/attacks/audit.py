@@ -10,7 +10,7 @@ from torch import Tensor
 from gmmcli.attacks.attack import Attack
 from gmmcli.attacks.losses import LOSSES, cross_entropy
 from gmmcli.attacks.pixel_model import CHUNK, PixelModel, distances, pixel_logits
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.types import Labels
 
 FOCUS = 8 / 255
@@ -143,16 +143,16 @@ def audit_values(curves: Curves, zero: Tensor, clean: Tensor, n_classes: int, fo
     """
     zero_share = float(zero.double().mean()) if len(zero) else 0.0
     worst = curves.worst()
-    believed = share(worst > focus)
+    believed = proportion(worst > focus)
     overstated = 100 * (curves.accuracy(PAPER, focus) - believed["accuracy"])
     low, high = believed["ci95"]
     focus_only = [name for name in curves.fell if name not in suite(n_classes) and name != "transfer"]
     return {
-        "clean_accuracy": share(clean)["accuracy"],
-        "clean_ci95": share(clean)["ci95"],
+        "clean_accuracy": proportion(clean)["accuracy"],
+        "clean_ci95": proportion(clean)["ci95"],
         "zero_gradient_share": zero_share,
-        "zero_gradient_share_ci95": share(zero)["ci95"],
-        "worst_case": {format_eps(eps): {key: share(worst > eps)[key] for key in ("accuracy", "ci95")} for eps in curves.eps},
+        "zero_gradient_share_ci95": proportion(zero)["ci95"],
+        "worst_case": {format_eps(eps): {key: proportion(worst > eps)[key] for key in ("accuracy", "ci95")} for eps in curves.eps},
         "attacks": {
             name: {format_eps(eps): {"accuracy": curves.accuracy(name, eps)} for eps in ([focus] if name in focus_only else curves.eps)}
             for name in curves.fell

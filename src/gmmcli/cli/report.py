@@ -48,7 +48,7 @@ def present(
     import tomli
 
     from gmmcli.report.collect import gather
-    from gmmcli.report.compare import Comparison
+    from gmmcli.report.compare import compare
     from gmmcli.report.page import page
     from gmmcli.report.text import document, markdown, terminal
     from gmmcli.run import default_runs_dir, list_runs, open_run
@@ -61,7 +61,7 @@ def present(
     else:
         names: list[str | None] = [*runs] if runs else [None]
         found = [open_run(name, runs_dir) for name in names]
-    comparison = Comparison(gather(found))
+    comparison = compare(gather(found))
     plan = study / "study.toml" if study else None
     described = tomli.loads(plan.read_text(encoding="utf-8")) if plan and plan.exists() else {}
     title = f"Study {described['name']}" if described else ", ".join(model.name for model in comparison.models)

@@ -15,7 +15,7 @@ from gmmcli.errors import RecipeError
 from gmmcli.evaluate.measured import Measured
 from gmmcli.evaluate.robustness import attacked, save_adversarial
 from gmmcli.evaluate.subject import Subject
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.intervals import mean_interval
 from gmmcli.progress import Voice
 from gmmcli.results import departures
@@ -68,9 +68,9 @@ def _attack(attack: CarliniWagner, model: PixelModel, pixels: Tensor, labels: Te
 
 
 def _values(clean: Tensor, success: Tensor, norms: Tensor, n_pixels: int) -> dict[str, Any]:
-    reached, rate = norms[success].cpu(), share(success)
+    reached, rate = norms[success].cpu(), proportion(success)
     return {
-        "clean_accuracy": share(clean)["accuracy"],
+        "clean_accuracy": proportion(clean)["accuracy"],
         "success_rate": rate["accuracy"],
         "success_ci95": rate["ci95"],
         "l2_mean": float(reached.mean()) if len(reached) else None,

@@ -21,6 +21,7 @@ from gmmcli.metrics.frechet import Moments
 from gmmcli.metrics.generation import MOST, beside_values, distance_values, generation_protocol, most_confident, neighbour_values
 from gmmcli.metrics.judge import MOST_JUDGED, Judge, agreement, agreement_values, pixels
 from gmmcli.metrics.manifold import memorisation_values, nearest
+from gmmcli.metrics.metric import SAMPLE_METRICS, with_metrics
 from gmmcli.metrics.outputs import outputs
 from gmmcli.progress import Voice, counting
 from gmmcli.types import Features, RawImages, to_bytes, to_model
@@ -89,6 +90,7 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
         values: dict[str, Any] = distance_values(space, embedded, known, given or moments, subject.seed)
         voice.at(2, "neighbours")
         values |= neighbour_values(embedded, known, subject.seed)
+        values = with_metrics(values, SAMPLE_METRICS, embedded, known, subject.seed)
         voice.at(3, "label agreement")
         values |= agreement_values(asked.judge, raw, labels, judged, subject.card.class_names)
         voice.at(4, "memorisation")

@@ -89,6 +89,9 @@ def _reliability(upper: Axes, lower: Axes, variant: Mapping[str, Any]) -> None:
         linewidth=0.5,
         label="gap",
     )
+    if all("ci95" in b for b in full):  # results of earlier versions have no intervals
+        low, high = np.array([b["ci95"] for b in full]).T
+        upper.vlines(np.array(left) + width / 2, low, high, color="black", linewidth=0.6)
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
     upper.set(xlim=(0, 1), ylim=(0, 1))
     total = sum(b["n"] for b in bins)

@@ -19,7 +19,7 @@ from gmmcli.attacks.within_ball import over_eps
 from gmmcli.core.classifier import frozen
 from gmmcli.evaluate.measured import Measured, kept
 from gmmcli.evaluate.subject import Subject
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.progress import Voice
 from gmmcli.results import departures
 from gmmcli.storage import write_arrays
@@ -55,8 +55,8 @@ def robust_accuracy(
 
         fell, adversarial, outcomes = over_eps(attack, model, pixels, labels, radii, progress)
     values = {
-        "clean_accuracy": share(fell > 0)["accuracy"],
-        "clean_ci95": share(fell > 0)["ci95"],
+        "clean_accuracy": proportion(fell > 0)["accuracy"],
+        "clean_ci95": proportion(fell > 0)["ci95"],
         "eps": {format_eps(radius): _at_radius(radius, fell, outcome) for radius, outcome in zip(radii, outcomes, strict=True)},
         "largest_change": _largest_change(pixels, adversarial, (fell > 0) & fell.isfinite()),
     }
@@ -71,7 +71,7 @@ def robust_accuracy(
 
 
 def _at_radius(eps: float, fell: Tensor, outcome: Outcome) -> dict[str, Any]:
-    left = share(fell > eps)
+    left = proportion(fell > eps)
     return {
         "eps": eps,
         "accuracy": left["accuracy"],

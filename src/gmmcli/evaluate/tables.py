@@ -1,13 +1,16 @@
 """Results as tables on a terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from gmmcli.metrics.metric import METRICS, SAMPLE_METRICS, Metric
 
 SHARES = {
     "accuracy",
@@ -23,26 +26,34 @@ SHARES = {
     "copies",
     "clean_accuracy",
     "success_rate",
+    "trustworthiness",
+    "knn_accuracy",
+    "knn_accuracy_features",
 }
 INTERVALS = {"accuracy": "ci95", "success_rate": "success_ci95", "clean_accuracy": "clean_ci95"}
-SHARES |= {"trustworthiness", "knn_accuracy", "knn_accuracy_features"}
 
 
-def figure(name: str, values: dict[str, Any]) -> str:
-    """Return a figure with its interval in brackets, shares in percent."""
+def registered(key: str) -> Metric[Any] | None:
+    """The metric that an installed package adds under this key."""
+    return METRICS.get(key) or SAMPLE_METRICS.get(key)
+
+
+def format_estimate(key: str, values: Mapping[str, Any]) -> str:
+    """Return a value with its interval in brackets, shares in percent."""
+    metric = registered(key)
+    share = metric.unit == "share" if metric else key in SHARES
 
     def number(value: float) -> str:
-        if name in SHARES:
+        if share:
             return f"{100 * value:.2f}"
         return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.4g}"
 
-    interval = values.get(INTERVALS.get(name, f"{name}_ci95"))
-    spread = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
-    return number(values[name]) + ("%" if name in SHARES else "") + spread
+    interval = values.get(INTERVALS.get(key, f"{key}_ci95"))
+    return number(values[key]) + "%" * share + (f" [{', '.join(map(number, interval))}]" if interval else "")
 
 
 def result_table(result: dict[str, Any]) -> Group:
-    """Return a result for the terminal: a line that names command, run, step, data and n, then its table."""
+    """Return a result for the terminal: a line with command, run, step, data and n, then its table."""
     images, n = f"{result['dataset']} {result['split']}", f"{result['n']:,}"
     images = f"{n} samples against {images}" if result["command"] == "eval generate" else f"{images}, n = {n}"
     about = f"{result['command']}: run {result['run']}, step {result['step']:,}, {images}"
@@ -56,45 +67,40 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _plain(values: dict[str, Any]) -> list[Table]:
-    table = _table("figure", "value [95% interval]")
-    for name, value in values.items():
+def _plain(values: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> list[Table]:
+    """A row for each value, and beside it, without intervals, those of other images."""
+    table = _table("metric", f"{'samples' if beside else 'value'} [95% interval]", *beside)
+    for key, value in values.items():
         if isinstance(value, float):
-            table.add_row(name, figure(name, values))
-        elif isinstance(value, dict) and all(isinstance(inner, float) for key, inner in value.items() if not key.endswith("_ci95")):
+            others = (format_estimate(key, {key: other[key]}) if key in other else "" for other in beside.values())
+            table.add_row(Text(metric.label if (metric := registered(key)) else key), format_estimate(key, values), *others)
+        elif isinstance(value, dict) and all(isinstance(inner, float) for name, inner in value.items() if not name.endswith("_ci95")):
             for inner in value:
                 if not inner.endswith("_ci95"):
-                    table.add_row(inner, figure(inner, value))
+                    table.add_row(inner, format_estimate(inner, value))
         elif isinstance(value, str):
-            table.add_row(name, Text(value))
+            table.add_row(key, Text(value))
     return [table]
 
 
 def _accuracy(values: dict[str, Any]) -> list[Table]:
     (table,) = _plain({key: value for key, value in values.items() if key not in ("per_class", "confusion")})
     for name, row in values["per_class"].items():
-        table.add_row(Text(f"  class {name}"), f"{figure('accuracy', row)}, n = {row['n']:,}" if row["n"] else "no images")
+        table.add_row(Text(f"  class {name}"), f"{format_estimate('accuracy', row)}, n = {row['n']:,}" if row["n"] else "no images")
     return [table]
 
 
 def _generate(values: dict[str, Any]) -> list[Table]:
-    """The samples' figures, and beside them those of where chains start and of real test images."""
-    beside = {name: values[name] for name in ("starts", "real") if name in values}
-    if not beside:
-        return _plain(values)
-    table = _table("figure", "samples [95% interval]", *beside)
-    own = {key: value for key, value in values.items() if key not in beside}
-    (plain,) = _plain(own)
-    for name, cell in zip(*(list(column.cells) for column in plain.columns), strict=True):
-        table.add_row(name, cell, *(figure(str(name), {name: figures[name]}) if name in figures else "" for figures in beside.values()))
-    return [table]
+    """The samples' values, and beside them those of the images that chains start from and of real test images."""
+    beside: dict[str, Any] = {name: values[name] for name in ("starts", "real") if name in values}
+    return _plain({key: value for key, value in values.items() if key not in beside}, beside)
 
 
 def _calibrate(values: dict[str, Any]) -> list[Table]:
+    variants = values["variants"].values()
     table = _table("", *values["variants"])
-    table.add_row("scale", *(f"{variant['scale']:.4g}" for variant in values["variants"].values()))
-    for key in ("ece", "mce", "ace", "nll", "brier", "saturated"):
-        table.add_row(key, *(figure(key, variant) for variant in values["variants"].values()))
+    for key in ("scale", "ece", "mce", "ace", "nll", "brier", "saturated"):
+        table.add_row(key, *(format_estimate(key, variant) for variant in variants))
     return [table]
 
 
@@ -106,28 +112,28 @@ def _ood(values: dict[str, Any]) -> list[Table | Text]:
             continue
         table = _table("score", "AUROC", "AUPR in", "AUPR out", "FPR95")
         for score, row in scores.items():
-            table.add_row(score, figure("auroc", row), *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95")))
+            table.add_row(score, format_estimate("auroc", row), *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95")))
         parts += [Text(f"against {name}"), table]
     return parts
 
 
 def _attack(values: dict[str, Any]) -> list[Table | Text]:
     table = _table("eps", "accuracy [95% interval]", "zero gradients")
-    table.add_row("0", figure("accuracy", {"accuracy": values["clean_accuracy"], "ci95": values["clean_ci95"]}), "")
+    table.add_row("0", format_estimate("accuracy", {"accuracy": values["clean_accuracy"], "ci95": values["clean_ci95"]}), "")
     for eps, row in values["eps"].items():
         zero = row["zero_gradient_share"]
-        table.add_row(f"{eps} = {row['eps']:.4f}", figure("accuracy", row), "" if zero is None else f"{100 * zero:.1f}%")
+        table.add_row(f"{eps} = {row['eps']:.4f}", format_estimate("accuracy", row), "" if zero is None else f"{100 * zero:.1f}%")
     return [table]
 
 
 def _audit(values: dict[str, Any]) -> list[Table | Text]:
     table = _table("eps x 255", *(f"{float(255 * Fraction(eps)):g}" for eps in values["worst_case"]))
-    table.collapse_padding = True  # seventeen attacks by name, eight radii, eighty columns
+    table.collapse_padding = True  # names of seventeen attacks, eight radii, eighty columns
     rows = {"worst case": values["worst_case"]} | values["attacks"]
     for name, row in rows.items():
         table.add_row(name, *(f"{100 * row[eps]['accuracy']:.1f}" if eps in row else "" for eps in values["worst_case"]))
-    found = [Text(f"{'FIRED' if verdict['fired'] else 'clear'}  {verdict['name']}: {verdict['why']}") for verdict in values["verdicts"]]
-    return [table, *found, Text(values["sentence"], style="bold")]
+    verdicts = [Text(f"{'FIRED' if verdict['fired'] else 'clear'}  {verdict['name']}: {verdict['why']}") for verdict in values["verdicts"]]
+    return [table, *verdicts, Text(values["sentence"], style="bold")]
 
 
 FILLED: dict[str, Callable[[dict[str, Any]], Sequence[Table | Text]]] = {

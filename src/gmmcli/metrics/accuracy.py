@@ -31,8 +31,8 @@ def means_over_images(log_probs: Logits, labels: Labels) -> dict[str, Any]:
     }
 
 
-def share(right: Tensor) -> dict[str, Any]:
-    """Return a share of images as a figure: n, accuracy, Wilson interval; both None for no images."""
+def proportion(right: Tensor) -> dict[str, Any]:
+    """Return the proportion of images that are right: n, accuracy, Wilson interval; both None for no images."""
     n, successes = len(right), int(right.sum())
     return {"n": n, "accuracy": successes / n if n else None, "ci95": list(wilson_interval(successes, n)) if n else None}
 
@@ -55,20 +55,20 @@ def accuracy_values(
     predicted, n_classes = logits.argmax(1), len(class_names)
     log_probs = class_log_probs(logits.double(), gamma2)
     right = predicted == labels
-    overall = share(right)
+    overall = proportion(right)
     calibrated = means_over_images(class_log_probs(logits.double(), temperature), labels) if temperature else {}
     return {
         "accuracy": overall["accuracy"],
         "ci95": overall["ci95"],
         **{f"calibrated_{name}": value for name, value in calibrated.items()},
         **means_over_images(log_probs, labels),
-        "per_class": {name: share(right[labels == k]) for k, name in enumerate(class_names)},
+        "per_class": {name: proportion(right[labels == k]) for k, name in enumerate(class_names)},
         "confusion": torch.bincount(labels * n_classes + predicted, minlength=n_classes**2).view(n_classes, n_classes).tolist(),
     }
 
 
 def accuracy_protocol(gamma2: float, temperature: float | None) -> dict[str, Any]:
-    """How the figures of ``accuracy_values`` were made."""
+    """The protocol of ``accuracy_values``."""
     return {
         "prediction": "argmax of the logits",
         "probabilities": "softmax of logits / gamma^2 in float64 (Eq. 11); calibrated: of logits / temperature, fitted on validation",

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from gmmcli.core.energy import class_log_probs
-from gmmcli.metrics.accuracy import means_over_images, share
-from gmmcli.metrics.intervals import OF_GAPS, OF_MEANS, absolute_sum_interval, exact_interval, resampled
+from gmmcli.metrics.accuracy import means_over_images, proportion
+from gmmcli.metrics.intervals import OF_GAPS, OF_MEANS, Z95, absolute_sum_interval, exact_interval, resampled, wilson_interval
 from gmmcli.types import Labels, Logits
 
 BINS = 20
 COLDEST, HOTTEST = 1e-6, 1e6
-SATURATION_WORTH_A_WORD = 0.01
+SATURATION_WARNED_OF = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Bins:
         """Its 95% interval: every bin's exact interval of its accuracy, all of them at once (Bonferroni), and what gaps they allow.
 
         A bootstrap of a maximum over bins is of no use: a bin of one image, often the one with the largest gap, is the same in every
-        replicate that holds it, so that the figure is an end of its own interval.
+        replicate that holds it, so that the estimate is an end of its own interval.
         """
         filled = self.n > 0
         bins = zip(self.right[filled].tolist(), self.n[filled].tolist(), self.confidence[filled].tolist(), strict=True)
@@ -83,7 +83,7 @@ def gaps_interval(bins: Tensor, excess: Tensor, weights: Tensor) -> list[float]:
     Args:
         bins: the bin of each image.
         excess: right or wrong, less the confidence, of each image.
-        weights: of each bin's gap: its share of the images for ECE, the same for all for ACE.
+        weights: of each bin's gap: the proportion of images in it for ECE, the same for all for ACE.
     """
     member = torch.nn.functional.one_hot(bins, BINS).double()
     terms = excess[:, None] * member * (weights / member.sum(0).clamp(min=1))
@@ -97,14 +97,14 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
 
     Returns:
         ``ece`` over 20 bins of equal width (Eq. 12), ``mce`` the worst of them, ``ace`` over 20 bins of as many images each,
-        ``nll`` and ``brier``, each with its interval; ``saturated``, the share of confidences that float32 rounds to exactly 1;
+        ``nll`` and ``brier``, each with its interval; ``saturated``, the proportion of confidences that float32 rounds to exactly 1;
         and the ``bins`` of the reliability diagram.
     """
     top, predicted = log_probs.max(1)
     confidence, right = top.exp(), (predicted == labels).double()
     wide, mass = equal_width(confidence), equal_mass(confidence)
     measured, adaptive = (binned(bins, confidence, right) for bins in (wide, mass))
-    saturated = share(confidence.float() == 1)
+    saturated = proportion(confidence.float() == 1)
     return {
         "ece": measured.ece,
         "ece_ci95": gaps_interval(wide, right - confidence, measured.n / len(labels)),
@@ -122,6 +122,7 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
                 "n": int(n),
                 "confidence": float(c / n) if n else None,
                 "accuracy": float(r / n) if n else None,
+                "ci95": list(wilson_interval(int(r), int(n))) if n else None,
             }
             for i, (n, c, r) in enumerate(zip(measured.n, measured.confidence, measured.right, strict=True))
         ],
@@ -131,18 +132,32 @@ def calibration(log_probs: Logits, labels: Labels) -> dict[str, Any]:
 def fit_temperature(logits: Logits, labels: Labels) -> float | None:
     """Return the T that minimises the NLL of ``softmax(logits / T)`` (Guo et al. 2017), between 1e-6 and 1e6.
 
-    The NLL is convex in 1/T: bisection finds the one root of its slope. Where every image is classified rightly the NLL falls
-    for ever as T does, and there is no such T: None.
+    Where every image is classified correctly the NLL decreases with T without end, and there is no such T: None.
+    """
+    return None if bool((logits.argmax(1) == labels).all()) else _temperature(logits, labels, 0.0)
+
+
+def temperature_interval(logits: Logits, labels: Labels) -> list[float] | None:
+    """Return the 95% interval of the fitted temperature over the images; None where there is no temperature.
+
+    The temperatures at which the mean slope of the NLL is within 1.96 of its standard errors of zero: the score test of an estimating
+    equation, inverted (Boos 1992). Unlike a profile likelihood it does not suppose that ``softmax(logits / T)`` is the truth for some T. It
+    reaches to 1e-6 where the few wrong images could as well be none, and to 1e6 where the logits may know nothing of the labels.
     """
     if bool((logits.argmax(1) == labels).all()):
         return None
+    return [_temperature(logits, labels, Z95), _temperature(logits, labels, -Z95)]
+
+
+def _temperature(logits: Logits, labels: Labels, errors: float) -> float:
+    """The T at which the mean slope of the NLL in 1/T is so many standard errors, by bisection: it rises with 1/T, the NLL being convex."""
     z = logits.double()
     truth = z.gather(1, labels[:, None]).squeeze(1)
     cold, hot = torch.tensor(COLDEST).double().log(), torch.tensor(HOTTEST).double().log()
-    for _ in range(100):
+    for _ in range(64):  # as far as float64 goes
         middle = (cold + hot) / 2
-        expected = (torch.softmax(z / middle.exp(), 1) * z).sum(1)
-        if (expected - truth).mean() > 0:  # d NLL / d(1/T): too cold
+        slopes = (torch.softmax(z / middle.exp(), 1) * z).sum(1) - truth
+        if slopes.mean() > errors * slopes.std(correction=0) / len(slopes) ** 0.5:
             cold = middle
         else:
             hot = middle
@@ -150,7 +165,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float | None:
 
 
 def calibration_values(logits: Logits, labels: Labels, gamma2: float, temperature: float | None) -> dict[str, Any]:
-    """Measure calibration at three scales side by side, the calibrated one first; the figures at the top are those of the paper's, gamma^2.
+    """Measure calibration at three scales side by side, the calibrated one first; the values at the top are those at the paper's, gamma^2.
 
     Without a temperature its place is taken by gamma^2.
     """
@@ -162,7 +177,7 @@ def calibration_values(logits: Logits, labels: Labels, gamma2: float, temperatur
 
 
 def with_validation(values: dict[str, Any], logits: Logits, labels: Labels) -> dict[str, Any]:
-    """Add each scale's ECE on the validation images, ``validation_ece``: what a scale may be chosen by without looking at the test."""
+    """Add what validation images say: each scale's ECE, by which one may be selected without looking at the test, and T's interval."""
     right = (logits.argmax(1) == labels).double()
     variants = {}
     for name, variant in values["variants"].items():
@@ -171,11 +186,15 @@ def with_validation(values: dict[str, Any], logits: Logits, labels: Labels) -> d
         measured = binned(bins, confidence, right)
         interval = gaps_interval(bins, right - confidence, measured.n / len(labels))
         variants[name] = variant | {"validation_ece": measured.ece, "validation_ece_ci95": interval}
-    return values | {"variants": variants}
+    ends = temperature_interval(logits, labels)
+    if ends is None:
+        return values | {"variants": variants}
+    variants["temperature"] |= {"scale_ci95": ends}
+    return values | {"variants": variants, "temperature_ci95": ends}
 
 
 def calibration_protocol(gamma2: float, n_validation: int, fitted: bool) -> dict[str, Any]:
-    """How the figures of ``calibration_values`` were made."""
+    """The protocol of ``calibration_values``."""
     return {
         "bins": f"{BINS} of equal width, (low, high]; for ace as many of equal mass, each counting alike",
         "scales": "softmax of logits / s in float64: unit s = 1, gamma the estimated variance (Eq. 11), temperature fitted by NLL",
@@ -184,17 +203,17 @@ def calibration_protocol(gamma2: float, n_validation: int, fitted: bool) -> dict
         "temperature_split": "validation",
         "n_validation": n_validation,
         "intervals": f"95%: {OF_GAPS} for ece and ace; exact intervals of all bins at once for mce; {OF_MEANS} for nll and brier; "
-        "Wilson for saturated",
+        "Wilson for saturated and the accuracy of each bin; score test over the validation images for temperature",
     }
 
 
 def calibration_warnings(values: dict[str, Any], fitted: bool) -> list[str]:
-    """Return what a reader of the figures must know."""
+    """Warn of a saturated softmax, and of a temperature that could not be fitted."""
     warnings = [
         f"at scale {name}, {variant['saturated']:.1%} of the confidences are exactly 1.0 in float32: the softmax is saturated"
         for name, variant in values["variants"].items()
-        if variant["saturated"] > SATURATION_WORTH_A_WORD
+        if variant["saturated"] > SATURATION_WARNED_OF
     ]
     if not fitted:
-        warnings.append("no validation image is classified wrongly, so no temperature can be fitted; gamma^2 stands in for it")
+        warnings.append("no validation image is misclassified, so no temperature can be fitted; gamma^2 is used instead")
     return warnings

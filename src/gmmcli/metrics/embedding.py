@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gmmcli.errors import RecipeError
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.intervals import OF_MEANS, mean_interval
 from gmmcli.metrics.manifold import on_a_grid, squared_distances
 from gmmcli.types import Features, Labels
@@ -42,7 +42,7 @@ def embedding_values(features: Features, plane: np.ndarray, labels: Labels) -> d
     trust = torch.from_numpy(_trust(features.numpy(), plane))
     values: dict[str, Any] = {"trustworthiness": float(trust.mean()), "trustworthiness_ci95": mean_interval(trust, 0.0, 1.0)}
     for name, points in (("knn_accuracy", plane), ("knn_accuracy_features", features.numpy())):
-        found = share(torch.from_numpy(_leave_one_out(points, labels.numpy())))
+        found = proportion(torch.from_numpy(_leave_one_out(points, labels.numpy())))
         values |= {name: found["accuracy"], f"{name}_ci95": found["ci95"]}
     return values
 

@@ -48,17 +48,17 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return max(0.0, float((a.mean - b.mean).square().sum() + trace))
 
 
-def frechet_error(samples: Features, own: Moments, reference: Moments) -> float:
-    """Return the standard error of the Frechet distance of samples, whose own moments are given, to a reference taken as known.
+def frechet_error(samples: Features, moments: Moments, reference: Moments) -> float:
+    """Return the standard error of the Frechet distance of samples, whose moments are given, to a reference taken as known.
 
     By the delta method: the derivative by a sample's weight is ``2 (mu_a - mu_b) x + x (1 - T) x``, x the sample less its mean and T the
     linear map that carries one normal distribution to the other (Peyre and Cuturi 2019, Remark 2.31). It says nothing of the bias.
     """
-    centred = samples.double() - own.mean
-    _, values, directions = torch.linalg.svd(own.factor.T @ reference.factor, full_matrices=False)
+    centred = samples.double() - moments.mean
+    _, values, directions = torch.linalg.svd(moments.factor.T @ reference.factor, full_matrices=False)
     kept = values > len(values) * torch.finfo(values.dtype).eps * values[:1]
     carried = (centred @ (reference.factor @ directions[kept].T)).square() / values[kept]
-    influence = 2 * centred @ (own.mean - reference.mean) + centred.square().sum(1) - carried.sum(1)
+    influence = 2 * centred @ (moments.mean - reference.mean) + centred.square().sum(1) - carried.sum(1)
     return float(influence.std() / len(samples) ** 0.5)
 
 
@@ -91,10 +91,10 @@ def kernel_distance(samples: Features, reference: Features, seed: int) -> Kernel
         values.append(maximum_mean_discrepancy(within, across, poly_kernel(y, y)))
         moved[i] += 2 * ((within.sum(1) - within.diagonal()) / (size - 1) - across.mean(1))
         times[i] += 1
-    found = torch.stack(values)
+    distances = torch.stack(values)
     influence = (moved / times)[times > 0]
-    error = (influence.var() / len(samples) + found.var() / SUBSETS).sqrt()
-    return KernelDistance(float(found.mean()), float(found.std(correction=0)), float(error))
+    error = (influence.var() / len(samples) + distances.var() / SUBSETS).sqrt()
+    return KernelDistance(float(distances.mean()), float(distances.std(correction=0)), float(error))
 
 
 def inception_score(probs: Tensor) -> tuple[float, float]:

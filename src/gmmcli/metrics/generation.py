@@ -16,14 +16,14 @@ from gmmcli.metrics.scores import log_odds
 from gmmcli.rng import stream
 from gmmcli.types import Features, Logits
 
-MOST = 10_000  # images of either kind in the figures of nearest neighbours
+MOST = 10_000  # images of either kind whose nearest neighbours are compared
 
 
 def most_confident(logits: Logits, top_share: float) -> Tensor:
     """Return the positions of the most confident share of each predicted class: the filter behind the paper's FID."""
     predicted, order = logits.argmax(1), log_odds(logits).argsort(descending=True)
-    own = [order[predicted[order] == k] for k in range(logits.shape[1])]
-    return torch.cat([positions[: ceil(round(top_share * len(positions), 9))] for positions in own]).sort().values
+    ranked = [order[predicted[order] == k] for k in range(logits.shape[1])]
+    return torch.cat([positions[: ceil(round(top_share * len(positions), 9))] for positions in ranked]).sort().values
 
 
 def distance_values(space: Space, samples: Features, reference: Features, moments: Moments | None, seed: int) -> dict[str, Any]:
@@ -60,24 +60,24 @@ def distance_values(space: Space, samples: Features, reference: Features, moment
 def frechet_values(space: Space, images: Features, reference: Moments) -> dict[str, Any]:
     """Return the Frechet distance with its 95% interval under the space's name for it; ValueError for fewer than two images."""
     name = "feature_fid" if space.class_probs is None else "fid"
-    own = Moments.of(images)
-    distance, spread = frechet_distance(own, reference), Z95 * frechet_error(images, own, reference)
+    moments = Moments.of(images)
+    distance, spread = frechet_distance(moments, reference), Z95 * frechet_error(images, moments, reference)
     return {name: distance, f"{name}_ci95": [max(0.0, distance - spread), distance + spread]}
 
 
 def neighbour_values(samples: Features, reference: Features, seed: int) -> dict[str, Any]:
     """Return precision, recall, density and coverage, on at most 10,000 of either."""
-    chosen = [few[np.random.default_rng(seed).permutation(len(few))[:MOST]] for few in (reference.numpy(), samples.numpy())]
-    return manifold_values(*chosen)
+    some = [images[np.random.default_rng(seed).permutation(len(images))[:MOST]] for images in (reference.numpy(), samples.numpy())]
+    return manifold_values(*some)
 
 
 def beside_values(space: Space, images: Features, reference: Features, moments: Moments, seed: int) -> dict[str, Any]:
-    """Return those figures of samples that are also taken of images which stand beside them: where chains start, real test images."""
+    """Return the metrics that samples share with the images beside them: those that chains start from, and real test images."""
     return {"n": len(images)} | frechet_values(space, images, moments) | neighbour_values(images, reference, seed)
 
 
 def generation_protocol(space: Space, n_reference: int) -> dict[str, Any]:
-    """How the figures were made."""
+    """The protocol of all of them."""
     return {
         "space": space.name,
         "features": space.about,

@@ -1,4 +1,4 @@
-"""95% intervals: what a figure measured on n images leaves open."""
+"""95% intervals over the images."""
 
 from functools import lru_cache
 from math import log, sqrt
@@ -17,10 +17,10 @@ OF_MEANS = f"Gaffke's bootstrap over the images, {REPLICATES} replicates with on
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval of a share (Wilson 1927): honest near 0 and 1, where the normal one is not."""
-    share, z2 = successes / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    """Return the 95% Wilson score interval of a proportion (Wilson 1927), which holds its level near 0 and 1 too."""
+    p, z2 = successes / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -34,7 +34,7 @@ def resampled(n: int, seed: int = 0) -> Weights:
 
 
 def percentiles(replicates: torch.Tensor) -> list[float]:
-    """Return the middle 95% of a figure's replicates; those in which it was undefined are left out."""
+    """Return the middle 95% of replicates; undefined ones are left out."""
     low, high = np.nanpercentile(replicates.numpy(), (2.5, 97.5))
     return [float(low), float(high)]
 
@@ -70,7 +70,7 @@ def absolute_sum_interval(terms: torch.Tensor, replicates: torch.Tensor, n: int)
     A sum of absolute values is biased upwards, each replicate of it once more, and where a term is 0 in truth the plain bootstrap is not
     even consistent. So the derivative of the sum is resampled, not the sum (Fang and Santos 2019): a deviation of a term counts with the
     term's sign where that is beyond doubt (sqrt(log n) standard errors), and as it is, positive, where it is not. The interval is
-    symmetric (Hall 1988): the figure, give or take what 95% of those deviations stay below.
+    symmetric (Hall 1988): the sum, plus or minus what 95% of those deviations stay below.
 
     Args:
         terms: shape (term,).
@@ -80,12 +80,12 @@ def absolute_sum_interval(terms: torch.Tensor, replicates: torch.Tensor, n: int)
     moved = replicates - terms
     sure = terms.abs() > sqrt(log(n)) * moved.square().mean(0).sqrt()
     deviations = (moved * torch.where(sure, terms.sign(), 0.0)).sum(1) + (moved.abs() * ~sure).sum(1)
-    figure, spread = float(terms.abs().sum()), float(np.percentile(deviations.abs().numpy(), 95))
-    return [max(0.0, figure - spread), min(1.0, figure + spread)]
+    total, spread = float(terms.abs().sum()), float(np.percentile(deviations.abs().numpy(), 95))
+    return [max(0.0, total - spread), min(1.0, total + spread)]
 
 
 def exact_interval(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    """Return the interval of Clopper and Pearson (1934) of a share: never too narrow, however high the confidence."""
+    """Return the interval of Clopper and Pearson (1934) of a proportion: never too narrow, however high the confidence."""
     tail = (1 - confidence) / 2
     low = betaincinv(successes, n - successes + 1, tail) if successes else 0.0
     high = betaincinv(successes + 1, n - successes, 1 - tail) if successes < n else 1.0

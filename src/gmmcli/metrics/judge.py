@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Split
-from gmmcli.metrics.accuracy import share
+from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.outputs import outputs
 from gmmcli.types import Labels, RawImages, to_model
 
@@ -63,17 +63,17 @@ class ModelJudge:
 
 def agreement(right: Tensor) -> dict[str, Any]:
     """Return the share of images that were taken for their class, of shape (image,)."""
-    overall = share(right)
+    overall = proportion(right)
     return {"label_agreement": overall["accuracy"], "label_agreement_ci95": overall["ci95"]}
 
 
 def agreement_values(judge: Judge, images: RawImages, labels: Labels, test: Split, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return the share of samples that the judge takes for their class, overall and by class, and its own accuracy on real images."""
     right = judge.classes(images) == labels
-    own = share(judge.classes(test.images) == test.labels)
+    own = proportion(judge.classes(test.images) == test.labels)
     return {
         **agreement(right),
-        "per_class": {name: share(right[labels == k]) for k, name in enumerate(class_names) if bool((labels == k).any())},
+        "per_class": {name: proportion(right[labels == k]) for k, name in enumerate(class_names) if bool((labels == k).any())},
         "judge": judge.about,
         "judge_accuracy": own["accuracy"],
         "judge_accuracy_ci95": own["ci95"],

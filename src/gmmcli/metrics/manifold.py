@@ -58,9 +58,9 @@ def manifold_values(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
         fake: features of samples (image, feature).
 
     Returns:
-        ``precision``, the share of samples inside a real image's ball, ``recall``, the share of real images inside a sample's
-        (Kynkaanniemi et al. 2019); ``density``, how many real balls a sample lies in, over k, and ``coverage``, the share of real
-        balls with a sample inside (Naeem et al. 2020). All with 95% intervals.
+        ``precision``, the proportion of samples inside a real image's ball, ``recall``, that of real images inside a sample's
+        (Kynkaanniemi et al. 2019); ``density``, how many real balls a sample lies in, over k, and ``coverage``, the proportion of
+        real balls with a sample inside (Naeem et al. 2020). All with 95% intervals.
     """
     k = min(K, len(real) - 1, len(fake) - 1)
     real, fake = on_a_grid(real, fake)
@@ -71,10 +71,10 @@ def manifold_values(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
         of_real.add(squares < real_radii[rows, None], rows.start)
         of_fake.add(squares < fake_radii, rows.start)
     return {
-        **share_values("precision", of_real.columns, of_real.alone_in_column),
-        **share_values("recall", of_fake.rows, of_fake.alone_in_row),
+        **proportion_values("precision", of_real.columns, of_real.alone_in_column),
+        **proportion_values("recall", of_fake.rows, of_fake.alone_in_row),
         **density_values(of_real.columns, of_real.rows, k),
-        **share_values("coverage", of_real.rows, of_real.alone_in_row),
+        **proportion_values("coverage", of_real.rows, of_real.alone_in_row),
     }
 
 
@@ -101,23 +101,23 @@ class Hits:
         return np.bincount(self._first_row[self.columns == 1], minlength=len(self.rows))
 
 
-def share_values(name: str, hits: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
-    """Return the share of points that any ball holds, and its 95% interval.
+def proportion_values(name: str, hits: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
+    """Return the proportion of points that any ball holds, and its 95% interval.
 
     Both the points and the balls' centres are samples. The points give a Wilson interval; what leaving out one centre would change,
     the points that its ball alone holds, gives the jackknife's variance (Efron and Stein 1981). Radii are taken as they are.
 
     Args:
-        name: of the share.
+        name: of the proportion.
         hits: how many balls hold each point.
         alone: how many points each ball holds alone.
     """
-    share = float((hits > 0).mean())
+    proportion = float((hits > 0).mean())
     centres = float(Z95 * np.sqrt((len(alone) - 1) * np.var(alone))) / len(hits)
     low, high = wilson_interval(int((hits > 0).sum()), len(hits))
     return {
-        name: share,
-        f"{name}_ci95": [max(0.0, share - hypot(share - low, centres)), min(1.0, share + hypot(high - share, centres))],
+        name: proportion,
+        f"{name}_ci95": [max(0.0, proportion - hypot(proportion - low, centres)), min(1.0, proportion + hypot(high - proportion, centres))],
     }
 
 
@@ -142,16 +142,16 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.nda
     """Return distances to, and positions of, each query's k nearest references, shapes (query, k); of equal ones the first."""
     k = min(k, len(references))
     on_grid = on_a_grid(references, queries)
-    found = np.concatenate([squares.argsort(1, kind="stable")[:, :k] for _, squares in squared_distances(on_grid[1], on_grid[0])])
-    differences = queries[:, None].astype(np.float64) - references[found]
-    return np.sqrt(np.square(differences).sum(2)), found
+    positions = np.concatenate([squares.argsort(1, kind="stable")[:, :k] for _, squares in squared_distances(on_grid[1], on_grid[0])])
+    differences = queries[:, None].astype(np.float64) - references[positions]
+    return np.sqrt(np.square(differences).sum(2)), positions
 
 
 def memorisation_values(samples: np.ndarray, test: np.ndarray, train: np.ndarray) -> dict[str, Any]:
     """Compare how near samples come to training images with how near test images do, which nobody can have memorised.
 
     Returns:
-        Median distances to the nearest training image, and ``copies``: the share of samples nearer to one than all but 1% of the
+        Median distances to the nearest training image, and ``copies``: the proportion of samples nearer to one than all but 1% of the
         test images are. About 0.01 is what fresh images of the same kind would give. All with 95% intervals, the training images
         as known: of a median by its order statistics; of copies by Wilson over the samples and the bootstrap of the threshold over
         the test images.
@@ -161,18 +161,18 @@ def memorisation_values(samples: np.ndarray, test: np.ndarray, train: np.ndarray
     low, high = wilson_interval(copies, len(from_samples))
     drawn = np.random.default_rng(0).choice(from_test, (REPLICATES, len(from_test)))
     others = np.searchsorted(from_samples, np.quantile(drawn, 0.01, axis=1)) / len(from_samples)
-    share, spread = copies / len(from_samples), float(Z95 * others.std())
+    proportion, spread = copies / len(from_samples), float(Z95 * others.std())
     return {
         "sample_to_train": float(np.median(from_samples)),
         "sample_to_train_ci95": _median_interval(from_samples),
         "test_to_train": float(np.median(from_test)),
         "test_to_train_ci95": _median_interval(from_test),
-        "copies": share,
-        "copies_ci95": [max(0.0, share - hypot(share - low, spread)), min(1.0, share + hypot(high - share, spread))],
+        "copies": proportion,
+        "copies_ci95": [max(0.0, proportion - hypot(proportion - low, spread)), min(1.0, proportion + hypot(high - proportion, spread))],
     }
 
 
 def _median_interval(ordered: np.ndarray) -> list[float]:
-    """The 95% interval of a median: the order statistics between which a share of one half may lie."""
+    """The 95% interval of a median: the order statistics between which one half of the images may lie."""
     low, high = wilson_interval(len(ordered) // 2, len(ordered))
     return [float(ordered[int(low * (len(ordered) - 1))]), float(ordered[ceil(high * (len(ordered) - 1))])]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gmmcli.report.catalogue import Metric, differing_facts, figures, is_within_ball
-from gmmcli.report.collect import Model
+from gmmcli.report.catalogue import Quantity, differing_facts, estimates, is_within_ball
+from gmmcli.report.collect import ModelRuns
 
 SAMPLES_SHOWN = 10  # of each class
 POINTS_SHOWN = 500  # of a t-SNE: each brings its image along
@@ -21,8 +21,8 @@ CURVE_POINTS = 300  # of a training
 MOST_CLASSES = 20  # rows of a grid of samples
 
 
-def charts(models: Sequence[Model]) -> dict[str, list[dict[str, Any]]]:
-    """Return, for each kind of chart, what each model has for it; models that lack it are left out."""
+def charts(models: Sequence[ModelRuns]) -> dict[str, list[dict[str, Any]]]:
+    """Return, for each kind of chart, the values of each model; models that lack them are left out."""
     kinds = {
         "samples": samples,
         "reliability": reliability,
@@ -33,7 +33,7 @@ def charts(models: Sequence[Model]) -> dict[str, list[dict[str, Any]]]:
         "switch": switch,
         "stability": stability,
     }
-    return {kind: [{"model": m.name} | found for m in models if (found := drawn(m)) is not None] for kind, drawn in kinds.items()}
+    return {kind: [{"model": m.name} | values for m in models if (values := chart(m)) is not None] for kind, chart in kinds.items()}
 
 
 def _png(pixels: np.ndarray) -> str:
@@ -52,13 +52,13 @@ def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
     return padded.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
 
 
-def samples(model: Model) -> dict[str, Any] | None:
-    """A sheet of samples, a row a class."""
-    found = model.result("eval generate")
-    arrays = found and found[0].arrays(found[1]["stem"])
-    if not found or not arrays:
+def samples(model: ModelRuns) -> dict[str, Any] | None:
+    """A sheet of samples, one row for each class."""
+    saved = model.result("eval generate")
+    arrays = saved and saved[0].arrays(saved[1]["stem"])
+    if not saved or not arrays:
         return None
-    run, result = found
+    run, result = saved
     names = run.card().class_names[:MOST_CLASSES]
     drawn = [k for k in range(len(names)) if bool((arrays["labels"] == k).any())]
     if not drawn:
@@ -75,17 +75,17 @@ def samples(model: Model) -> dict[str, Any] | None:
     }
 
 
-def reliability(model: Model) -> dict[str, Any] | None:
+def reliability(model: ModelRuns) -> dict[str, Any] | None:
     """The bins of the reliability diagram at each scale."""
-    found = model.result("eval calibrate")
-    if not found:
+    saved = model.result("eval calibrate")
+    if not saved:
         return None
-    keys = ("scale", "ece", "bins", "validation_ece")
-    return {"variants": {n: {key: v.get(key) for key in keys} for n, v in found[1]["values"]["variants"].items()}, "n": found[1]["n"]}
+    keys = ("scale", "scale_ci95", "ece", "ece_ci95", "bins")
+    return {"variants": {n: {key: v.get(key) for key in keys} for n, v in saved[1]["values"]["variants"].items()}, "n": saved[1]["n"]}
 
 
-def ood(model: Model) -> dict[str, Any] | None:
-    """Histograms of each score on the run's own test images and on each other set that any result of most images has, over common bins."""
+def ood(model: ModelRuns) -> dict[str, Any] | None:
+    """Histograms of each score on the run's test images and on each other set that any result of most images has, over common bins."""
     largest = model.result("eval ood")
     if not largest:
         return None
@@ -95,9 +95,9 @@ def ood(model: Model) -> dict[str, Any] | None:
     for result in model.results[model.runs.index(run)].values():
         if result["command"] != "eval ood" or result["n"] != about["n"]:
             continue
-        for key, own in run.arrays(result["stem"]).items():
+        for key, values in run.arrays(result["stem"]).items():
             name, _, score = key.rpartition(" ")
-            scores.setdefault(score, {}).setdefault(name, own[np.isfinite(own)])
+            scores.setdefault(score, {}).setdefault(name, values[np.isfinite(values)])
             if name != "in":
                 auroc.setdefault(score, {}).setdefault(name, result["values"][name][score]["auroc"])
     if not auroc:
@@ -105,7 +105,7 @@ def ood(model: Model) -> dict[str, Any] | None:
     return {
         "sets": [*dict.fromkeys(name for sets in auroc.values() for name in sets)],
         "scores": {score: _histograms(scores[score]) | {"auroc": sets} for score, sets in auroc.items()},
-        "own": f"{about['dataset']} {about['split']}",
+        "in_distribution": f"{about['dataset']} {about['split']}",
     }
 
 
@@ -113,12 +113,12 @@ def _histograms(sets: dict[str, np.ndarray]) -> dict[str, Any]:
     """Shares of each set's scores in common bins."""
     low, high = np.quantile(np.concatenate(list(sets.values())), (0.005, 0.995))
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-    shares = {name: np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / max(1, len(own)) for name, own in sets.items()}
+    shares = {name: np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / max(1, len(values)) for name, values in sets.items()}
     return {"centres": _rounded((edges[1:] + edges[:-1]) / 2), "shares": {name: _rounded(share) for name, share in shares.items()}}
 
 
-def robustness(model: Model) -> dict[str, Any] | None:
-    """Accuracy over eps: of the audit its worst case and each attack, else of the attacks that were run, a curve a protocol."""
+def robustness(model: ModelRuns) -> dict[str, Any] | None:
+    """Accuracy over eps: of the audit its worst case and each attack, else of the attacks that were run, one curve for each protocol."""
     if audit := model.result("attack audit"):
         values = audit[1]["values"]
         curves = {name: {eps: row["accuracy"] for eps, row in rows.items()} for name, rows in values["attacks"].items() if len(rows) > 1}
@@ -134,18 +134,18 @@ def robustness(model: Model) -> dict[str, Any] | None:
 
 def _curves(attacks: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Accuracy at the radii of all results that agree in their protocol, by attack; namesakes are told apart."""
-    same: dict[str, dict[Metric, dict[str, float]]] = {}
+    same: dict[str, dict[Quantity, dict[str, float]]] = {}
     for result in attacks:
         protocol = result["protocol"]
         name = f"{result['command'].split()[1]}-{protocol['loss']}" + ("" if protocol["norm"] == "linf" else f"-{protocol['norm']}")
-        for metric, figure in figures(result):
-            eps = metric.key.split()[-1]
-            same.setdefault(name, {}).setdefault(replace(metric, key=name, label=""), {})[eps] = figure.value
+        for quantity, estimate in estimates(result):
+            eps = quantity.key.split()[-1]
+            same.setdefault(name, {}).setdefault(replace(quantity, key=name, label=""), {})[eps] = estimate.value
     curves = {}
     for name, protocols in same.items():
-        facts = differing_facts(metric.protocol for metric in protocols)
-        for metric, rows in protocols.items():
-            curves[f"{name}, {metric.protocol.told(facts)}" if facts else name] = dict(
+        facts = differing_facts(quantity.protocol for quantity in protocols)
+        for quantity, rows in protocols.items():
+            curves[f"{name}, {quantity.protocol.describe(facts)}" if facts else name] = dict(
                 sorted(rows.items(), key=lambda row: _radius(row[0]))
             )
     return curves
@@ -156,11 +156,11 @@ def _radius(eps: str) -> float:
     return float(over) / float(under or 1)
 
 
-def tsne(model: Model) -> dict[str, Any] | None:
+def tsne(model: ModelRuns) -> dict[str, Any] | None:
     """Points of the plane with their images on one sheet."""
-    found = model.result("tsne")
-    arrays = found and found[0].arrays(found[1]["stem"])
-    if not found or not arrays or "images" not in arrays:
+    saved = model.result("tsne")
+    arrays = saved and saved[0].arrays(saved[1]["stem"])
+    if not saved or not arrays or "images" not in arrays:
         return None
     n = len(arrays["labels"])
     some = np.sort(np.random.default_rng(0).permutation(n)[:POINTS_SHOWN])
@@ -171,17 +171,17 @@ def tsne(model: Model) -> dict[str, Any] | None:
         "y": _rounded(arrays["plane"][some, 1]),
         "labels": arrays["labels"][some].tolist(),
         "sampled": arrays["sampled"][some].tolist(),
-        "classes": list(found[0].card().class_names),
+        "classes": list(saved[0].card().class_names),
         "sheet": _png(_sheet(images, columns)),
         "columns": columns,
         "tile": images.shape[-1],
         "n": n,
-        "knn_accuracy": found[1]["values"]["knn_accuracy"],
+        "knn_accuracy": saved[1]["values"]["knn_accuracy"],
     }
 
 
-def curves(model: Model) -> dict[str, Any] | None:
-    """Validation accuracy and energies over the epochs, a curve a seed (Fig. 6)."""
+def curves(model: ModelRuns) -> dict[str, Any] | None:
+    """Validation accuracy and energies over the epochs, one curve for each seed (Fig. 6)."""
     seeds = []
     for run in model.runs:
         lines = run.metrics()
@@ -202,7 +202,7 @@ def curves(model: Model) -> dict[str, Any] | None:
     return {"seeds": seeds, "switches": ends[:-1]} if any(one["epoch"] for one in seeds) else None
 
 
-def switch(model: Model) -> dict[str, Any] | None:
+def switch(model: ModelRuns) -> dict[str, Any] | None:
     """Energies around each switch of stages (Table 10): the last step before it and the seven after, as training went in the end."""
     rows: dict[tuple[int, int, int], dict[str, Any]] = {}
     for run in model.runs:
@@ -220,15 +220,15 @@ def switch(model: Model) -> dict[str, Any] | None:
     return {"rows": list(rows.values())} if rows else None
 
 
-def stability(model: Model) -> dict[str, Any] | None:
-    """How many trainings got to the end, and where the others diverged."""
-    ended = [run.provenance.get("status") == "finished" for run in model.runs]
+def stability(model: ModelRuns) -> dict[str, Any] | None:
+    """How many trainings finished, and where the others diverged."""
+    finished = [run.provenance.get("status") == "finished" for run in model.runs]
     events = [line for run in model.runs for line in run.metrics() if line.get("event") in ("diverged", "rollback")]
-    if all(ended) and not events:
+    if all(finished) and not events:
         return None
     return {
-        "ended": sum(ended),
-        "of": len(ended),
+        "finished": sum(finished),
+        "of": len(finished),
         "diverged_at": [line["step"] for line in events if line["event"] == "diverged"],
         "rollbacks": sum(line["event"] == "rollback" for line in events),
     }

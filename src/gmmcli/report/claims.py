@@ -1,19 +1,18 @@
-"""The paper's claims, each held against the models that it is about."""
+"""The paper's claims, each tested on the models that it is about."""
 
 from typing import NamedTuple
 
-from gmmcli.report.catalogue import ACCURACY, ECE, OOD_MEAN, Metric, differing_facts, said
+from gmmcli.report.catalogue import ACCURACY, ECE, OOD_MEAN, Quantity, differing_facts, format_value
 from gmmcli.report.compare import Comparison, Line, rank
 from gmmcli.report.published import Claim, paper
-from gmmcli.report.summary import Summary, summarised
 
 HOLDS, OPPOSITE, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested here"
-KNOWN = {metric.key: metric for metric in (ACCURACY, ECE, OOD_MEAN)}
-"""How published figures are written where nobody measured theirs."""
+KNOWN = {quantity.key: quantity for quantity in (ACCURACY, ECE, OOD_MEAN)}
+"""How published values are written where nothing was measured."""
 
 
-class Verdict(NamedTuple):
-    """What became of one of the paper's claims."""
+class Finding(NamedTuple):
+    """One of the paper's claims, and what was measured about it."""
 
     claim: Claim
     published: str
@@ -21,44 +20,42 @@ class Verdict(NamedTuple):
     verdict: str
 
 
-def verdicts(comparison: Comparison) -> list[Verdict]:
+def findings(comparison: Comparison) -> list[Finding]:
     """Every claim with its verdict."""
-    return [_verdict(comparison, claim) for claim in paper().claims]
+    return [_finding(comparison, claim) for claim in paper().claims]
 
 
-def _verdict(comparison: Comparison, claim: Claim) -> Verdict:
+def _finding(comparison: Comparison, claim: Claim) -> Finding:
     lines = comparison.lines.get(claim.metric, [])
-    metric = lines[0].metric if lines else KNOWN.get(claim.metric) or Metric(claim.metric, "", "")
-    printed = [paper().figure(claim.metric, family, comparison.dataset) for family in (claim.better, claim.than)]
-    published = " against ".join(said(metric, figure) for figure in printed if figure is not None)
-    for line in lines:
-        one, other = (_of_family(comparison, line, family) for family in (claim.better, claim.than))
-        if one and other:
-            measured = f"{summarised(line.metric, one)} against {summarised(line.metric, other)}"
-            return Verdict(claim, published, measured, judged(line.metric, one, other, claim.or_equal))
-    unlike = (next((line for line in lines if _of_family(comparison, line, family)), None) for family in (claim.better, claim.than))
-    return Verdict(claim, published, _unlike(*unlike), UNTESTED)
+    families = (claim.better, claim.than)
+    quantity = lines[0].quantity if lines else KNOWN.get(claim.metric) or Quantity(claim.metric, "", "")
+    printed = [paper().value(claim.metric, family, comparison.dataset) for family in families]
+    published = " against ".join(format_value(quantity, value) for value in printed if value is not None)
+    # of each family the first model that has it
+    pairs = [[next((i for i in line.measured if comparison.models[i].family == family), None) for family in families] for line in lines]
+    for line, (one, other) in zip(lines, pairs, strict=True):
+        if one is not None and other is not None:
+            measured = f"{line.cells[one]} against {line.cells[other]}"
+            return Finding(claim, published, measured, verdict(line, one, other, claim.or_equal))
+    unlike = [next((line for line, pair in zip(lines, pairs, strict=True) if pair[i] is not None), None) for i in (0, 1)]
+    return Finding(claim, published, _difference(*unlike), UNTESTED)
 
 
-def _of_family(comparison: Comparison, line: Line, family: str) -> Summary | None:
-    """The figure of the first model of a family that has it."""
-    found = (summary for model, summary in zip(comparison.models, line.summaries, strict=True) if model.family == family)
-    return next((summary for summary in found if summary), None)
-
-
-def _unlike(one: Line | None, other: Line | None) -> str:
-    """Why two figures of a metric are not compared; empty where there are not two."""
+def _difference(one: Line | None, other: Line | None) -> str:
+    """Why two lines of a metric are not compared; empty where there are not two."""
     if one is None or other is None:
         return ""
-    facts = differing_facts([one.metric.protocol, other.metric.protocol])
-    return f"measured differently: {one.metric.protocol.told(facts)} against {other.metric.protocol.told(facts)}"
+    protocols = [one.quantity.protocol, other.quantity.protocol]
+    facts = differing_facts(protocols)
+    return "measured differently: " + " against ".join(protocol.describe(facts) for protocol in protocols)
 
 
-def judged(metric: Metric, one: Summary, other: Summary, or_equal: bool) -> str:
-    """Whether one is better than another, beyond what their intervals leave open; without an interval nothing holds."""
-    if one.interval is None or other.interval is None:
+def verdict(line: Line, one: int, other: int, or_equal: bool) -> str:
+    """Whether one model is better than another, beyond their intervals; without an interval nothing holds."""
+    summaries = [line.summaries[i] for i in (one, other)]
+    if any(summary is None or summary.interval is None for summary in summaries):
         return UNDECIDED
-    ranking = rank(metric, [one, other])
-    if ranking and ranking.decided:
+    ranking = rank(line.quantity, summaries)
+    if ranking and not ranking.tied:
         return HOLDS if ranking.first == 0 else OPPOSITE
     return HOLDS if or_equal else UNDECIDED

@@ -1,4 +1,4 @@
-"""What runs have measured: their saved results, gathered by model, a model being a recipe whatever its seed."""
+"""What runs have measured: their saved results, grouped by model, a model being a recipe whatever its seed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,100 +6,97 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gmmcli.errors import RunError
+from gmmcli.metrics.metric import Estimate
 from gmmcli.overrides import flatten
 from gmmcli.recipe import Recipe
-from gmmcli.report.catalogue import ENDED, IMAGES, MINUTES, ROLLBACKS, Figure, Metric, Protocol, figures, is_detection, mean_detection
+from gmmcli.report.catalogue import FINISHED, IMAGES, MINUTES, ROLLBACKS, Protocol, Quantity, estimates, is_detection, mean_detection
 from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run
 
 Results = Mapping[str, dict[str, Any]]
-Measured = dict[Metric, Figure]
+Estimates = dict[Quantity, Estimate]
 
 
-def of_the_run(run: Run) -> dict[str, dict[str, Any]]:
-    """The results about the last checkpoint and the run's own test images, by the stem of their files: of one command the plainest first.
+def comparable_results(run: Run) -> dict[str, dict[str, Any]]:
+    """The results about the checkpoint and the test images of ``eval accuracy``, by the stem of their files, plain ones first.
 
     Each carries its ``stem``, by which ``Run.arrays`` finds what it was computed from.
     """
-    own = run.result("eval accuracy")
-    found = {}
+    accuracy = run.result("eval accuracy")
+    comparable = {}
     for stem, result in sorted(run.results().items()):
         # the split of samples is what they are compared with; eval all is the sum of others
         keys = ["dataset", "step"] + ["split"] * (result["command"] != "eval generate")
-        if own and result["command"] != "eval all" and all(result.get(key) == own[key] for key in keys):
-            found[stem] = result | {"stem": stem}
-    return found
+        if accuracy and result["command"] != "eval all" and all(result.get(key) == accuracy[key] for key in keys):
+            comparable[stem] = result | {"stem": stem}
+    return comparable
 
 
-def measured(run: Run, results: Results) -> Measured:
-    """Return all that a run's results (``of_the_run``) and its record say.
+def run_estimates(run: Run, results: Results) -> Estimates:
+    """Return all that a run's results and its record say.
 
-    A metric contains its protocol, so that results which differ in it stand beside each other. Of two that agree in it, say on a set
+    A quantity contains its protocol, so that results which differ in it stand beside each other. Of two that agree in it, say on a set
     that was asked about twice, the first one counts.
     """
-    found: Measured = {}
+    known: Estimates = {}
     for result in results.values():
-        for metric, figure in figures(result):
-            found.setdefault(metric, figure)
+        known |= {quantity: estimate for quantity, estimate in estimates(result) if quantity not in known}
     provenance, status = run.provenance, run.provenance.get("status")
     if status in ("finished", "diverged"):
-        found[ENDED] = Figure(float(status == "finished"))
+        known[FINISHED] = Estimate(float(status == "finished"))
         if rollbacks := sum(line.get("event") == "rollback" for line in run.metrics()):
-            found[ROLLBACKS] = Figure(float(rollbacks))
+            known[ROLLBACKS] = Estimate(float(rollbacks))
     if status == "finished":
-        metric = replace(MINUTES, protocol=Protocol((("device", f"{provenance.get('device')}"),)))
-        found[metric] = Figure(provenance["wall_time_s"] / 60)
-    return found
+        quantity = replace(MINUTES, protocol=Protocol((("device", f"{provenance.get('device')}"),)))
+        known[quantity] = Estimate(provenance["wall_time_s"] / 60)
+    return known
 
 
-def common_detection(runs: Sequence[Measured]) -> list[Measured]:
+def common_detection(runs: Sequence[Estimates]) -> list[Estimates]:
     """Return for each run its mean AUROC over the sets on which all runs with the same test images were measured alike."""
-    means: list[Measured] = [{} for _ in runs]
-    for images in dict.fromkeys(_images(metric) for found in runs for metric in found if is_detection(metric)):
-        sets = [[metric for metric in found if is_detection(metric) and _images(metric) == images] for found in runs]
-        own = [some for some in sets if some]
-        common = [metric for metric in own[0] if all(metric in some for some in own)]
-        for mean, found, some in zip(means, runs, sets, strict=True):
-            if some and common:
-                mean.update([mean_detection({metric: found[metric] for metric in common})])
+    means: list[Estimates] = [{} for _ in runs]
+    for images in dict.fromkeys(_images(quantity) for known in runs for quantity in known if is_detection(quantity)):
+        sets = [[quantity for quantity in known if is_detection(quantity) and _images(quantity) == images] for known in runs]
+        measured = [quantities for quantities in sets if quantities]
+        common = [quantity for quantity in measured[0] if all(quantity in quantities for quantities in measured)]
+        for mean, known, quantities in zip(means, runs, sets, strict=True):
+            if quantities and common:
+                mean.update([mean_detection({quantity: known[quantity] for quantity in common})])
     return means
 
 
-def _images(metric: Metric) -> tuple[tuple[str, str], ...]:
-    return tuple(fact for fact in metric.protocol.facts if fact[0] in IMAGES)
+def _images(quantity: Quantity) -> tuple[tuple[str, str], ...]:
+    return tuple(fact for fact in quantity.protocol.facts if fact[0] in IMAGES)
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelRuns:
     """The runs of one recipe over seeds."""
 
     name: str
+    family: str
+    """What the literature would call it."""
     runs: tuple[Run, ...]
     results: tuple[Results, ...]
-    """What ``of_the_run`` finds of each run."""
-    figures: tuple[Measured, ...]
-    """Every figure of each run."""
+    """The ``comparable_results`` of each run."""
+    estimates: tuple[Estimates, ...]
+    """All of each run."""
 
     @property
     def recipe(self) -> Recipe:
         """The recipe, with the first run's seed."""
         return self.runs[0].recipe
 
-    @property
-    def family(self) -> str:
-        """What the literature would call it."""
-        return family(self.recipe)
-
-    def summary(self, metric: Metric) -> Summary | None:
-        """The figure over seeds, or None where it was not measured."""
-        found = [own[metric] for own in self.figures if metric in own]
-        return summarise(metric, found) if found else None
+    def summary(self, quantity: Quantity) -> Summary | None:
+        """The estimates over seeds, or None where there are none."""
+        over_seeds = [known[quantity] for known in self.estimates if quantity in known]
+        return summarise(quantity, over_seeds) if over_seeds else None
 
     def result(self, command: str) -> tuple[Run, dict[str, Any]] | None:
         """The first run that has a result of this command, and its result of most images."""
         for run, results in zip(self.runs, self.results, strict=True):
-            if found := [result for result in results.values() if result["command"] == command]:
-                return run, max(found, key=lambda result: result["n"])
+            if of_command := [result for result in results.values() if result["command"] == command]:
+                return run, max(of_command, key=lambda result: result["n"])
         return None
 
 
@@ -119,7 +116,7 @@ def family(recipe: Recipe) -> str:
     return "gmmc-injected" if recipe.chains.target.kind == "injected-latent" else "gmmc-gen"
 
 
-def gather(runs: Sequence[Run]) -> list[Model]:
+def gather(runs: Sequence[Run]) -> list[ModelRuns]:
     """Group runs by recipe, seeds apart, in the order of their study or else of their making.
 
     Raises:
@@ -135,11 +132,17 @@ def gather(runs: Sequence[Run]) -> list[Model]:
             groups.setdefault(replace(run.recipe, seed=0), []).append(run)
     ordered = sorted(groups.values(), key=lambda group: group[0].provenance.get("study_position", 0))
     by_seed = [sorted(group, key=lambda run: run.recipe.seed) for group in ordered]
-    results = {run: of_the_run(run) for group in by_seed for run in group}
-    found = {run: measured(run, own) for run, own in results.items()}
-    means = dict(zip(found, common_detection([*found.values()]), strict=True))
+    results = {run: comparable_results(run) for group in by_seed for run in group}
+    known = {run: run_estimates(run, of_run) for run, of_run in results.items()}
+    means = dict(zip(known, common_detection([*known.values()]), strict=True))
     return [
-        Model(name, tuple(group), tuple(results[run] for run in group), tuple(means[run] | found[run] for run in group))
+        ModelRuns(
+            name,
+            family(group[0].recipe),
+            tuple(group),
+            tuple(results[run] for run in group),
+            tuple(means[run] | known[run] for run in group),
+        )
         for name, group in zip(_names(ordered), by_seed, strict=True)
     ]
 
@@ -149,10 +152,10 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     plain = [group[0].provenance.get("study_model") or group[0].recipe.name for group in groups]
     named = []
     for group, name in zip(groups, plain, strict=True):
-        namesakes = [other[0].recipe for other, own in zip(groups, plain, strict=True) if own == name]
+        namesakes = [other[0].recipe for other, its_name in zip(groups, plain, strict=True) if its_name == name]
         keys = differing(namesakes) if len(namesakes) > 1 else {}
-        own = flatten(group[0].recipe.document())
-        named.append(", ".join([name, *(f"{key.rpartition('.')[2]} {own.get(key, '-')}" for key in keys)]))
+        values = flatten(group[0].recipe.document())
+        named.append(", ".join([name, *(f"{key.rpartition('.')[2]} {values.get(key, '-')}" for key in keys)]))
     return named
 
 

@@ -1,232 +1,207 @@
 """Models side by side: which is best at what, where that is undecided, and what is not compared at all."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from gmmcli.report.catalogue import (
     ACCURACY,
     AGREEMENT,
-    CHOSEN_ECE,
     COVERAGE,
+    ECE_SELECTED,
     GROUPS,
     MINUTES,
     OOD_MEAN,
     ROBUSTNESS,
-    Metric,
+    Quantity,
     differing_facts,
     is_detection,
 )
-from gmmcli.report.collect import Model, differing
+from gmmcli.report.collect import ModelRuns, differing
 from gmmcli.report.published import FALLBACK, paper
-from gmmcli.report.summary import Summary
+from gmmcli.report.summary import Summary, format_summary
 
 QUESTIONS = (
     ("Which classifies best?", ACCURACY.key),
-    ("Whose confidence can be believed?", CHOSEN_ECE.key),
-    ("Which knows what it does not know?", OOD_MEAN.key),
-    ("Whose samples are recognised?", AGREEMENT.key),
-    ("Whose samples cover the real images?", COVERAGE.key),
+    ("Which is best calibrated?", ECE_SELECTED.key),
+    ("Which detects out-of-distribution images best?", OOD_MEAN.key),
+    ("Whose samples agree best with their labels?", AGREEMENT.key),
+    ("Whose samples cover the real images best?", COVERAGE.key),
     ("Which is most robust?", "worst 8/255"),
     ("Which trains fastest?", MINUTES.key),
 )
 
 
 class Ranking(NamedTuple):
-    """Models by one metric, as positions."""
+    """Models by one quantity, as positions."""
 
     first: int
-    """Has the best figure."""
-    level: frozenset[int]
+    """Has the best mean."""
+    tied: frozenset[int]
     """May be as good: their intervals overlap with the first one's, or there are none."""
     behind: frozenset[int]
     """Clearly worse."""
 
-    @property
-    def decided(self) -> bool:
-        """Whether one is best beyond what the intervals leave open."""
-        return not self.level
 
-
-def rank(metric: Metric, summaries: Sequence[Summary | None]) -> Ranking | None:
-    """Rank what was measured; None for fewer than two figures, or a metric by which nobody is better."""
+def rank(quantity: Quantity, summaries: Sequence[Summary | None]) -> Ranking | None:
+    """Rank what was measured; None for fewer than two summaries, or a quantity of which neither direction is better."""
     known = {i: summary for i, summary in enumerate(summaries) if summary is not None}
-    if len(known) < 2 or not metric.better:
+    if len(known) < 2 or not quantity.better:
         return None
-    first = max(known, key=lambda i: -known[i].mean if metric.better == "low" else known[i].mean)
-    level = frozenset(i for i in known if i != first and known[i].overlaps(known[first]))
-    return Ranking(first, level, frozenset(known) - level - {first})
+    first = max(known, key=lambda i: -known[i].mean if quantity.better == "low" else known[i].mean)
+    tied = frozenset(i for i in known if i != first and known[i].overlaps(known[first]))
+    return Ranking(first, tied, frozenset(known) - tied - {first})
 
 
 class Line(NamedTuple):
-    """One metric under one protocol, over all models."""
+    """One quantity over all models: a line of the report."""
 
-    metric: Metric
-    told: str
+    quantity: Quantity
+    facts: str
     """What of its protocol tells it from other lines of the same metric."""
+    key: str
+    """Unlike that of any other line."""
+    label: str
     summaries: list[Summary | None]
+    cells: list[str]
+    """The summaries as text; empty where there is none."""
     published: list[float | None]
+    measured: list[int]
+    """The models that have it."""
+    ranking: Ranking | None
+    best: frozenset[int]
+    """The best and those that may be as good, where any model is clearly behind; none without an interval."""
 
-    @property
-    def key(self) -> str:
-        """A name of its own."""
-        return f"{self.metric.key}; {self.told}" if self.told else self.metric.key
-
-    @property
-    def label(self) -> str:
-        """What it is called."""
-        return f"{self.metric.label}, {self.told}" if self.told else self.metric.label
-
-    @property
-    def ranking(self) -> Ranking | None:
-        """Who is best at it."""
-        return rank(self.metric, self.summaries)
-
-    @property
-    def best(self) -> set[int]:
-        """The best and those that may be as good, where anybody is clearly behind; nobody without an interval is."""
-        ranking = self.ranking
-        if ranking is None or not ranking.behind:
-            return set()
-        return {i for i in {ranking.first, *ranking.level} if (summary := self.summaries[i]) and summary.interval}
-
-    @property
-    def measured(self) -> list[int]:
-        """The models that have it."""
-        return [i for i, summary in enumerate(self.summaries) if summary]
+    @classmethod
+    def of(cls, quantity: Quantity, facts: str, summaries: list[Summary | None], published: list[float | None]) -> "Line":
+        """Rank models by their summaries, and write them out."""
+        key = f"{quantity.key}; {facts}" if facts else quantity.key
+        label = f"{quantity.label}, {facts}" if facts else quantity.label
+        cells = [format_summary(quantity, summary) if summary else "" for summary in summaries]
+        measured = [i for i, summary in enumerate(summaries) if summary]
+        ranking = rank(quantity, summaries)
+        top = {ranking.first, *ranking.tied} if ranking and ranking.behind else set()
+        best = frozenset(i for i in top if (summary := summaries[i]) and summary.interval)
+        return cls(quantity, facts, key, label, summaries, cells, published, measured, ranking, best)
 
 
 class Answer(NamedTuple):
-    """Who is best at one thing, or that it is undecided."""
+    """Which model is best at one thing, or that it is undecided."""
 
     question: str
     line: Line
     decided: bool
-    model: Model
-    """Of the best figure."""
-    summary: Summary
-    level: list[Model]
+    model: ModelRuns
+    """With the best mean."""
+    best: str
+    """Its summary as text."""
+    tied: list[ModelRuns]
     """Which may be as good."""
-    why: str
+    reason: str
     """Why it is undecided."""
-    accuracy: Summary | None
-    """How well it classifies, where others do clearly better: to be calibrated at chance, say, is easy."""
+    accuracy: str
+    """Its accuracy, where others classify clearly better: to be calibrated at chance, say, is easy."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models of one report."""
+    """What a report says of its models (``compare``)."""
 
-    models: Sequence[Model]
-
-    @property
-    def dataset(self) -> str:
-        """The dataset whose published figures stand beside ours."""
-        kinds = {model.recipe.data.source.kind for model in self.models}
-        known = {table.dataset for table in paper().tables}
-        return kinds.pop() if len(kinds) == 1 and kinds <= known else FALLBACK
-
-    @cached_property
-    def lines(self) -> dict[str, list[Line]]:
-        """Every figure by the key of its metric, in the report's order; of several protocols that of most models first."""
-        metrics: dict[str, dict[Metric, None]] = {}
-        for metric in (metric for model in self.models for found in model.figures for metric in found):
-            metrics.setdefault(metric.key, {})[metric] = None
-        return {
-            key: sorted(self._lines([*some]), key=lambda line: -len(line.measured))
-            for group in GROUPS
-            for key, some in metrics.items()
-            if next(iter(some)).group == group
-        }
-
-    def _lines(self, metrics: Sequence[Metric]) -> list[Line]:
-        """The lines of one key's metrics, each told from the others by its protocol."""
-        facts = dict.fromkeys([*metrics[0].named, *differing_facts(metric.protocol for metric in metrics)])
-        return [
-            Line(
-                metric,
-                metric.protocol.told(facts),
-                [model.summary(metric) for model in self.models],
-                [paper().figure(metric.key, model.family, self.dataset, metric.protocol) for model in self.models],
-            )
-            for metric in metrics
-        ]
+    models: Sequence[ModelRuns]
+    dataset: str
+    """Whose published values stand beside ours."""
+    lines: dict[str, list[Line]]
+    """All quantities by the key of their metric, in the report's order; of several protocols that of most models first."""
+    answers: list[Answer]
+    """To the questions that a reader asks first."""
+    left_out: list[str]
+    """What is not compared, and why: one sentence for all metrics that it concerns."""
+    differences: dict[str, list[Any]]
+    """The keys in which the models' recipes differ."""
+    protocol: list[str]
+    """How everything was measured, a line a fact; what differs between models is listed for each."""
 
     @property
     def groups(self) -> list[tuple[str, list[Line]]]:
-        """Every figure, group by group."""
+        """All lines, group by group."""
         every = [line for lines in self.lines.values() for line in lines]
-        return [(group, own) for group in GROUPS if (own := [line for line in every if line.metric.group == group])]
+        return [(group, lines) for group in GROUPS if (lines := [line for line in every if line.quantity.group == group])]
 
-    def line(self, key: str) -> Line | None:
-        """The line of a metric that most models have, or None where nobody has any."""
-        return next(iter(self.lines.get(key, ())), None)
 
-    def answers(self) -> list[Answer]:
-        """The answers that a reader looks for first: for each, who is best, or that it is undecided and between whom."""
-        found = []
-        accurate = self.line(ACCURACY.key)
-        for question, key in QUESTIONS:
-            line = self.line(key)
-            if key.startswith("worst") and (line is None or line.ranking is None):
-                line = self._most_telling()
-            ranking = line and line.ranking
-            if line is None or ranking is None:
-                continue
-            summary = line.summaries[ranking.first]
-            if summary is None or (line.metric.better == "high" and not summary.mean):  # nobody is good at it
-                continue
-            level = sorted(ranking.level)
-            blind = [self.models[i].name for i in (ranking.first, *level) if (own := line.summaries[i]) and own.interval is None]
-            why = "" if ranking.decided else f"no interval for {', '.join(blind)}" if blind else "the intervals overlap"
-            behind = bool(accurate and accurate.ranking and ranking.first in accurate.ranking.behind)
-            accuracy = accurate.summaries[ranking.first] if accurate and behind else None
-            model = self.models[ranking.first]
-            found.append(Answer(question, line, ranking.decided, model, summary, [self.models[i] for i in level], why, accuracy))
-        return found
+def compare(models: Sequence[ModelRuns]) -> Comparison:
+    """Put models side by side."""
+    kinds = {model.recipe.data.source.kind for model in models}
+    dataset = kinds.pop() if len(kinds) == 1 and kinds <= {table.dataset for table in paper().tables} else FALLBACK
+    lines = _lines(models, dataset)
+    recipes = [model.recipe for model in models]
+    return Comparison(models, dataset, lines, [*_answers(models, lines)], _left_out(models, lines), differing(recipes), _protocol(models))
 
-    def _most_telling(self) -> Line | None:
-        """Where no audit can be compared: the strongest attack that every model stood, at its smallest radius."""
-        every = (line for lines in self.lines.values() for line in lines if line.metric.group == ROBUSTNESS)
-        known = (line for line in every if line.ranking and line.metric.key != "cw" and not line.metric.key.startswith("worst"))
-        return next((line for line in known if len(line.measured) == len(self.models)), None)
 
-    def left_out(self) -> list[str]:
-        """What is not compared, and why: one sentence for all metrics that it concerns."""
-        if len(self.models) < 2:
-            return []
-        concerned: dict[str, list[str]] = {}
-        for lines in self.lines.values():
-            if len(lines) > 1 and len({i for line in lines for i in line.measured}) > 1:
-                protocols = "; ".join(f"{line.told}: {self._names(line.measured)}" for line in lines)
-                concerned.setdefault(f"measured in {len(lines)} ways, each a row by itself ({protocols})", []).append(lines[0].metric.label)
-        means = {name for line in self.lines.get(OOD_MEAN.key, ()) for name in dict(line.metric.protocol.facts)["over"].split(", ")}
-        for line in (line for lines in self.lines.values() for line in lines if is_detection(line.metric)):
-            if line.metric.key.split(" ", 1)[1].rpartition(" ")[0] not in means:
-                why = f"measured for {self._names(line.measured)} only, so left out of the mean over sets"
-                concerned.setdefault(why, []).append(line.label)
-        return [f"{', '.join(labels)}: {why}" for why, labels in concerned.items()]
+def _lines(models: Sequence[ModelRuns], dataset: str) -> dict[str, list[Line]]:
+    quantities = dict.fromkeys(quantity for model in models for known in model.estimates for quantity in known)
+    lines: dict[str, list[Line]] = {}
+    for quantity in sorted(quantities, key=lambda quantity: GROUPS.index(quantity.group)):
+        if quantity.key in lines:
+            continue
+        alike = [other for other in quantities if other.key == quantity.key]
+        facts = dict.fromkeys([*quantity.named, *differing_facts(other.protocol for other in alike)])
+        of_metric = []
+        for other in alike:
+            published = [paper().value(other.key, model.family, dataset, other.protocol) for model in models]
+            of_metric.append(Line.of(other, other.protocol.describe(facts), [model.summary(other) for model in models], published))
+        lines[quantity.key] = sorted(of_metric, key=lambda line: -len(line.measured))
+    return lines
 
-    def _names(self, positions: Iterable[int]) -> str:
-        return ", ".join(self.models[i].name for i in positions)
 
-    def differences(self) -> dict[str, list[Any]]:
-        """The keys in which the models' recipes differ."""
-        return differing([model.recipe for model in self.models])
+def _answers(models: Sequence[ModelRuns], lines: Mapping[str, list[Line]]) -> Iterator[Answer]:
+    """For each question that can be answered, which model is best, or that it is undecided and between which."""
+    ranked = {key: of_metric[0] for key, of_metric in lines.items() if of_metric[0].ranking}
+    # where no audit can be compared: the first attack that all models were measured under, at its smallest radius
+    attacks = [line for key, line in ranked.items() if line.quantity.group == ROBUSTNESS and key != "cw" and not key.startswith("worst")]
+    attack = next((line for line in attacks if len(line.measured) == len(models)), None)
+    accurate = ranked.get(ACCURACY.key)
+    for question, key in QUESTIONS:
+        line = ranked.get(key) or (attack if key.startswith("worst") else None)
+        if line is None or line.ranking is None:
+            continue
+        first, tied, _ = line.ranking
+        means = {i: summary.mean for i, summary in enumerate(line.summaries) if summary}
+        if line.quantity.better == "high" and not means[first]:  # none is good at it
+            continue
+        bare = [models[i].name for i in (first, *sorted(tied)) if (summary := line.summaries[i]) and summary.interval is None]
+        reason = "" if not tied else f"no interval for {', '.join(bare)}" if bare else "the intervals overlap"
+        accuracy = accurate.cells[first] if accurate and accurate.ranking and first in accurate.ranking.behind else ""
+        yield Answer(question, line, not tied, models[first], line.cells[first], [models[i] for i in sorted(tied)], reason, accuracy)
 
-    def protocol(self) -> list[str]:
-        """How the figures were made, a line a fact; what differs between models is said for each."""
-        lines: dict[str, list[str]] = {}
-        for model in self.models:
-            runs = ", ".join(f"{run.id} (step {run.checkpoint().step if run.checkpoints else 0})" for run in model.runs)
-            lines.setdefault(f"runs: {runs}", []).append(model.name)
-            for result in model.results[0].values():
-                about = f"{result['dataset']} {result['split']}, n = {result['n']:,}"
-                facts = "; ".join(f"{key} {_brief(value)}" for key, value in result["protocol"].items() if value not in (None, "", {}, []))
-                lines.setdefault(f"{result['command']}: {about}; {facts}", []).append(model.name)
-        everyone = len(self.models)
-        return [line if len(names) == everyone else f"{', '.join(names)}: {line}" for line, names in lines.items()]
+
+def _left_out(models: Sequence[ModelRuns], lines: Mapping[str, list[Line]]) -> list[str]:
+    if len(models) < 2:
+        return []
+    labels: dict[str, list[str]] = {}
+    names = {line.key: ", ".join(models[i].name for i in line.measured) for of_metric in lines.values() for line in of_metric}
+    for of_metric in lines.values():
+        if len(of_metric) > 1 and len({i for line in of_metric for i in line.measured}) > 1:
+            protocols = "; ".join(f"{line.facts}: {names[line.key]}" for line in of_metric)
+            labels.setdefault(f"measured under {len(of_metric)} protocols, one row each ({protocols})", []).append(
+                of_metric[0].quantity.label
+            )
+    means = {name for line in lines.get(OOD_MEAN.key, ()) for name in dict(line.quantity.protocol.facts)["over"].split(", ")}
+    for line in (line for of_metric in lines.values() for line in of_metric if is_detection(line.quantity)):
+        if line.quantity.key.split(" ", 1)[1].rpartition(" ")[0] not in means:
+            labels.setdefault(f"measured for {names[line.key]} only, so left out of the mean over sets", []).append(line.label)
+    return [f"{', '.join(concerned)}: {reason}" for reason, concerned in labels.items()]
+
+
+def _protocol(models: Sequence[ModelRuns]) -> list[str]:
+    lines: dict[str, list[str]] = {}
+    for model in models:
+        runs = ", ".join(f"{run.id} (step {run.checkpoint().step if run.checkpoints else 0})" for run in model.runs)
+        lines.setdefault(f"runs: {runs}", []).append(model.name)
+        for result in model.results[0].values():
+            about = f"{result['dataset']} {result['split']}, n = {result['n']:,}"
+            facts = "; ".join(f"{key} {_brief(value)}" for key, value in result["protocol"].items() if value not in (None, "", {}, []))
+            lines.setdefault(f"{result['command']}: {about}; {facts}", []).append(model.name)
+    return [line if len(names) == len(models) else f"{', '.join(names)}: {line}" for line, names in lines.items()]
 
 
 def _brief(value: Any) -> str:

@@ -5,12 +5,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gmmcli.report.catalogue import ACCURACY, said, score_label
+from gmmcli.report.catalogue import format_value, score_label
 from gmmcli.report.charts import charts
-from gmmcli.report.claims import verdicts
+from gmmcli.report.claims import findings
 from gmmcli.report.compare import Comparison
 from gmmcli.report.published import paper
-from gmmcli.report.summary import summarised
 
 
 def page(comparison: Comparison, title: str, about: str = "") -> str:
@@ -18,7 +17,7 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
 
     Args:
         comparison: the models.
-        title: the page's.
+        title: of the page.
         about: a sentence or two below it.
     """
     from plotly.offline import get_plotlyjs
@@ -26,23 +25,22 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
     environment = Environment(
         loader=PackageLoader("gmmcli.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"said": said, "summarised": summarised, "score_label": score_label}
+    environment.globals |= {"format_value": format_value, "score_label": score_label}
     return environment.get_template("page.html").render(
         title=title,
         about=about,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         comparison=comparison,
-        verdicts=verdicts(comparison),
+        findings=findings(comparison),
         paper=paper(),
         charts=charts(comparison.models),
-        accuracy=ACCURACY,
         provenance=provenance(comparison),
         plotly=get_plotlyjs(),
     )
 
 
 def provenance(comparison: Comparison) -> list[dict[str, Any]]:
-    """A line a run: what it is, how it ended, and what made it."""
+    """One line for each run: what it is, how it ended, and what made it."""
     kept = ("status", "created", "wall_time_s", "peak_memory_mb", "device", "git", "python", "versions", "argv")
     return [
         {"model": model.name, "run": run.id, "seed": run.recipe.seed} | {key: run.provenance.get(key) for key in kept}

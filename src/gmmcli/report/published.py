@@ -10,7 +10,7 @@ from gmmcli.report.catalogue import Protocol
 from gmmcli.schema import build
 
 FALLBACK = "cifar10"
-"""The dataset whose published figures stand beside those of data that the paper did not use."""
+"""The dataset whose published values stand beside those of data that the paper did not use."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Row:
 
     model: str
     values: tuple[float, ...]
-    """One a metric."""
+    """One for each metric."""
     family: str = ""
     """Which of our models it is about (``collect.family``)."""
 
@@ -61,8 +61,8 @@ class Paper:
     tables: tuple[Table, ...]
     claims: tuple[Claim, ...]
 
-    def figure(self, metric: str, family: str, dataset: str, protocol: Protocol | None = None) -> float | None:
-        """The printed figure of a family, or None where there is none, or none under such a protocol."""
+    def value(self, metric: str, family: str, dataset: str, protocol: Protocol | None = None) -> float | None:
+        """The printed value of a family, or None where there is none, or none under such a protocol."""
         known = dict(protocol.facts) if protocol else {}
         return next(
             (

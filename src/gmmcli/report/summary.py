@@ -1,4 +1,4 @@
-"""One model's figure over its seeds, and how far it is known."""
+"""One model's estimate over its seeds, and its interval."""
 
 from collections.abc import Sequence
 from math import hypot
@@ -6,7 +6,8 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from gmmcli.metrics.intervals import Z95, wilson_interval
-from gmmcli.report.catalogue import ENDED, Figure, Metric, said
+from gmmcli.metrics.metric import Estimate
+from gmmcli.report.catalogue import FINISHED, Quantity, format_value
 
 
 class Summary(NamedTuple):
@@ -17,48 +18,45 @@ class Summary(NamedTuple):
     """Over seeds; None for one."""
     n_seeds: int
     interval: tuple[float, float] | None
-    """None where nothing is known of it: such a figure is better than no other."""
+    """None where it is unknown: such a mean is better than no other."""
     over: str
     """What the interval is over: images, seeds, seeds and images, trainings, or nothing."""
 
     def overlaps(self, other: "Summary") -> bool:
-        """Whether two figures may be as good as each other: always, unless both have intervals and these are apart."""
+        """Whether the intervals overlap, or one of them is unknown: neither is then better."""
         if self.interval is None or other.interval is None:
             return True
         (a, b), (c, d) = self.interval, other.interval
         return a <= d and c <= b
 
 
-def summarise(metric: Metric, figures: Sequence[Figure]) -> Summary:
-    """Return the mean of one or several seeds' figures.
+def summarise(quantity: Quantity, estimates: Sequence[Estimate]) -> Summary:
+    """Return the mean of one or several seeds' estimates.
 
-    By the law of total variance, the variance of a figure over trainings and test images is that between seeds plus the mean of those
-    within them; the interval adds the two as standard errors, in quadrature, each side by itself. It says where the figure of one
-    more training may lie, on other images of the same kind. Of one seed it is the interval over images alone, and of figures
+    By the law of total variance, the variance over trainings and test images is that between seeds plus the mean of those
+    within them; the interval adds the two as standard errors, in quadrature, each side by itself. It says where the estimate of one
+    more training may lie, on other images of the same kind. Of one seed it is the interval over images alone, and of estimates
     without such intervals that over seeds alone.
     """
-    values = [figure.value for figure in figures]
+    values = [estimate.value for estimate in estimates]
     mean = fmean(values)
-    if metric.key == ENDED.key:
+    if quantity.key == FINISHED.key:
         return Summary(mean, None, len(values), wilson_interval(round(sum(values)), len(values)), "trainings")
     std = stdev(values) if len(values) > 1 else None
-    within = [(value - figure.ci95[0], figure.ci95[1] - value) for value, figure in zip(values, figures, strict=True) if figure.ci95]
+    within = [(value - ci95[0], ci95[1] - value) for value, ci95 in estimates if ci95]
     if not within and not std:  # seeds that agree to the last digit do not prove that all would
         return Summary(mean, std, len(values), None, "")
-    below, above = (hypot(Z95 * (std or 0.0), _rms([side[i] for side in within])) for i in (0, 1))
-    highest = 1.0 if metric.unit else float("inf")
+    images = [fmean(side**2 for side in sides) ** 0.5 for sides in zip(*within, strict=True)] or [0.0, 0.0]
+    below, above = (hypot(Z95 * (std or 0.0), side) for side in images)
+    highest = 1.0 if quantity.unit else float("inf")
     over = " and ".join(["seeds"] * (std is not None) + ["images"] * bool(within))
-    return Summary(mean, std, len(values), (max(0.0, mean - below), min(highest, mean + above)), over)
+    return Summary(mean, std, len(values), (max(quantity.lowest, mean - below), min(highest, mean + above)), over)
 
 
-def _rms(values: Sequence[float]) -> float:
-    return fmean(value**2 for value in values) ** 0.5 if values else 0.0
-
-
-def summarised(metric: Metric, summary: Summary) -> str:
-    """Return the figure, +- its standard deviation over seeds, and its interval with what that is over where it is not images alone."""
-    text = said(metric, summary.mean) + (f" ± {said(metric, summary.std)}" if summary.std is not None else "")
+def format_summary(quantity: Quantity, summary: Summary) -> str:
+    """Return the mean, +- its standard deviation over seeds, and its interval with what that is over where it is not images alone."""
+    text = format_value(quantity, summary.mean) + (f" ± {format_value(quantity, summary.std)}" if summary.std is not None else "")
     if summary.interval is None:
         return f"{text} (no interval)"
-    low, high = (said(metric, end) for end in summary.interval)
+    low, high = (format_value(quantity, end) for end in summary.interval)
     return f"{text} ({low} to {high}{'' if summary.over == 'images' else f' over {summary.over}'})"

@@ -15,7 +15,7 @@ const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 const short = (set) => set.replace(/^(npz|folder):(?:.*\/)?/, "");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const every = (selector, within = document) => [...within.querySelectorAll(selector)];
-const chosen = (name) => document.querySelector(`select[name="${name}"], input[name="${name}"]:checked`)?.value;
+const selected = (name) => document.querySelector(`select[name="${name}"], input[name="${name}"]:checked`)?.value;
 
 function look(model) {
   const i = names.indexOf(model);
@@ -42,7 +42,7 @@ function layout(more) {
 // Calibration
 
 function reliability(one) {
-  const bins = one.variants[chosen("scale")].bins.filter((bin) => bin.n);
+  const bins = one.variants[selected("scale")].bins.filter((bin) => bin.n);
   const most = Math.max(...bins.map((bin) => bin.n));
   const bars = {
     type: "bar",
@@ -50,7 +50,13 @@ function reliability(one) {
     y: bins.map((bin) => bin.accuracy),
     width: bins.map((bin) => bin.high - bin.low),
     marker: { color: look(one.model).color, opacity: bins.map((bin) => 0.25 + 0.75 * Math.sqrt(bin.n / most)) },
-    text: bins.map((bin) => `confidence ${percent(bin.confidence)}<br>accuracy ${percent(bin.accuracy)}<br>${bin.n} images`),
+    error_y: {
+      visible: bins.every((bin) => bin.ci95), // results of earlier versions have no intervals
+      type: "data", symmetric: false, color: css("--text"), thickness: 1, width: 2,
+      array: bins.map((bin) => bin.ci95?.[1] - bin.accuracy),
+      arrayminus: bins.map((bin) => bin.accuracy - bin.ci95?.[0]),
+    },
+    text: bins.map((bin) => `confidence ${percent(bin.confidence)}<br>accuracy ${percent(bin.accuracy)}${interval(bin.ci95)}<br>${bin.n} images`),
     textposition: "none",
     hovertemplate: "%{text}<extra></extra>",
   };
@@ -62,8 +68,10 @@ function reliability(one) {
   };
 }
 
+const interval = (ends) => (ends ? ` (${percent(ends[0])} to ${percent(ends[1])})` : "");
+
 function calibrated(one) {
-  const { ece, scale } = one.variants[chosen("scale")];
+  const { ece, scale } = one.variants[selected("scale")];
   return `ECE ${percent(ece, 2)}, logits / ${Number(scale.toPrecision(3))}, n = ${one.n}`;
 }
 
@@ -79,14 +87,14 @@ function histogram(scores, set, line, fill) {
 }
 
 function ood(one) {
-  const scores = one.scores[chosen("score")];
+  const scores = one.scores[selected("score")];
   if (!scores) return { traces: [], layout: layout({}) };
-  const own = { ...histogram(scores, "in", { color: look(one.model).color }, true), name: plain(one.own) };
-  const other = histogram(scores, chosen("set"), { color: css("--text"), dash: "dash" }, false);
-  const highest = 1.08 * Math.max(...own.y, ...other.y);
+  const inside = { ...histogram(scores, "in", { color: look(one.model).color }, true), name: plain(one.in_distribution) };
+  const other = histogram(scores, selected("set"), { color: css("--text"), dash: "dash" }, false);
+  const highest = 1.08 * Math.max(...inside.y, ...other.y);
   const label = document.querySelector('select[name="score"]').selectedOptions[0].text;
   return {
-    traces: [own, other],
+    traces: [inside, other],
     layout: layout({
       xaxis: { title: { text: label }, nticks: 6 },
       yaxis: { range: [0, highest], title: { text: "share" }, tickformat: ".0%", nticks: 5 },
@@ -95,8 +103,8 @@ function ood(one) {
 }
 
 function detected(one) {
-  const auroc = one.scores[chosen("score")]?.auroc[chosen("set")];
-  const sets = `${one.own} against ${short(chosen("set"))}`;
+  const auroc = one.scores[selected("score")]?.auroc[selected("set")];
+  const sets = `${one.in_distribution} against ${short(selected("set"))}`;
   return auroc === undefined ? "not measured" : `AUROC ${auroc.toFixed(3)}, ${sets}`;
 }
 
@@ -123,7 +131,7 @@ function attackLine(one, attack, floor, line) {
 
 function attacksOf(one, floor) {
   const audited = "worst case" in one.curves;
-  const asked = !audited || chosen("attacks") === one.model;
+  const asked = !audited || selected("attacks") === one.model;
   const others = Object.keys(one.curves).filter((attack) => attack !== "worst case" && asked);
   return [
     ...others.map((attack) => attackLine(one, attack, floor, { width: 1.5, dash: "dot" })),
@@ -135,11 +143,11 @@ function robustness() {
   const radii = charts.robustness.flatMap((one) => Object.values(one.curves).flatMap((curve) => Object.keys(curve).map(levels)));
   const ticks = [...new Set(radii)].filter((radius) => radius > 0).sort((a, b) => a - b);
   const floor = (ticks[0] ?? 1) / 2;
-  const said = ticks.map((radius) => String(Number(radius.toPrecision(3))));
+  const labels = ticks.map((radius) => String(Number(radius.toPrecision(3))));
   return {
     traces: charts.robustness.flatMap((one) => attacksOf(one, floor)),
     layout: layout({
-      xaxis: { type: "log", tickvals: [floor, ...ticks], ticktext: [BEFORE, ...said], title: { text: "radius, 255 eps" } },
+      xaxis: { type: "log", tickvals: [floor, ...ticks], ticktext: [BEFORE, ...labels], title: { text: "radius, eps × 255" } },
       yaxis: { range: [-0.02, 1.02], tickformat: ".0%", title: { text: "accuracy" } },
     }),
   };
@@ -204,8 +212,8 @@ function accuracy() {
 function energies(one) {
   const { color } = look(one.model);
   const traces = one.seeds.flatMap((run) =>
-    [["energy_data", "real", "solid"], ["energy_model", "sampled", "dash"]].map(([key, said, dash]) =>
-      curve(run.epoch, run[key].map(symlog), `${said}, seed ${run.seed}`, { color, dash, width: 1.8 }, {
+    [["energy_data", "real", "solid"], ["energy_model", "sampled", "dash"]].map(([key, label, dash]) =>
+      curve(run.epoch, run[key].map(symlog), `${label}, seed ${run.seed}`, { color, dash, width: 1.8 }, {
         customdata: run[key], hovertemplate: "%{fullData.name}<br>epoch %{x}: %{customdata:.4g}<extra></extra>",
       }),
     ),
@@ -226,7 +234,7 @@ const classColour = (k) => CLASS_COLOURS[k % 10];
 
 function points(one, sampled) {
   const rows = [...one.x.keys()].filter((i) => one.sampled[i] === sampled);
-  const wanted = chosen("class");
+  const wanted = selected("class");
   const labels = rows.map((i) => one.labels[i]);
   const symbols = labels.map((k) => (sampled ? SAMPLE_SYMBOL : CLASS_SYMBOLS[Math.floor(k / 10) % 10]));
   const colours = labels.map(classColour);
