@@ -1,6 +1,5 @@
 """Trainings of milliseconds a step: 80 digits to train on, five steps an epoch."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from sklearn.datasets import load_digits
 from gmmcli.checkpoint import Checkpoint
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
-from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
 
 SMALL = """
@@ -38,13 +36,6 @@ checkpoint_every = 0
 keep = 100
 """
 
-DIS = 'stages=[{epochs=2,objective={kind="center-regression"}}]'
-GEN = 'stages=[{epochs=2,objective={kind="contrastive-divergence",margin=2.0}}]'
-RUNAWAY = """stages=[{epochs=1,objective={kind="center-regression"}},
-                     {epochs=1,objective={kind="contrastive-divergence",beta=1e6,margin=2.0}}]"""
-"""Five sane steps, then losses of -1e8, whatever the learning rate."""
-ROLLBACK = 'guard.on_divergence="rollback"'
-
 Small = Callable[..., Recipe]
 Begin = Callable[..., tuple[Setup, Run]]
 
@@ -68,18 +59,3 @@ def contents(checkpoint: Checkpoint) -> dict[str, tuple[torch.dtype, tuple[int, 
     parts = [part for part in ("model", "weights", "optimizer", "buffer", "starts") if checkpoint.has(part)]
     tensors = {f"{part}/{key}": tensor for part in parts for key, tensor in checkpoint.tensors(part).items()}
     return {key: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for key, tensor in tensors.items()}
-
-
-def trained(setup: Setup, run: Run, resume: bool = False) -> Run:
-    """The run, trained to its end."""
-    train(setup, run, resume=resume, quiet=True)
-    return run
-
-
-def cut_at(run: Run, step: int, folder: Path) -> Run:
-    """A copy of a run as a crash after this step's checkpoint would have left it, its metrics a little ahead."""
-    copy = Run(shutil.copytree(run.path, folder / f"cut-{step}"))
-    for checkpoint in copy.checkpoints:
-        if checkpoint.step > step:
-            checkpoint.remove()
-    return copy
