@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
-from gmmcli.train.setup import Setup, training_step
+from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
+from gmmcli.train.step import training_step
 
 MEASURED_STEPS = 3
 

@@ -6,23 +6,17 @@ from itertools import accumulate
 from typing import Self
 
 import torch
-from torch import nn
 
 from gmmcli.checkpoint import Checkpoint
-from gmmcli.core.average import average_in
-from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import has_fast_bf16
-from gmmcli.core.protocols import Objective, Starts
-from gmmcli.core.sharpness import ascended
+from gmmcli.core.protocols import Starts
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
 from gmmcli.errors import RecipeError
-from gmmcli.recipe import Recipe, Stage
+from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
-from gmmcli.train.guard import GuardedStep
 from gmmcli.train.phases import Phase, phases
 from gmmcli.train.state import TrainState
-from gmmcli.types import Loss, Negatives
 
 
 @dataclass(frozen=True)
@@ -108,46 +102,3 @@ class Setup:
     def phase_at(self, step: int) -> Phase:
         """The phase that takes a step, from 0 to ``n_steps - 1``."""
         return [phase for phase in phases(self.recipe, self.loader.steps_per_epoch) if phase.begin <= step][-1]
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one training step leaves to log; tensors that nobody has waited for yet."""
-
-    stage: Stage
-    loss: Loss
-    negatives: Negatives | None
-    learning_rate: float
-
-
-def set_mode(model: Classifier, stage: Stage) -> None:
-    """Put the model in training mode; a stage with a frozen norm leaves batch norm in evaluation mode, where its statistics stand still."""
-    model.train()
-    if stage.freeze_norm:
-        for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
-
-
-def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
-    """Take the next step. Its randomness is a function of (seed, rollbacks, step): a resume needs no generator's state."""
-    recipe, step = setup.recipe, state.step
-    stage, ramp = recipe.stage_at(step / setup.loader.steps_per_epoch)
-    rng = stream(setup.device, recipe.seed, state.rollbacks, "step", step)
-    objective: Objective = stage.objective
-    batch = setup.loader.batch(step, rng, objective.clean_positive)
-    set_mode(state.model, stage)
-    negatives = None
-    if state.chains is not None and objective.needs_negatives:
-        negatives = state.chains(state.model, batch.labels, rng)
-    phase = setup.phase_at(step)
-    if phase != state.phase:
-        state.begin(phase)
-        update.optimizer = state.optimizer
-    optim, rate = phase.optim, phase.rate(step) * recipe.guard.lr_factor**state.rollbacks
-    uphill = ascended(state.model, optim.sam_rho, optim.sam_adaptive) if optim.sam_rho else None
-    loss = update(lambda: objective(state.model, batch, negatives, ramp), rate, uphill)
-    if state.average is not None:
-        average_in(state.average, state.model, optim.ema_decay, step - phase.begin, update.healthy)
-    state.step += 1
-    return StepReport(stage, loss, negatives, rate)

@@ -8,9 +8,10 @@ from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.average import averaging
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.chains import PersistentChains
-from gmmcli.core.classifier import Classifier
+from gmmcli.core.classifier import Classifier, predict
+from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.core.starts import restored
-from gmmcli.data.dataset import Dataset
+from gmmcli.data.dataset import Dataset, Split
 from gmmcli.errors import RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
@@ -57,6 +58,13 @@ class TrainState:
     def published(self) -> Classifier:
         """The model that is validated, evaluated and sampled from: the average where there is one."""
         return self.model if self.average is None else self.average
+
+    def estimate_gamma2(self, split: Split) -> None:
+        """Estimate the published model's shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
+        model, gamma2 = self.published, 1.0
+        if model.has_means:
+            gamma2 = float(shared_variance(joint_energy(predict(model, split.images), split.labels), model.means.shape[1]))
+        model.gamma2 = gamma2
 
     def save(self, run: Run, dataset: Dataset) -> Checkpoint:
         """Write a checkpoint of this state, then drop old ones: the newest few and the best stay."""
