@@ -194,6 +194,16 @@ def test_a_model_is_loaded_once_and_anew_where_the_checkpoint_is_another(tmp_pat
     assert not torch.equal(next(run.model().parameters()), next(model.parameters()))
 
 
+def test_to_load_a_model_reads_its_manifest_once(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run := create(tiny_recipe, tmp_path), 10)
+    read: list[str] = []
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *rest, **more: (read.append(path.name), original(path, *rest, **more))[1])
+    run.model()
+    run.starts()
+    assert read == ["manifest.json"] * 2
+
+
 def test_the_buffer_is_as_training_left_it(tmp_path: Path, tiny_recipe: Recipe) -> None:
     run = create(tiny_recipe, tmp_path)
     save(run, 10)

@@ -4,13 +4,10 @@ import fcntl
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +22,17 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
 from gmmcli.errors import RecipeError, RunError
 from gmmcli.model_card import ModelCard
+from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe
 from gmmcli.results import Results
-from gmmcli.storage import write_text
-
-VERSIONED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
+from gmmcli.storage import append_json, read_json_lines, write_text
 
 
 class Run(Results):
-    """A run directory: its recipe, checkpoints, metrics, samples and results."""
+    """A run directory: its recipe, checkpoints, metrics and results.
+
+    The newest checkpoint is looked up at each call, since a training may be writing it; each file of a checkpoint is verified once.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -59,15 +58,7 @@ class Run(Results):
                 continue
         write_text(path / "recipe.toml", recipe.dumps())
         run = cls(path)
-        run.describe(
-            argv=list(argv),
-            trained_from=os.path.relpath(Path.cwd(), path),
-            git=_git_revision(),
-            python=sys.version.split()[0],
-            versions={name: version(name) for name in VERSIONED},
-            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            status="created",
-        )
+        run.describe(**provenance(path, argv))
         return run
 
     @property
@@ -107,17 +98,17 @@ class Run(Results):
 
     def card(self, best: bool = False) -> ModelCard:
         """The card of a checkpoint's model."""
-        checkpoint = self.checkpoint(best)
-        return ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
+        return _card(self.checkpoint(best))
 
     def model(self, best: bool = False, device: str | torch.device = "cpu") -> Classifier:
         """The trained classifier, in evaluation mode, placed as the recipe's ``[compute]`` says.
 
-        It is loaded once: asked again for the same checkpoint and device, a run gives the same object. Copy it before changing it.
+        It is loaded once: later calls for the same checkpoint and device return the same object. Copy it before changing it.
         """
-        checkpoint, card = self.checkpoint(best), self.card(best)
+        checkpoint = self.checkpoint(best)
         key = checkpoint.digest("model"), str(device)
         if key not in self._models:
+            card = _card(checkpoint)
             model = card.build()
             model.load_state_dict(checkpoint.tensors("model"))
             self._models[key] = card.recipe.compute.place(model, torch.device(device)).eval()
@@ -134,18 +125,15 @@ class Run(Results):
         """Where the run's chains set out, on a device; uniform noise for a run trained without chains."""
         checkpoint = self.checkpoint()
         tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-        return restored({name: tensor.to(device) for name, tensor in tensors.items()}, self.card().image_shape)
+        return restored({name: tensor.to(device) for name, tensor in tensors.items()}, _card(checkpoint).image_shape)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_json(self.path / "metrics.jsonl", line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every object of metrics.jsonl; a last line cut short by a crash is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        """Every object of metrics.jsonl; a line cut short by a crash is left out."""
+        return read_json_lines(self.path / "metrics.jsonl")
 
     def forget_after(self, step: int) -> None:
         """Drop metrics beyond a step that training is about to repeat; divergences and rollbacks stay on record."""
@@ -161,6 +149,10 @@ class Run(Results):
             except BlockingIOError as error:
                 raise RunError(f"{self.id} is being trained by another process", "wait for it, or stop it") from error
             yield
+
+
+def _card(checkpoint: Checkpoint) -> ModelCard:
+    return ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
 
 
 def default_runs_dir() -> Path:
@@ -200,16 +192,3 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
         what = f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}"
         raise RunError(what, "train one first: gmmc train digits_gen")
     return found[0]
-
-
-def _git_revision() -> str | None:
-    """The revision of the checkout this package lies in, with + where it was changed; None for an installed package."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,11 +1,13 @@
-"""Files that appear whole or not at all: every file that a command leaves is written this way."""
+"""How files are written: whole or not at all; only logs grow, line by line."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,22 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write a compressed .npz, under whatever name ``path`` is."""
     with replacing(path) as hidden, hidden.open("wb") as file:  # numpy would add .npz to another name
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no keywords but its own
+
+
+def append_json(path: Path, document: dict[str, Any]) -> None:
+    """Append one JSON object as a line of its own, also after a line that a crash cut short."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(document).encode() + b"\n")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a file of JSON lines, in order, without a line that a crash cut short; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def file_stem(words: str) -> str:

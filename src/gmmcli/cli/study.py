@@ -57,9 +57,9 @@ def study_command(
         return
     note(f"study {directory}, tasks: {schedule.n_tasks}", quiet)
     write_text(directory / "study.toml", path.read_text(encoding="utf-8"))
-    done = schedule.conduct(f"study {plan.name}", quiet)
+    done = schedule.run(f"study {plan.name}", quiet)
     for one in (one for one in done if one.exit_code and not one.failed):
-        note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said}")
+        note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.message}")
     failed = [one for one in done if one.failed]
     try:
         present(None, directory, runs_dir, None, json, quiet, command="study")
@@ -70,7 +70,7 @@ def study_command(
         first = failed[0]
         task = f"{first.model} seed {first.seed}, `gmmc {' '.join(first.words)}`"
         raise GmmcError(
-            f"{len(failed)} of {schedule.n_tasks} tasks failed; the first: {task}: {first.said}",
+            f"{len(failed)} of {schedule.n_tasks} tasks failed; the first: {task}: {first.message}",
             f"see {directory / 'logs'}; the same command tries them again",
         )
 
@@ -98,7 +98,7 @@ def check_words(context: typer.Context, words: tuple[str, ...]) -> None:
 
 def _show(schedule: "Schedule", trainings: "list[Training]", json: bool) -> None:
     """Tell what is left of each training."""
-    left = [[" ".join(words) for words in schedule.left(training)] for training in trainings]
+    left = [[" ".join(words) for words in schedule.remaining(training)] for training in trainings]
     if json:
         rows = [{"model": t.model, "seed": t.recipe.seed, "left": tasks} for t, tasks in zip(trainings, left, strict=True)]
         answer({"schema": 1, "command": "study --dry-run", "values": rows})
