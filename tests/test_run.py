@@ -127,7 +127,7 @@ def test_an_id_that_starts_others_means_itself_and_a_shared_prefix_is_ambiguous(
     first = named(tmp_path, "2026-01-01-a", tiny_recipe)
     named(tmp_path, "2026-01-01-a-2", tiny_recipe)
     assert open_run(first.id, tmp_path).path == first.path
-    with pytest.raises(RunError, match=r"^2026 is the start of 2 runs: 2026-01-01-a, 2026-01-01-a-2$"):
+    with pytest.raises(RunError, match=r"^2026 is a prefix of 2 runs: 2026-01-01-a, 2026-01-01-a-2$"):
         open_run("2026", tmp_path)
 
 

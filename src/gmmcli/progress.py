@@ -48,12 +48,12 @@ class Voice:
             self._bar.stop()
 
     def at(self, step: int, note: str = "") -> None:
-        """Say how far things are."""
+        """Report that this many are done."""
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
             return
         now = time.monotonic()
-        if self._first is None or step < self._last:  # begun, or gone back to an earlier step
+        if self._first is None or step < self._last:  # at the start, or after a rollback
             self._first, self._started = step, now
         self._last = step
         if self.quiet or (now - self._spoke < PATIENCE and step < self.total):
@@ -64,7 +64,7 @@ class Voice:
         self._print(", ".join(part for part in (f"{self.title} {step}/{self.total}", left, note) if part))
 
     def say(self, line: str) -> None:
-        """A line of its own, also above a running bar."""
+        """Print a line, above a running bar too."""
         if self.quiet:
             return
         if self._bar:
@@ -73,7 +73,7 @@ class Voice:
             self._print(line)
 
     def warn(self, line: str) -> None:
-        """A line that quiet does not silence."""
+        """Print a line even if quiet."""
         self._print(line)
 
     def _print(self, line: str) -> None:
@@ -88,6 +88,6 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def counting(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Say how many of n images are done."""
+    """Show how many of n images are done."""
     with Voice(title, n, quiet, unit="images") as voice:
         yield voice.at

@@ -1,4 +1,4 @@
-"""A run: one folder that holds a training whole (docs/run-directory.md)."""
+"""A run: the directory of one training (docs/run-directory.md)."""
 
 import fcntl
 import json
@@ -48,7 +48,7 @@ class Run(Results):
 
     @classmethod
     def create(cls, recipe: Recipe, runs_dir: Path, argv: Sequence[str]) -> "Run":
-        """Make a new run directory, named by time and recipe; an existing one is never touched."""
+        """Create a run directory, named by time and recipe; an existing one is never overwritten."""
         stem = f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-{recipe.name}"
         for path in (runs_dir / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1000)):
             try:
@@ -68,7 +68,7 @@ class Run(Results):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What is known of how this run came about and where it stands."""
+        """What provenance.json records: how the run was made, and its status."""
         path = self.path / "provenance.json"
         document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         return document
@@ -78,7 +78,7 @@ class Run(Results):
         write_text(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
 
     def dataset(self) -> Dataset:
-        """The run's own data, wherever gmmc is called; DataError where it is gone or broken."""
+        """The data that the run was trained on, whatever the current directory; DataError where it is missing or broken."""
         return located(self.recipe.data.source, self.path / self.provenance.get("trained_from", Path.cwd())).load()
 
     @property
@@ -87,10 +87,10 @@ class Run(Results):
         return Checkpoint.all(self.path / "checkpoints")
 
     def checkpoint(self, best: bool = False) -> Checkpoint:
-        """The newest checkpoint, or that of the best validation by ``log.best``; RunError when there is none yet."""
+        """The newest checkpoint, or the best in validation by ``log.best``; RunError where there is none yet."""
         found = self.checkpoints
         if not found:
-            raise RunError(f"{self.path} has no complete checkpoint yet", "resume it with `gmmc train --resume`")
+            raise RunError(f"{self.path} has no complete checkpoint yet", "resume it: gmmc train --resume")
         if best:
             step = found[-1].progress["best_step"]
             return next((c for c in found if c.step == step), found[-1])
@@ -122,7 +122,7 @@ class Run(Results):
         return ReplayBuffer(checkpoint.tensors("buffer")["images"])
 
     def starts(self, device: torch.device | str = "cpu") -> Starts:
-        """Where the run's chains set out, on a device; uniform noise for a run trained without chains."""
+        """Where the run's chains start, on a device; uniform noise for a run trained without chains."""
         checkpoint = self.checkpoint()
         tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
         return restored({name: tensor.to(device) for name, tensor in tensors.items()}, _card(checkpoint).image_shape)
@@ -136,18 +136,18 @@ class Run(Results):
         return read_json_lines(self.path / "metrics.jsonl")
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics beyond a step that training is about to repeat; divergences and rollbacks stay on record."""
+        """Drop the metrics after a step, which training will repeat; divergences and rollbacks are kept."""
         kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for training: two processes must not write one run. A killed process lets go by itself."""
+        """Lock the run for training: two processes must not write one run. The lock of a killed process is released."""
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunError(f"{self.id} is being trained by another process", "wait for it, or stop it") from error
+                raise RunError(f"{self.id} is being trained by another process", "wait for that process, or stop it") from error
             yield
 
 
@@ -169,12 +169,12 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     """Open a run by path, id, unique prefix or its recipe's name; else $GMMC_RUN; else the newest with a complete checkpoint.
 
     Args:
-        name: which run, or None to choose. A recipe's name means its newest run, chosen like the newest of all.
+        name: the run, or None for the default. A recipe's name means its newest run with a complete checkpoint.
         runs_dir: where runs are; $GMMC_RUNS_DIR or ./runs by default.
-        unfinished: when choosing, take the newest run of all, with or without a checkpoint: the one to resume.
+        unfinished: for a recipe's name or None, take the newest run even if it has no checkpoint: the one to resume.
 
     Raises:
-        RunError: no run, or several, are meant.
+        RunError: no run matches, or several do.
     """
     runs_dir = runs_dir or default_runs_dir()
     name = name or os.environ.get("GMMC_RUN")
@@ -184,7 +184,7 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     found = [run for run in runs if name is not None and run.id.startswith(str(name))]
     found = [run for run in found if run.id == str(name)] or found
     if len(found) > 1:
-        raise RunError(f"{name} is the start of {len(found)} runs: {', '.join(run.id for run in found)}", "give more of it")
+        raise RunError(f"{name} is a prefix of {len(found)} runs: {', '.join(run.id for run in found)}", "give a longer prefix")
     if not found:
         named = re.compile(rf"[^Z]+Z-{re.escape(str(name))}(-\d+)?")
         found = [run for run in runs if (name is None or named.fullmatch(run.id)) and (unfinished or run.checkpoints)][-1:]

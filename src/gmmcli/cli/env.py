@@ -10,7 +10,7 @@ PACKAGES = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-le
 
 
 def env_command(json: Json = False) -> None:
-    """Show what a report of trouble should say: versions, device, paths, and which optional parts are there."""
+    """Show the environment, for bug reports: versions, device, paths, and optional weights."""
     import torch
 
     from gmmcli.core.compute import Compute, has_fast_bf16

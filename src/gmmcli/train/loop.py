@@ -53,7 +53,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
 
 @dataclass(frozen=True)
 class Due:
-    """What the recipe's ``[log]`` asks for after a step; after the last one, all that is asked for at all."""
+    """What the recipe's ``[log]`` schedules after a step; after the last step, all that it schedules at all."""
 
     log: bool
     preview: bool
@@ -63,7 +63,7 @@ class Due:
 
     @classmethod
     def after(cls, step: int, setup: Setup) -> "Due":
-        """What is due after this many steps."""
+        """What is due after step number ``step``, counted from 1."""
         intervals, last = setup.recipe.log, step == setup.n_steps
 
         def due(every: int) -> bool:
@@ -73,12 +73,12 @@ class Due:
 
     @property
     def any(self) -> bool:
-        """Whether the host waits for the device anyway."""
+        """Whether anything is due, for which the host waits for the device."""
         return self.log or self.preview or self.validate or self.save
 
 
 def _advance(setup: Setup, run: Run, state: TrainState, stop: StopSignals, voice: Voice, distance: Distance | None) -> None:
-    """Take the steps that are left, and after each do what is due."""
+    """Take the remaining steps, and after each do what is due."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
     log = TrainingLog(setup, run, voice, state)
     near_a_switch = {switch + i for switch in setup.switches for i in range(AFTER_A_SWITCH + 1)}

@@ -1,4 +1,4 @@
-"""A recipe meets its data and its machine: everything that stays the same through a training."""
+"""Setup: recipe, data and device of a training, checked against each other."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from gmmcli.train.state import TrainState
 
 @dataclass(frozen=True)
 class Setup:
-    """Recipe, data and device, known to fit each other."""
+    """Everything that is constant during a training."""
 
     recipe: Recipe
     dataset: Dataset
@@ -58,27 +58,27 @@ class Setup:
 
     @property
     def switches(self) -> list[int]:
-        """After how many training steps each stage gives way to the next."""
+        """The numbers of training steps after which one stage ends and the next begins."""
         ends = list(accumulate(stage.epochs * self.loader.steps_per_epoch for stage in self.recipe.stages))
         return ends[:-1]
 
     @property
     def warnings(self) -> list[str]:
-        """What will work, but not as hoped for."""
+        """Settings that work, but probably not as intended."""
         found = []
         if self.recipe.compute.precision == "bf16" and not has_fast_bf16(self.device):
-            found.append("this machine has no bfloat16 instructions: bf16 is emulated, many times slower; set compute.precision=fp32")
+            found.append("this machine has no bfloat16 instructions: bf16 is emulated and many times slower; set compute.precision=fp32")
         for i, stage in enumerate(self.recipe.stages):
             if stage.objective.needs_negatives and self.recipe.model.backbone.norm == "batch" and not stage.freeze_norm:
                 found.append(
-                    f"stage {i} normalises real and sampled images by their batch, while chains use the running statistics; "
+                    f"stage {i} normalises real and sampled images with batch statistics, while chains use the running statistics; "
                     f"set stages.{i}.freeze_norm=true after a discriminative stage, or model.backbone.norm"
                 )
         return found
 
     @cached_property
     def starts(self) -> Starts:
-        """Where chains set out, fitted once to the training images: rollbacks and resumes begin with a new state each."""
+        """Where chains start, fitted to the training images once and shared by the states of all rollbacks."""
         train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
         return self.recipe.chains.start.fit(train.images, train.labels, self.dataset.n_classes, seed)
 

@@ -18,7 +18,7 @@ from gmmcli.types import Loss, Negatives
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one training step leaves to log; tensors that nobody has waited for yet."""
+    """What one training step leaves to log; tensors that may still be computing on the device."""
 
     stage: Stage
     loss: Loss
@@ -27,7 +27,7 @@ class StepReport:
 
 
 def set_mode(model: Classifier, stage: Stage) -> None:
-    """Put the model in training mode; a stage with a frozen norm leaves batch norm in evaluation mode, where its statistics stand still."""
+    """Put the model in training mode, except batch norm in a stage with ``freeze_norm``: its running statistics are used, not updated."""
     model.train()
     if stage.freeze_norm:
         for layer in model.modules():
@@ -36,7 +36,7 @@ def set_mode(model: Classifier, stage: Stage) -> None:
 
 
 def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
-    """Take the next step. Its randomness is a function of (seed, rollbacks, step): a resume needs no generator's state."""
+    """Take the next step. Its randomness is a function of (seed, rollbacks, step), so a resume needs no generator state."""
     recipe, step = setup.recipe, state.step
     stage, ramp = recipe.stage_at(step / setup.loader.steps_per_epoch)
     rng = stream(setup.device, recipe.seed, state.rollbacks, "step", step)
