@@ -60,17 +60,10 @@ def test_lines_wait_for_their_turn_except_the_last(clock: Clock, capsys: pytest.
 
 def test_quiet_silences_all_but_warnings(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Voice("digits", 10, quiet=True) as voice:
-        voice.say("a word")
         clock.now = 100.0
         voice.at(10, "loss 3")
         voice.warn("beware")
     assert spoken(capsys) == ["beware"]
-
-
-def test_a_line_of_its_own(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice("digits", 10) as voice:
-        voice.say("a word")
-    assert spoken(capsys) == ["a word"]
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,10 +72,8 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("COLUMNS", "120")
     with Voice("digits", 3) as voice:
         voice.at(3, "loss 3")
-        voice.say("a word")
     text = "\n".join(spoken(capsys))
     assert "3/3" in text
-    assert "a word" in text
     assert "loss 3" in text
 
 

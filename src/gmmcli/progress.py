@@ -21,9 +21,9 @@ class Voice:
         self.unit = unit
         self.total = total
         self.quiet = quiet
-        self.console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
-        if self.console.is_terminal and not quiet:
+        if console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -31,10 +31,10 @@ class Voice:
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
-                console=self.console,
+                console=console,
             )
             self._task = self._bar.add_task(title, total=total, note="")
-        self._started = self._spoke = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._first: int | None = None
         self._last = 0
 
@@ -56,21 +56,12 @@ class Voice:
         if self._first is None or step < self._last:  # at the start, or after a rollback
             self._first, self._started = step, now
         self._last = step
-        if self.quiet or (now - self._spoke < PATIENCE and step < self.total):
+        if self.quiet or (now - self._printed < PATIENCE and step < self.total):
             return
-        self._spoke = now
+        self._printed = now
         rate = (step - self._first) / (now - self._started) if step > self._first else 0.0
         left = f"{rate:.2f} {self.unit}/s, {_clock((self.total - step) / rate)} left" if rate else ""
         self._print(", ".join(part for part in (f"{self.title} {step}/{self.total}", left, note) if part))
-
-    def say(self, line: str) -> None:
-        """Print a line, above a running bar too."""
-        if self.quiet:
-            return
-        if self._bar:
-            self.console.print(line)
-        else:
-            self._print(line)
 
     def warn(self, line: str) -> None:
         """Print a line even if quiet."""
