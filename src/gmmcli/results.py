@@ -46,8 +46,7 @@ class Results:
         return self.path / "results" / f"{file_stem(name)}.json"
 
 
-def departures(asked: Any, plain: Any) -> list[str]:
-    """Return the fields in which one dataclass differs from another, as words: ``["steps 100"]``."""
-    return [
-        f"{field.name} {getattr(asked, field.name)}" for field in fields(asked) if getattr(asked, field.name) != getattr(plain, field.name)
-    ]
+def departures(settings: Any, defaults: Any) -> list[str]:
+    """Return the fields in which a dataclass differs from its defaults, as words: ``["steps 100"]``."""
+    pairs = [(field.name, getattr(settings, field.name), getattr(defaults, field.name)) for field in fields(settings)]
+    return [f"{name} {value}" for name, value, default in pairs if value != default]

@@ -1,4 +1,4 @@
-"""How files are written: whole or not at all; only logs grow, line by line."""
+"""How files are written: atomically, except logs, which grow by lines."""
 
 import json
 import os
@@ -61,9 +61,9 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def file_stem(words: str) -> str:
-    """Return words as the stem of a file's name: what is no letter, digit, dot or dash becomes a dash.
+    """Return words as the stem of a file name: characters other than letters, digits, dots and dashes become dashes.
 
-    Of a long one the end becomes its hash: the longest name a file can have is 255 bytes.
+    In a long stem the end is replaced by a hash: file names are limited to 255 bytes.
     """
     stem = re.sub(r"[^\w.-]+", "-", words)
     return stem if len(stem.encode()) <= LONGEST else f"{stem[:40]}-{sha256(stem.encode()).hexdigest()[:16]}"
