@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PATIENCE = 5.0  # seconds between two plain lines
 
 
-class Voice:
-    """Progress with rate and remaining time; ``with Voice(...) as voice: voice.at(step, "loss 3.2")``."""
+class ProgressBar:
+    """Progress with rate and remaining time; ``with ProgressBar(...) as bar: bar.update(step, "loss 3.2")``."""
 
     def __init__(self, title: str, total: int, quiet: bool = False, unit: str = "steps") -> None:
         self.title = title
@@ -47,7 +47,7 @@ class Voice:
         if self._bar:
             self._bar.stop()
 
-    def at(self, step: int, note: str = "") -> None:
+    def update(self, step: int, note: str = "") -> None:
         """Report that this many are done."""
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
@@ -78,7 +78,7 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def counting(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+def image_progress(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Show how many of n images are done."""
-    with Voice(title, n, quiet, unit="images") as voice:
-        yield voice.at
+    with ProgressBar(title, n, quiet, unit="images") as bar:
+        yield bar.update

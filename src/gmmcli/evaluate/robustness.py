@@ -27,7 +27,7 @@ from gmmcli.evaluate.measured import Measured
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import share
 from gmmcli.metrics.intervals import mean_interval
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.results import departures
 from gmmcli.storage import replacing, write_arrays
 
@@ -56,11 +56,11 @@ def bounded(
     """Robust accuracy under one attack at one or several radii; eps = 0 is clean accuracy."""
     attack.check(len(subject.card.class_names))
     model, pixels, labels = attacked(subject, float64, scale)
-    with frozen(model), Voice(attack.name, len(labels) * len(eps), quiet, unit="images") as voice:
+    with frozen(model), ProgressBar(attack.name, len(labels) * len(eps), quiet, unit="images") as bar:
         radii = sorted(set(eps))
 
         def at(radius: float, done: int, standing: int) -> None:
-            voice.at(radii.index(radius) * len(labels) + done, f"at {said(radius)}, {standing} standing")
+            bar.update(radii.index(radius) * len(labels) + done, f"at {said(radius)}, {standing} standing")
 
         fell, adversarial, outcomes = over_eps(attack, model, pixels, labels, radii, at)
     clean = share(fell > 0)
@@ -123,10 +123,10 @@ def carlini(
         if not len(rows):
             raise RecipeError(f"run {subject.run.id} classifies none of these {len(labels)} images rightly", "there is nothing to attack")
         parts = []
-        with Voice("cw", len(rows), quiet, unit="images") as voice:
+        with ProgressBar("cw", len(rows), quiet, unit="images") as bar:
             for part in torch.split(rows, 100):
                 parts.append(attack(model, pixels[part], labels[part]))
-                voice.at(sum(len(done) for done, _ in parts))
+                bar.update(sum(len(done) for done, _ in parts))
         success, found = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         predicted = pixel_logits(model, found).argmax(1)
     norms = distances(found, pixels[rows], "l2")
@@ -183,7 +183,7 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     partial = subject.run.path / "results" / f"attack-audit-{fingerprint}"
     partial.mkdir(parents=True, exist_ok=True)
     fell: dict[str, Tensor] = {}
-    with frozen(model), Voice("audit", len(plan) + (transfer is not None), quiet, unit="attacks") as voice:
+    with frozen(model), ProgressBar("audit", len(plan) + (transfer is not None), quiet, unit="attacks") as bar:
         clean = pixel_logits(model, pixels).argmax(1) == labels
         zero = audits.zero_gradient_share(model, pixels, labels)
         for i, (name, (attack, eps)) in enumerate(plan.items()):
@@ -193,10 +193,10 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
             else:
                 fell[name] = over_eps(attack, model, pixels, labels, eps)[0].cpu()
                 _keep(kept, fell[name])
-            voice.at(i + 1, f"{name} leaves {float((fell[name] > focus).double().mean()):.1%} at {said(focus)}")
+            bar.update(i + 1, f"{name} leaves {float((fell[name] > focus).double().mean()):.1%} at {said(focus)}")
         if transfer:
             fell["transfer"] = _transfer(model, transfer, pixels, labels).cpu()
-            voice.at(len(plan) + 1)
+            bar.update(len(plan) + 1)
     curves = audits.Curves(fell, audits.EPS)
     values = audits.audit_values(curves, zero, clean.cpu(), n_classes, focus)
     protocol = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gmmcli.errors import DataError, DivergedError, MissingPartError, RunError, StoppedError
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run, list_runs
 from gmmcli.signals import StopSignals
@@ -93,12 +93,12 @@ class Schedule:
         waiting = [(training, left) for training in self.trainings if (left := self.remaining(training))]
         done: list[Outcome] = []
         n_left = sum(len(left) for _, left in waiting)
-        with StopSignals() as stop, Voice(title, self.n_tasks, quiet, unit="tasks") as voice, ThreadPoolExecutor(self.jobs) as pool:
+        with StopSignals() as stop, ProgressBar(title, self.n_tasks, quiet, unit="tasks") as bar, ThreadPoolExecutor(self.jobs) as pool:
             pending = {pool.submit(self._one, training, left, done) for training, left in waiting}
             while pending and not stop.received:
                 finished, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
                 self._raise(finished)
-                voice.at(self.n_tasks - n_left + len(done) + self._skipped, "; ".join(list(self._running.values())) or "all done")
+                bar.update(self.n_tasks - n_left + len(done) + self._skipped, "; ".join(list(self._running.values())) or "all done")
             if stop.received:
                 self._stop(pending)
         if stop.received:

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 from gmmcli.core.samplers import descent_share
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.health import STILL, ChainWatch
@@ -19,8 +19,8 @@ NOTED = {"loss": "loss", "energy_data": "E real", "energy_model": "E sampled", "
 class TrainingLog:
     """Writes one line about a step; made where a training starts, resumes or was rolled back."""
 
-    def __init__(self, setup: Setup, run: Run, voice: Voice, state: TrainState) -> None:
-        self.setup, self.run, self.voice = setup, run, voice
+    def __init__(self, setup: Setup, run: Run, bar: ProgressBar, state: TrainState) -> None:
+        self.setup, self.run, self.bar = setup, run, bar
         marginal = any(stage.objective.marginal for stage in setup.recipe.stages)
         self.watch = ChainWatch(never_negative=state.model.has_means and not marginal)
         self.throughput = Throughput(state.step, setup.recipe.data.batch_size)
@@ -30,10 +30,10 @@ class TrainingLog:
         line = measure(self.setup, state, report)
         line |= {"grad_norm": float(update.grad_norm), "images_per_sec": self.throughput(state.step)}
         self.run.log({key: value if isfinite(value) else None for key, value in line.items()})
-        self.voice.at(state.step, ", ".join(f"{text} {line[key]:.3g}" for key, text in NOTED.items() if key in line))
+        self.bar.update(state.step, ", ".join(f"{text} {line[key]:.3g}" for key, text in NOTED.items() if key in line))
         if watched and (complaint := self.watch(line)):
             self.run.log({"step": state.step, "event": "chains", "reason": complaint})
-            self.voice.warn(f"gmmc: step {state.step}: {complaint}")
+            self.bar.warn(f"gmmc: step {state.step}: {complaint}")
 
 
 class Throughput:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gmmcli.errors import DivergedError, StoppedError
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
 from gmmcli.signals import StopSignals
 from gmmcli.train.guard import GuardedStep
@@ -39,14 +39,14 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     state = setup.restored(run.checkpoint()) if resume and run.checkpoints else setup.initial_state()
     if resume:
         run.forget_after(state.step)
-    with StopSignals() as stop, Voice(run.recipe.name, setup.n_steps, quiet) as voice, recorded(run, setup.device):
+    with StopSignals() as stop, ProgressBar(run.recipe.name, setup.n_steps, quiet) as bar, recorded(run, setup.device):
         for warning in setup.warnings:
-            voice.warn(f"gmmc: {warning}")
+            bar.warn(f"gmmc: {warning}")
         while state.step < setup.n_steps:
             try:
-                _advance(setup, run, state, stop, voice, distance)
+                _advance(setup, run, state, stop, bar, distance)
             except DivergedError as error:
-                state = recover(setup, run, voice, state, error)
+                state = recover(setup, run, bar, state, error)
         _finish(setup, run, state)
     return state
 
@@ -77,10 +77,10 @@ class Due:
         return self.log or self.preview or self.validate or self.save
 
 
-def _advance(setup: Setup, run: Run, state: TrainState, stop: StopSignals, voice: Voice, distance: Distance | None) -> None:
+def _advance(setup: Setup, run: Run, state: TrainState, stop: StopSignals, bar: ProgressBar, distance: Distance | None) -> None:
     """Take the remaining steps, and after each do what is due."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
-    log = TrainingLog(setup, run, voice, state)
+    log = TrainingLog(setup, run, bar, state)
     near_a_switch = {switch + i for switch in setup.switches for i in range(AFTER_A_SWITCH + 1)}
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)

@@ -1,13 +1,13 @@
 """Rollback: what follows a divergence."""
 
 from gmmcli.errors import DivergedError
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
 
 
-def recover(setup: Setup, run: Run, voice: Voice, diverged: TrainState, error: DivergedError) -> TrainState:
+def recover(setup: Setup, run: Run, bar: ProgressBar, diverged: TrainState, error: DivergedError) -> TrainState:
     """Return to an earlier state, from which training continues with other randomness and a lower learning rate.
 
     Raises:
@@ -26,7 +26,7 @@ def recover(setup: Setup, run: Run, voice: Voice, diverged: TrainState, error: D
     factor = guard.lr_factor**state.rollbacks
     event = {"step": diverged.step, "event": "rollback", "to_step": state.step, "rollbacks": state.rollbacks, "lr_factor": factor}
     run.log(event | {"reason": error.message})
-    voice.warn(f"gmmc: {error.message}; rolled back to step {state.step}: new chain noise, learning rate x {factor:g}")
+    bar.warn(f"gmmc: {error.message}; rolled back to step {state.step}: new chain noise, learning rate x {factor:g}")
     return state
 
 
