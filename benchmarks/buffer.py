@@ -9,7 +9,8 @@ from statistics import median
 
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
-from gmmcli.train.setup import Setup, training_step
+from gmmcli.train.setup import Setup
+from gmmcli.train.step import training_step
 
 SIZES, ROUNDS = (1_000, 10_000, 100_000), 41
 

@@ -43,3 +43,36 @@ def test_a_key_without_a_docstring_is_an_error() -> None:
     rows = runpy.run_path(str(DOCS / "recipes.py"))["rows"]
     with pytest.raises(ValueError, match=r"Undocumented\.unsaid has no docstring"):
         list(rows(Undocumented))
+
+
+IDIOMS = [
+    "cannot be meant",
+    "At most so many",
+    "Of everything drawn",
+    "The ball.",
+    "not to be had",
+    "go on with",
+    "goes on from",
+    "to the bit",
+    "is asked nothing",
+    "Forward passes an image",
+    "in all but name",
+]
+"""Phrases that were replaced by plain words and should not return."""
+ROOT = DOCS.parent
+PROSE = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "src").rglob("*.py"))]
+
+
+def idioms(text: str) -> list[str]:
+    """The idioms in a text, also across a line break."""
+    words = " ".join(text.split())
+    return [idiom for idiom in IDIOMS if idiom in words]
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_pages_and_help_texts_use_plain_words(path: Path) -> None:
+    assert idioms(path.read_text(encoding="utf-8")) == []
+
+
+def test_an_idiom_would_be_noticed_across_a_line_break() -> None:
+    assert idioms("A resume continues\nto the\n    bit. At most so many images.") == ["At most so many", "to the bit"]

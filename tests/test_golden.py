@@ -10,7 +10,8 @@ import pytest
 
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
-from gmmcli.train.setup import Setup, training_step
+from gmmcli.train.setup import Setup
+from gmmcli.train.step import training_step
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.txt"
 N_STEPS = 10

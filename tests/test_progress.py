@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gmmcli.progress import PATIENCE, Voice
+from gmmcli.progress import PATIENCE, ProgressBar
 
 
 class Clock:
@@ -34,64 +34,55 @@ def spoken(capsys: pytest.CaptureFixture[str]) -> list[str]:
     [(160, "1:00 left"), (100 + 59, "0:59 left"), (100 + 3661, "1:01:01 left"), (101, "0:01 left")],
 )
 def test_a_line_tells_step_rate_remaining_time_and_note(clock: Clock, capsys: pytest.CaptureFixture[str], total: int, left: str) -> None:
-    with Voice("digits", total, quiet=False) as voice:
-        voice.at(80, "from here")  # a resume: the rate counts from its own first step
+    with ProgressBar("digits", total, quiet=False) as bar:
+        bar.update(80, "from here")  # a resume: the rate counts from its own first step
         clock.now = 20.0
-        voice.at(100, "loss 3")
+        bar.update(100, "loss 3")
     assert spoken(capsys) == [f"digits 100/{total}, 1.00 steps/s, {left}, loss 3"]
 
 
 def test_what_is_counted_may_be_something_else_than_steps(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice("study", 12, unit="tasks") as voice:
-        voice.at(2, "")
+    with ProgressBar("study", 12, unit="tasks") as bar:
+        bar.update(2, "")
         clock.now = 40.0
-        voice.at(4, "digits")
+        bar.update(4, "digits")
     assert spoken(capsys) == ["study 4/12, 0.05 tasks/s, 2:40 left, digits"]
 
 
 def test_lines_wait_for_their_turn_except_the_last(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice("digits", 100) as voice:
+    with ProgressBar("digits", 100) as bar:
         for step in range(1, 101):
             clock.now += PATIENCE / 32  # a power of two: sums are exact
-            voice.at(step, "")
+            bar.update(step, "")
     steps = [line.split()[1] for line in spoken(capsys)]
     assert steps == ["32/100,", "64/100,", "96/100,", "100/100,"]
 
 
 def test_quiet_silences_all_but_warnings(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice("digits", 10, quiet=True) as voice:
-        voice.say("a word")
+    with ProgressBar("digits", 10, quiet=True) as bar:
         clock.now = 100.0
-        voice.at(10, "loss 3")
-        voice.warn("beware")
+        bar.update(10, "loss 3")
+        bar.warn("beware")
     assert spoken(capsys) == ["beware"]
-
-
-def test_a_line_of_its_own(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice("digits", 10) as voice:
-        voice.say("a word")
-    assert spoken(capsys) == ["a word"]
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    with Voice("digits", 3) as voice:
-        voice.at(3, "loss 3")
-        voice.say("a word")
+    with ProgressBar("digits", 3) as bar:
+        bar.update(3, "loss 3")
     text = "\n".join(spoken(capsys))
     assert "3/3" in text
-    assert "a word" in text
     assert "loss 3" in text
 
 
 def test_after_a_step_back_rate_and_remaining_time_count_from_there(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Voice("digits", 60) as voice:
-        voice.at(0)
+    with ProgressBar("digits", 60) as bar:
+        bar.update(0)
         clock.now = 1.0
-        voice.at(50)
-        voice.at(20, "back")
+        bar.update(50)
+        bar.update(20, "back")
         clock.now = 11.0
-        voice.at(40)
+        bar.update(40)
     assert spoken(capsys) == ["digits 40/60, 2.00 steps/s, 0:10 left"]

@@ -127,7 +127,7 @@ def test_an_id_that_starts_others_means_itself_and_a_shared_prefix_is_ambiguous(
     first = named(tmp_path, "2026-01-01-a", tiny_recipe)
     named(tmp_path, "2026-01-01-a-2", tiny_recipe)
     assert open_run(first.id, tmp_path).path == first.path
-    with pytest.raises(RunError, match=r"^2026 is the start of 2 runs: 2026-01-01-a, 2026-01-01-a-2$"):
+    with pytest.raises(RunError, match=r"^2026 is a prefix of 2 runs: 2026-01-01-a, 2026-01-01-a-2$"):
         open_run("2026", tmp_path)
 
 
@@ -192,6 +192,16 @@ def test_a_model_is_loaded_once_and_anew_where_the_checkpoint_is_another(tmp_pat
     assert Run(run.path).model() is not model
     save(run, 10, seed=4)  # the same step once more
     assert not torch.equal(next(run.model().parameters()), next(model.parameters()))
+
+
+def test_to_load_a_model_reads_its_manifest_once(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run := create(tiny_recipe, tmp_path), 10)
+    read: list[str] = []
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *rest, **more: (read.append(path.name), original(path, *rest, **more))[1])
+    run.model()
+    run.starts()
+    assert read == ["manifest.json"] * 2
 
 
 def test_the_buffer_is_as_training_left_it(tmp_path: Path, tiny_recipe: Recipe) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmmcli.storage import LONGEST, file_stem, replacing, write_arrays, write_text
+from gmmcli.storage import LONGEST, append_json, file_stem, read_json_lines, replacing, write_arrays, write_text
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -65,3 +65,15 @@ def test_words_become_a_name_that_every_disk_takes_and_long_ones_stay_apart() ->
     assert one != other
     assert one.startswith("tsne-beside-")
     assert len(one.encode()) <= LONGEST
+
+
+def test_lines_come_back_in_order_without_one_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    assert read_json_lines(path) == []
+    append_json(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"b": 2, "lo')
+    assert read_json_lines(path) == [{"a": 1}]
+    append_json(path, {"c": 3})
+    assert path.read_text() == '{"a": 1}\n{"b": 2, "lo\n{"c": 3}\n'
+    assert read_json_lines(path) == [{"a": 1}, {"c": 3}]

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of safetensors files that appears whole or not at all, and proves itself by its manifest."""
+"""Checkpoints: folders of safetensors files, written atomically and verified against a manifest of sha256 sums."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Part:
-    """One safetensors file to be: tensors by name, and strings to go into its header."""
+    """The contents of one safetensors file: tensors by name, and strings for its header."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
@@ -29,13 +29,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state. Every file is checked against the manifest when it is first read, and again once it has changed."""
+    """A saved state. Each file is verified against the manifest when it is first read, and again after it has changed."""
 
     path: Path
 
     @classmethod
     def save(cls, folder: Path, step: int, parts: Mapping[str, Part], progress: Mapping[str, Any]) -> "Checkpoint":
-        """Write a checkpoint under a hidden name, make sure that it is on disk, then rename it; replaces one of the same step."""
+        """Write a checkpoint under a hidden name, sync it to disk, then rename it; replaces one of the same step."""
         final, hidden = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir(parents=True)
@@ -47,7 +47,7 @@ class Checkpoint:
         (hidden / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for file in (*hidden.iterdir(), hidden):
             sync(file)
-        if final.exists():  # a state is a function of its step: losing the old one to a crash here loses nothing of the run
+        if final.exists():  # a crash here loses the old one, but a resume computes the same state again
             shutil.rmtree(final)
         hidden.rename(final)
         sync(folder)
@@ -55,7 +55,7 @@ class Checkpoint:
 
     @classmethod
     def all(cls, folder: Path) -> list["Checkpoint"]:
-        """The checkpoints of a folder that were saved whole, oldest first. A file spoilt since then is found when it is read."""
+        """The complete checkpoints of a folder, oldest first. Damage to a file is found when it is read."""
         return [cls(path) for path in sorted(folder.glob("step-*")) if (path / MANIFEST).is_file()]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ class Checkpoint:
             return dict(file.metadata() or {})
 
     def digest(self, name: str) -> str:
-        """The sha256 that a part which is there was saved with: what tells it from the same part of another save."""
+        """The sha256 of a saved part, from the manifest; it tells two saves of the same step apart."""
         return str(self._manifest[f"{name}.safetensors"]["sha256"])
 
     def has(self, name: str) -> bool:
@@ -76,13 +76,13 @@ class Checkpoint:
         return f"{name}.safetensors" in self._manifest
 
     def remove(self) -> None:
-        """Delete it, its manifest first: what is left by a crash half way no longer counts."""
+        """Delete it, its manifest first, so that a crash leaves no checkpoint that looks complete."""
         (self.path / MANIFEST).unlink()
         shutil.rmtree(self.path)
 
     @cached_property
     def progress(self) -> dict[str, Any]:
-        """Where the training stood."""
+        """The training's counters, as progress.json has them."""
         progress: dict[str, Any] = json.loads(self._verified("progress.json").read_text())
         return progress
 
@@ -96,23 +96,27 @@ class Checkpoint:
         try:
             manifest: dict[str, dict[str, Any]] = json.loads((self.path / MANIFEST).read_text())
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path / MANIFEST} cannot be read ({error})", f"remove {self.path} to use an older one") from error
+            raise CheckpointError(
+                f"{self.path / MANIFEST} cannot be read ({error})", f"remove {self.path} to use an older checkpoint"
+            ) from error
         return manifest
 
     def _verified(self, name: str) -> Path:
-        """The path of a file whose bytes are those of the manifest; CheckpointError otherwise."""
+        """The path of a file that matches the manifest; CheckpointError otherwise."""
         path = self.path / name
         if name not in self._manifest or not path.is_file():
             raise CheckpointError(f"{self.path} has no {name}", f"remove {self.path} to use an older checkpoint")
         file = path.stat()
         if _known_digest(path, file.st_ino, file.st_size, file.st_ctime_ns) != self._manifest[name]["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its sha256 differs from the manifest's", f"remove {self.path} to use an older one")
+            raise CheckpointError(
+                f"{path} is damaged: its sha256 differs from the manifest's", f"remove {self.path} to use an older checkpoint"
+            )
         return path
 
 
 @lru_cache
 def _known_digest(path: Path, inode: int, size: int, changed: int) -> str:
-    """The digest of a file, read once as long as the file is the same one and unchanged."""
+    """The digest of a file, computed again only after the file has changed."""
     return _digest(path)
 
 

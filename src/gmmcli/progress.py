@@ -13,17 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PATIENCE = 5.0  # seconds between two plain lines
 
 
-class Voice:
-    """Progress with rate and remaining time; ``with Voice(...) as voice: voice.at(step, "loss 3.2")``."""
+class ProgressBar:
+    """Progress with rate and remaining time; ``with ProgressBar(...) as bar: bar.update(step, "loss 3.2")``."""
 
     def __init__(self, title: str, total: int, quiet: bool = False, unit: str = "steps") -> None:
         self.title = title
         self.unit = unit
         self.total = total
         self.quiet = quiet
-        self.console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
-        if self.console.is_terminal and not quiet:
+        if console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -31,10 +31,10 @@ class Voice:
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
-                console=self.console,
+                console=console,
             )
             self._task = self._bar.add_task(title, total=total, note="")
-        self._started = self._spoke = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._first: int | None = None
         self._last = 0
 
@@ -47,33 +47,24 @@ class Voice:
         if self._bar:
             self._bar.stop()
 
-    def at(self, step: int, note: str = "") -> None:
-        """Say how far things are."""
+    def update(self, step: int, note: str = "") -> None:
+        """Report that this many are done."""
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
             return
         now = time.monotonic()
-        if self._first is None or step < self._last:  # begun, or gone back to an earlier step
+        if self._first is None or step < self._last:  # at the start, or after a rollback
             self._first, self._started = step, now
         self._last = step
-        if self.quiet or (now - self._spoke < PATIENCE and step < self.total):
+        if self.quiet or (now - self._printed < PATIENCE and step < self.total):
             return
-        self._spoke = now
+        self._printed = now
         rate = (step - self._first) / (now - self._started) if step > self._first else 0.0
         left = f"{rate:.2f} {self.unit}/s, {_clock((self.total - step) / rate)} left" if rate else ""
         self._print(", ".join(part for part in (f"{self.title} {step}/{self.total}", left, note) if part))
 
-    def say(self, line: str) -> None:
-        """A line of its own, also above a running bar."""
-        if self.quiet:
-            return
-        if self._bar:
-            self.console.print(line)
-        else:
-            self._print(line)
-
     def warn(self, line: str) -> None:
-        """A line that quiet does not silence."""
+        """Print a line even if quiet."""
         self._print(line)
 
     def _print(self, line: str) -> None:
@@ -87,7 +78,7 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def counting(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Say how many of n images are done."""
-    with Voice(title, n, quiet, unit="images") as voice:
-        yield voice.at
+def image_progress(title: str, n: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show how many of n images are done."""
+    with ProgressBar(title, n, quiet, unit="images") as bar:
+        yield bar.update

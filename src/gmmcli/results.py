@@ -1,4 +1,4 @@
-"""Results: one JSON object for each question, named after it, and beside it the arrays it was computed from."""
+"""Results: one JSON file for each measurement, named after it, and a .npz of the arrays it was computed from."""
 
 import json
 from dataclasses import fields
@@ -17,7 +17,7 @@ class Results:
         self.path = path
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """The saved result of this name, a command's words, or None."""
+        """The saved result of this name, as in ``"eval accuracy"``, or None."""
         path = self._result_path(name)
         document: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
         return document
@@ -27,7 +27,7 @@ class Results:
         return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("[!.]*.json"))}
 
     def arrays(self, stem: str) -> dict[str, np.ndarray]:
-        """The arrays that a saved result was computed from; none where none were saved."""
+        """The arrays that a saved result was computed from; empty where none were saved."""
         path = self.path / "results" / f"{stem}.npz"
         if not path.exists():
             return {}
@@ -35,7 +35,7 @@ class Results:
             return dict(archive)
 
     def save_result(self, result: dict[str, Any], name: str = "", **arrays: np.ndarray) -> Path:
-        """Write a result object to results/, by its command or another name, and beside it the arrays it was computed from."""
+        """Write a result, named by its command or otherwise, and a .npz of the arrays it was computed from; return the JSON file's path."""
         path = self._result_path(name or result["command"])
         if arrays:
             write_arrays(path.with_suffix(".npz"), **arrays)
@@ -46,8 +46,7 @@ class Results:
         return self.path / "results" / f"{file_stem(name)}.json"
 
 
-def departures(asked: Any, plain: Any) -> list[str]:
-    """Return the fields in which one dataclass differs from another, as words: ``["steps 100"]``."""
-    return [
-        f"{field.name} {getattr(asked, field.name)}" for field in fields(asked) if getattr(asked, field.name) != getattr(plain, field.name)
-    ]
+def departures(settings: Any, defaults: Any) -> list[str]:
+    """Return the fields in which a dataclass differs from its defaults, as words: ``["steps 100"]``."""
+    pairs = [(field.name, getattr(settings, field.name), getattr(defaults, field.name)) for field in fields(settings)]
+    return [f"{name} {value}" for name, value, default in pairs if value != default]

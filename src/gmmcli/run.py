@@ -1,16 +1,13 @@
-"""A run: one folder that holds a training whole (docs/run-directory.md)."""
+"""A run: the directory of one training (docs/run-directory.md)."""
 
 import fcntl
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +22,17 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
 from gmmcli.errors import RecipeError, RunError
 from gmmcli.model_card import ModelCard
+from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe
 from gmmcli.results import Results
-from gmmcli.storage import write_text
-
-VERSIONED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
+from gmmcli.storage import append_json, read_json_lines, write_text
 
 
 class Run(Results):
-    """A run directory: its recipe, checkpoints, metrics, samples and results."""
+    """A run directory: its recipe, checkpoints, metrics and results.
+
+    The newest checkpoint is looked up at each call, since a training may be writing it; each file of a checkpoint is verified once.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -49,7 +48,7 @@ class Run(Results):
 
     @classmethod
     def create(cls, recipe: Recipe, runs_dir: Path, argv: Sequence[str]) -> "Run":
-        """Make a new run directory, named by time and recipe; an existing one is never touched."""
+        """Create a run directory, named by time and recipe; an existing one is never overwritten."""
         stem = f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-{recipe.name}"
         for path in (runs_dir / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1000)):
             try:
@@ -59,15 +58,7 @@ class Run(Results):
                 continue
         write_text(path / "recipe.toml", recipe.dumps())
         run = cls(path)
-        run.describe(
-            argv=list(argv),
-            trained_from=os.path.relpath(Path.cwd(), path),
-            git=_git_revision(),
-            python=sys.version.split()[0],
-            versions={name: version(name) for name in VERSIONED},
-            created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            status="created",
-        )
+        run.describe(**provenance(path, argv))
         return run
 
     @property
@@ -77,7 +68,7 @@ class Run(Results):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What is known of how this run came about and where it stands."""
+        """What provenance.json records: how the run was made, and its status."""
         path = self.path / "provenance.json"
         document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         return document
@@ -87,7 +78,7 @@ class Run(Results):
         write_text(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
 
     def dataset(self) -> Dataset:
-        """The run's own data, wherever gmmc is called; DataError where it is gone or broken."""
+        """The data that the run was trained on, whatever the current directory; DataError where it is missing or broken."""
         return located(self.recipe.data.source, self.path / self.provenance.get("trained_from", Path.cwd())).load()
 
     @property
@@ -96,10 +87,10 @@ class Run(Results):
         return Checkpoint.all(self.path / "checkpoints")
 
     def checkpoint(self, best: bool = False) -> Checkpoint:
-        """The newest checkpoint, or that of the best validation by ``log.best``; RunError when there is none yet."""
+        """The newest checkpoint, or the best in validation by ``log.best``; RunError where there is none yet."""
         found = self.checkpoints
         if not found:
-            raise RunError(f"{self.path} has no complete checkpoint yet", "resume it with `gmmc train --resume`")
+            raise RunError(f"{self.path} has no complete checkpoint yet", "resume it: gmmc train --resume")
         if best:
             step = found[-1].progress["best_step"]
             return next((c for c in found if c.step == step), found[-1])
@@ -107,17 +98,17 @@ class Run(Results):
 
     def card(self, best: bool = False) -> ModelCard:
         """The card of a checkpoint's model."""
-        checkpoint = self.checkpoint(best)
-        return ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
+        return _card(self.checkpoint(best))
 
     def model(self, best: bool = False, device: str | torch.device = "cpu") -> Classifier:
         """The trained classifier, in evaluation mode, placed as the recipe's ``[compute]`` says.
 
-        It is loaded once: asked again for the same checkpoint and device, a run gives the same object. Copy it before changing it.
+        It is loaded once: later calls for the same checkpoint and device return the same object. Copy it before changing it.
         """
-        checkpoint, card = self.checkpoint(best), self.card(best)
+        checkpoint = self.checkpoint(best)
         key = checkpoint.digest("model"), str(device)
         if key not in self._models:
+            card = _card(checkpoint)
             model = card.build()
             model.load_state_dict(checkpoint.tensors("model"))
             self._models[key] = card.recipe.compute.place(model, torch.device(device)).eval()
@@ -131,36 +122,37 @@ class Run(Results):
         return ReplayBuffer(checkpoint.tensors("buffer")["images"])
 
     def starts(self, device: torch.device | str = "cpu") -> Starts:
-        """Where the run's chains set out, on a device; uniform noise for a run trained without chains."""
+        """Where the run's chains start, on a device; uniform noise for a run trained without chains."""
         checkpoint = self.checkpoint()
         tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-        return restored({name: tensor.to(device) for name, tensor in tensors.items()}, self.card().image_shape)
+        return restored({name: tensor.to(device) for name, tensor in tensors.items()}, _card(checkpoint).image_shape)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_json(self.path / "metrics.jsonl", line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every object of metrics.jsonl; a last line cut short by a crash is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        """Every object of metrics.jsonl; a line cut short by a crash is left out."""
+        return read_json_lines(self.path / "metrics.jsonl")
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics beyond a step that training is about to repeat; divergences and rollbacks stay on record."""
+        """Drop the metrics after a step, which training will repeat; divergences and rollbacks are kept."""
         kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for training: two processes must not write one run. A killed process lets go by itself."""
+        """Lock the run for training: two processes must not write one run. The lock of a killed process is released."""
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunError(f"{self.id} is being trained by another process", "wait for it, or stop it") from error
+                raise RunError(f"{self.id} is being trained by another process", "wait for that process, or stop it") from error
             yield
+
+
+def _card(checkpoint: Checkpoint) -> ModelCard:
+    return ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
 
 
 def default_runs_dir() -> Path:
@@ -177,12 +169,12 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     """Open a run by path, id, unique prefix or its recipe's name; else $GMMC_RUN; else the newest with a complete checkpoint.
 
     Args:
-        name: which run, or None to choose. A recipe's name means its newest run, chosen like the newest of all.
+        name: the run, or None for the default. A recipe's name means its newest run with a complete checkpoint.
         runs_dir: where runs are; $GMMC_RUNS_DIR or ./runs by default.
-        unfinished: when choosing, take the newest run of all, with or without a checkpoint: the one to resume.
+        unfinished: for a recipe's name or None, take the newest run even if it has no checkpoint: the one to resume.
 
     Raises:
-        RunError: no run, or several, are meant.
+        RunError: no run matches, or several do.
     """
     runs_dir = runs_dir or default_runs_dir()
     name = name or os.environ.get("GMMC_RUN")
@@ -192,7 +184,7 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     found = [run for run in runs if name is not None and run.id.startswith(str(name))]
     found = [run for run in found if run.id == str(name)] or found
     if len(found) > 1:
-        raise RunError(f"{name} is the start of {len(found)} runs: {', '.join(run.id for run in found)}", "give more of it")
+        raise RunError(f"{name} is a prefix of {len(found)} runs: {', '.join(run.id for run in found)}", "give a longer prefix")
     if not found:
         named = re.compile(rf"[^Z]+Z-{re.escape(str(name))}(-\d+)?")
         found = [run for run in runs if (name is None or named.fullmatch(run.id)) and (unfinished or run.checkpoints)][-1:]
@@ -200,16 +192,3 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
         what = f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}"
         raise RunError(what, "train one first: gmmc train digits_gen")
     return found[0]
-
-
-def _git_revision() -> str | None:
-    """The revision of the checkout this package lies in, with + where it was changed; None for an installed package."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

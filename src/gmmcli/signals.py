@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop, which a loop checks between two steps."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class StopSignals:
-    """While active, the first signal only sets ``received``; a second one acts as usual, for a loop that hangs."""
+    """While active, the first signal only sets ``received``; a second one has its default effect, in case the loop hangs."""
 
     def __init__(self) -> None:
         self.received: str | None = None

@@ -1,11 +1,13 @@
-"""Files that appear whole or not at all: every file that a command leaves is written this way."""
+"""How files are written: atomically, except logs, which grow by lines."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,10 +44,26 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no keywords but its own
 
 
-def file_stem(words: str) -> str:
-    """Return words as the stem of a file's name: what is no letter, digit, dot or dash becomes a dash.
+def append_json(path: Path, document: dict[str, Any]) -> None:
+    """Append one JSON object as a line of its own, also after a line that a crash cut short."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(document).encode() + b"\n")
 
-    Of a long one the end becomes its hash: the longest name a file can have is 255 bytes.
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a file of JSON lines, in order, without a line that a crash cut short; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def file_stem(words: str) -> str:
+    """Return words as the stem of a file name: characters other than letters, digits, dots and dashes become dashes.
+
+    In a long stem the end is replaced by a hash: file names are limited to 255 bytes.
     """
     stem = re.sub(r"[^\w.-]+", "-", words)
     return stem if len(stem.encode()) <= LONGEST else f"{stem[:40]}-{sha256(stem.encode()).hexdigest()[:16]}"

@@ -20,7 +20,7 @@ def test_check_counts_what_is_there(gmmc: Gmmc) -> None:
     assert lines[0] == "digits: 10 classes, 8 x 8 x 1"
     for line, (name, n) in zip(lines[1:], {"train": "1,257", "validation": "180", "test": "360"}.items(), strict=True):
         counts = Digits().load().split(name).labels.bincount()  # type: ignore[arg-type]
-        assert " ".join(line.split()) == f"{name} {n} images, {counts.min()} to {counts.max()} a class"
+        assert " ".join(line.split()) == f"{name} {n} images, {counts.min()} to {counts.max()} per class"
 
 
 def test_check_takes_a_recipe_or_a_source_with_its_path(gmmc: Gmmc, trained: Trained) -> None:

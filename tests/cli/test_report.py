@@ -24,7 +24,7 @@ def test_one_run_has_its_report_in_its_folder(gmmc: Gmmc, runs: list[Run]) -> No
     path = runs[0].path / "report.html"
     assert result.stdout.splitlines()[-1] == str(path)
     assert any(line.split() == ["accuracy", "↑", "90.0%"] for line in result.stdout.splitlines())
-    assert result.stderr == f"gmmc: the same in Markdown: {path.with_suffix('.md')}\n"
+    assert result.stderr == f"gmmc: Markdown: {path.with_suffix('.md')}\n"
     assert path.with_suffix(".md").read_text(encoding="utf-8").startswith(f"# {GEN}\n")
     assert f"<title>{GEN}" in path.read_text(encoding="utf-8")
 
@@ -73,9 +73,9 @@ def test_a_run_that_goes_on_stands_aside_until_it_has_ended(gmmc: Gmmc, runs: li
     ("words", "code", "said"),
     [
         (["--study", "nowhere"], 1, "no runs in nowhere"),
-        (["--run", "2026-01-01T000000Z-digits_gen", "--study", "runs"], 2, "--run and --study each say which runs"),
+        (["--run", "2026-01-01T000000Z-digits_gen", "--study", "runs"], 2, "--run and --study cannot be combined"),
         (["--run", "1999"], 1, "no run 1999 in runs"),
-        (["--run", "2026"], 1, "2026 is the start of 3 runs"),
+        (["--run", "2026"], 1, "2026 is a prefix of 3 runs"),
         ([], 1, "no run in runs"),  # none with a checkpoint
     ],
 )

@@ -37,7 +37,7 @@ def adopted(trained: Trained, write: Write) -> Run:
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that need not import torch."""
-    monkeypatch.setattr("gmmcli.study.schedule.subprocess", forked.SUBPROCESS)
+    monkeypatch.setattr("gmmcli.study.processes.subprocess", forked.SUBPROCESS)
 
 
 def test_a_study_is_trained_and_reported(gmmc: Gmmc, write: Write, trained: Trained) -> None:
@@ -96,12 +96,12 @@ def test_a_failure_exits_1_after_the_report_and_names_the_first_and_the_logs(gmm
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "gmmc: error: 1 of 3 tasks failed; the first: GMMC seed 1, `gmmc eval ood --score none`: no score 'none'",
-        f"gmmc: see {STUDY}/logs; the same command tries them again",
+        f"gmmc: see {STUDY}/logs; run the same command again to retry",
     ]
     assert Path(STUDY, "report.html").is_file()
     assert Path(STUDY, "study.toml").is_file()
     assert [line["exit"] for line in map(json.loads, Path(STUDY, "journal.jsonl").read_text().splitlines())] == [2, 0]
-    assert gmmc("study", "zoo.toml", "--dry-run").stdout.splitlines() == ["GMMC, seed 1: eval ood --score none", "1 of 3 tasks left"]
+    assert gmmc("study", "zoo.toml", "--dry-run").stdout.splitlines() == ["GMMC, seed 1: eval ood --score none", "1 of 3 tasks remaining"]
 
 
 @pytest.mark.usefixtures("light")
@@ -117,7 +117,7 @@ def test_a_dry_run_shows_what_is_left_and_does_nothing(gmmc: Gmmc, write: Write)
     result = gmmc("study", path, "--dry-run")
     assert (result.exit_code, result.stderr) == (0, "")
     left = "train, eval calibrate, eval ood --set noise"
-    assert result.stdout.splitlines() == [f"GMMC, seed 1: {left}", f"GMMC, seed 2: {left}", "6 of 6 tasks left"]
+    assert result.stdout.splitlines() == [f"GMMC, seed 1: {left}", f"GMMC, seed 2: {left}", "6 of 6 tasks remaining"]
     document = json.loads(gmmc("study", path, "--dry-run", "--json").stdout)
     assert (document["schema"], document["command"]) == (1, "study --dry-run")
     assert document["values"] == [{"model": "GMMC", "seed": seed, "left": left.split(", ")} for seed in (1, 2)]
@@ -126,17 +126,17 @@ def test_a_dry_run_shows_what_is_left_and_does_nothing(gmmc: Gmmc, write: Write)
 
 @pytest.mark.usefixtures("adopted")
 def test_a_dry_run_leaves_out_what_is_done(gmmc: Gmmc, write: Write) -> None:
-    assert gmmc("study", write(), "--dry-run").stdout.splitlines() == ["GMMC, seed 1: done", "0 of 1 tasks left"]
+    assert gmmc("study", write(), "--dry-run").stdout.splitlines() == ["GMMC, seed 1: done", "0 of 1 tasks remaining"]
     assert gmmc("study", write(), "--set", "stages.0.epochs=3", "--dry-run").stdout.splitlines()[0] == "GMMC, seed 1: train"
 
 
 @pytest.mark.parametrize(
     ("evaluation", "said"),
     [
-        ("fly", "gmmc has no command 'fly' there"),
-        ("", "gmmc has no command '' there"),
-        ("eval", "gmmc has no command '' there"),
-        ("eval accuraci", "gmmc has no command 'accuraci' there"),
+        ("fly", "no such command 'fly'"),
+        ("", "no such command ''"),
+        ("eval", "no such command ''"),
+        ("eval accuraci", "no such command 'accuraci'"),
         ("eval ood --scroe log_px", "No such option"),
         ("eval calibrate --n many", "valid integer"),
         ("eval calibrate nothing", "unexpected extra argument"),
@@ -171,7 +171,7 @@ def test_a_wrong_option_points_to_the_help_of_its_command(gmmc: Gmmc, write: Wri
         ("evaluation = []", "", "unknown key `models.0.evaluation`", "did you mean `evaluations`?"),
         ('set = ["optim.learning_rat=1.0"]', "", "unknown key `optim.learning_rat`", "did you mean `learning_rate`?"),
         ('[[models]]\nrecipe = "digit_gen"', "", "no recipe digit_gen", "did you mean digits_gen?"),
-        ('[[models]]\nname = "GMMC"\nrecipe = "digits_gen"', "", "has model 'GMMC' twice with seed 1", "give one another name"),
+        ('[[models]]\nname = "GMMC"\nrecipe = "digits_gen"', "", "has model 'GMMC' twice with seed 1", "rename one"),
     ],
 )
 def test_a_study_that_cannot_be_meant_exits_2(more: str, top: str, said: str, hint: str, gmmc: Gmmc, write: Write) -> None:
@@ -195,7 +195,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(gmmc: Gmmc, write: Write) -> Non
     with forked.stopped(signal.SIGINT, lambda: any(run.metrics() for run in list_runs(Path(STUDY)))):
         result = gmmc("study", write("eval calibrate"), "--set", "stages.0.epochs=100000", "--quiet")
     assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr == "gmmc: stopped: SIGINT: trainings under way are saved\ngmmc: the same command goes on from here\n"
+    assert result.stderr == "gmmc: stopped: SIGINT: running trainings are saved\ngmmc: run the same command again to resume\n"
     (run,) = list_runs(Path(STUDY))
     assert run.provenance["status"] == "interrupted"
     assert not Path(STUDY, "report.html").exists()

@@ -85,10 +85,10 @@ def test_a_dry_run_as_json(gmmc: Gmmc, trained: Trained) -> None:
         (["{recipe}", "--set", "chains.buffer_size=13"], "does not divide by 3 classes; the nearest that does is 12 (animals on"),
         (["{recipe}", "--set", "data.batch_size=55"], "data.batch_size 55 is larger than the 54 training images"),
         (["{recipe}", "--set", "data.crop_padding=8"], "data.crop_padding 8 does not fit images of 8 pixels"),
-        (["{recipe}", "--resume"], "--resume uses the run's own recipe"),
-        (["--resume", "--set", "seed=3"], "--resume uses the run's own recipe"),
-        (["--resume", "--dry-run"], "--resume uses the run's own recipe"),
-        (["{recipe}", "--run", "x"], "--run goes with --resume"),
+        (["{recipe}", "--resume"], "--resume uses the run's recipe"),
+        (["--resume", "--set", "seed=3"], "--resume uses the run's recipe"),
+        (["--resume", "--dry-run"], "--resume uses the run's recipe"),
+        (["{recipe}", "--run", "x"], "--run needs --resume"),
     ],
 )
 def test_a_recipe_error_exits_2_and_leaves_no_run(words: list[str], message: str, gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_checkpoint_cut_short_is_no_checkpoint_less_and_without_it_training_go
     file.write_bytes(file.read_bytes()[:-1])
     result = gmmc("train", "--resume", "--run", run.path)
     assert (result.exit_code, result.stdout) == (6, "")
-    assert f"{file} is damaged" in result.stderr and f"remove {last.path} to use an older one" in result.stderr
+    assert f"{file} is damaged" in result.stderr and f"remove {last.path} to use an older checkpoint" in result.stderr
     shutil.rmtree(last.path)
     result = gmmc("train", "--resume", "--run", run.path)
     assert result.exit_code == 0, result.stderr
@@ -190,5 +190,5 @@ def test_one_validation_image_has_no_distribution_to_compare_with(gmmc: Gmmc, tm
     sampler = "chains.sampler={kind='sgld',n_steps=2,step_size=0.1}"
     result = gmmc("train", recipe, "--set", sampler, "--set", "log.validate_samples=4", "--runs-dir", tmp_path / "runs")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "log.validate_samples compares samples with the validation images, of which there is one" in result.stderr
+    assert "log.validate_samples needs at least two validation images, and there is one" in result.stderr
     assert not (tmp_path / "runs").exists()

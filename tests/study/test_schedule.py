@@ -1,7 +1,6 @@
 """A study's children: most here end as a script says; those of the last tests are real, but forked from one that has imported torch."""
 
 import json
-import os
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from trainings import contents
 from gmmcli.errors import StoppedError
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run, list_runs
-from gmmcli.study.schedule import Done, Schedule
+from gmmcli.study.schedule import Outcome, Schedule
 from gmmcli.study.spec import Training
 from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
@@ -48,7 +47,7 @@ class Scripted(Schedule):
     exits: dict[str, int] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
-    def _child(self, call: Sequence[str], log: Path) -> int:
+    def _gmmc(self, call: Sequence[str], log: Path) -> int:
         words = " ".join(call[: 1 if call[0] == "train" else 2])
         self.calls.append(words + " --resume" * ("--resume" in call))
         exit_code = self.exits.get(words, 0)
@@ -79,20 +78,20 @@ def test_a_training_comes_before_its_evaluations_and_each_is_done_once(recipe: P
     tasks = [training(recipe), training(recipe, seed=2, asked=ASKED[:1])]
     schedule = Scripted(tmp_path / "s", tasks)
     assert schedule.n_tasks == 5
-    assert [schedule.left(one) for one in tasks] == [[("train",), *one.evaluations] for one in tasks]
+    assert [schedule.remaining(one) for one in tasks] == [[("train",), *one.evaluations] for one in tasks]
     assert list(tmp_path.glob("s")) == []  # to ask writes nothing
-    done = schedule.conduct("a study", quiet=True)
+    done = schedule.run("a study", quiet=True)
     assert schedule.calls == ["train", "eval calibrate", "attack cw", "train", "eval calibrate"]
     assert [(one.seed, one.words[-1]) for one in done] == [(1, "train"), (1, "calibrate"), (1, "cw"), (2, "train"), (2, "calibrate")]
-    assert not any(one.failed or one.exit_code or one.said for one in done)
+    assert not any(one.failed or one.exit_code or one.message for one in done)
     again = Scripted(tmp_path / "s", tasks)
-    assert [again.left(one) for one in tasks] == [[], []]
-    assert (again.conduct("a study", quiet=True), again.calls) == ([], [])
+    assert [again.remaining(one) for one in tasks] == [[], []]
+    assert (again.run("a study", quiet=True), again.calls) == ([], [])
 
 
 def test_every_command_has_a_line_in_the_journal_and_its_words_in_a_log(recipe: Path, tmp_path: Path) -> None:
     schedule = Scripted(tmp_path / "s", [training(recipe, position=3)], exits={"eval calibrate": 1})
-    schedule.conduct("a study", quiet=True)
+    schedule.run("a study", quiet=True)
     (run,) = list_runs(tmp_path / "s")
     lines = journal(tmp_path / "s")
     assert [(line["run"], line["words"], line["exit"]) for line in lines] == [
@@ -112,15 +111,15 @@ def test_every_command_has_a_line_in_the_journal_and_its_words_in_a_log(recipe: 
 
 def test_runs_know_their_model_and_its_place(recipe: Path, tmp_path: Path) -> None:
     tasks = [training(recipe, seed=seed, model="GMMC (Gen)", position=4) for seed in (1, 2)]
-    Scripted(tmp_path / "s", tasks).conduct("a study", quiet=True)
+    Scripted(tmp_path / "s", tasks).run("a study", quiet=True)
     facts = [(run.provenance["study_model"], run.provenance["study_position"]) for run in list_runs(tmp_path / "s")]
     assert facts == [("GMMC (Gen)", 4)] * 2
 
 
 def test_a_study_that_has_grown_does_what_is_new(recipe: Path, tmp_path: Path) -> None:
-    Scripted(tmp_path / "s", [training(recipe, asked=ASKED[:1])]).conduct("a study", quiet=True)
+    Scripted(tmp_path / "s", [training(recipe, asked=ASKED[:1])]).run("a study", quiet=True)
     grown = Scripted(tmp_path / "s", [training(recipe, model="renamed", position=1), training(recipe, seed=2, asked=())])
-    grown.conduct("a study", quiet=True)
+    grown.run("a study", quiet=True)
     assert grown.calls == ["attack cw", "train"]
     assert [run.provenance["study_model"] for run in list_runs(tmp_path / "s")] == ["renamed", "m"]
 
@@ -143,49 +142,49 @@ def test_a_study_that_has_grown_does_what_is_new(recipe: Path, tmp_path: Path) -
     ],
 )
 def test_a_divergence_and_a_lack_of_data_are_no_failures(words: tuple[str, ...], exit_code: int, failed: bool) -> None:
-    assert Done("m", 1, words, exit_code, "").failed is failed
+    assert Outcome("m", 1, words, exit_code, "").failed is failed
 
 
 @pytest.mark.parametrize("exit_code", [1, 2, 3, 4])
 def test_an_evaluation_that_did_not_end_well_is_told_and_tried_again(exit_code: int, recipe: Path, tmp_path: Path) -> None:
     schedule = Scripted(tmp_path / "s", [training(recipe)], exits={"eval calibrate": exit_code})
-    done = schedule.conduct("a study", quiet=True)
-    assert [(one.exit_code, one.said) for one in done] == [
+    done = schedule.run("a study", quiet=True)
+    assert [(one.exit_code, one.message) for one in done] == [
         (0, ""),
         (exit_code, f"eval calibrate says {exit_code}"),
         (0, ""),
     ]
     again = Scripted(tmp_path / "s", [training(recipe)])
-    assert again.left(training(recipe)) == [("eval", "calibrate")]
-    assert [one.exit_code for one in again.conduct("a study", quiet=True)] == [0]
+    assert again.remaining(training(recipe)) == [("eval", "calibrate")]
+    assert [one.exit_code for one in again.run("a study", quiet=True)] == [0]
 
 
-def test_a_divergence_is_a_finding_that_is_asked_nothing_and_not_tried_again(recipe: Path, tmp_path: Path) -> None:
+def test_a_training_that_diverged_is_not_evaluated_and_not_tried_again(recipe: Path, tmp_path: Path) -> None:
     tasks = [training(recipe), training(recipe, seed=2)]
     schedule = Scripted(tmp_path / "s", tasks[:1], exits={"train": 5})
-    (one,) = schedule.conduct("a study", quiet=True)
+    (one,) = schedule.run("a study", quiet=True)
     assert (one.words, one.exit_code, one.failed) == (("train",), 5, False)
     again = Scripted(tmp_path / "s", tasks)
-    assert again.left(tasks[0]) == []
-    again.conduct("a study", quiet=True)
+    assert again.remaining(tasks[0]) == []
+    again.run("a study", quiet=True)
     assert again.calls == ["train", "eval calibrate", "attack cw"]
 
 
-def test_a_training_that_failed_is_asked_nothing_and_gone_on_with_the_next_time(recipe: Path, tmp_path: Path) -> None:
-    (one,) = Scripted(tmp_path / "s", [training(recipe)], exits={"train": 1}).conduct("a study", quiet=True)
-    assert (one.failed, one.said) == (True, "train says 1")
+def test_a_training_that_failed_is_not_evaluated_and_is_resumed_the_next_time(recipe: Path, tmp_path: Path) -> None:
+    (one,) = Scripted(tmp_path / "s", [training(recipe)], exits={"train": 1}).run("a study", quiet=True)
+    assert (one.failed, one.message) == (True, "train says 1")
     again = Scripted(tmp_path / "s", [training(recipe)])
-    again.conduct("a study", quiet=True)
+    again.run("a study", quiet=True)
     assert again.calls == ["train --resume", "eval calibrate", "attack cw"]
     assert len(list_runs(tmp_path / "s")) == 1
 
 
-def test_a_finished_training_whose_test_was_cut_off_is_gone_on_with(recipe: Path, tmp_path: Path) -> None:
+def test_a_finished_training_whose_test_was_cut_off_is_resumed(recipe: Path, tmp_path: Path) -> None:
     run = Run.create(training(recipe).recipe, tmp_path / "s", [])
     run.describe(status="finished")
-    assert Scripted(tmp_path / "s", [training(recipe)]).left(training(recipe))[0] == ("train",)
+    assert Scripted(tmp_path / "s", [training(recipe)]).remaining(training(recipe))[0] == ("train",)
     run.save_result({"command": "eval accuracy"})
-    assert ("train",) not in Scripted(tmp_path / "s", [training(recipe)]).left(training(recipe))
+    assert ("train",) not in Scripted(tmp_path / "s", [training(recipe)]).remaining(training(recipe))
 
 
 def test_of_several_runs_of_one_recipe_the_newest_counts(recipe: Path, tmp_path: Path) -> None:
@@ -200,53 +199,53 @@ def test_of_several_runs_of_one_recipe_the_newest_counts(recipe: Path, tmp_path:
 
 def test_what_was_asked_of_another_run_does_not_count(recipe: Path, tmp_path: Path) -> None:
     task = training(recipe)
-    Scripted(tmp_path / "s", [task]).conduct("a study", quiet=True)
+    Scripted(tmp_path / "s", [task]).run("a study", quiet=True)
     (old,) = list_runs(tmp_path / "s")
     old.path.rename(tmp_path / "elsewhere")
-    assert Scripted(tmp_path / "s", [task]).left(task) == [("train",), *task.evaluations]
+    assert Scripted(tmp_path / "s", [task]).remaining(task) == [("train",), *task.evaluations]
 
 
 def test_the_last_words_are_those_of_the_command_itself(recipe: Path, tmp_path: Path) -> None:
     task = training(recipe, asked=("eval calibrate", "eval ood"))
 
     class Crashing(Scripted):
-        def _child(self, call: Sequence[str], log: Path) -> int:
+        def _gmmc(self, call: Sequence[str], log: Path) -> int:
             if "ood" not in call:
-                return super()._child(call, log)
+                return super()._gmmc(call, log)
             with log.open("a") as file:
                 file.write(f"$ gmmc {' '.join(call)}\nTraceback (most recent call last):\nZeroDivisionError: a bug\n")
             return 1
 
-    *_, calibrate, ood = Crashing(tmp_path / "s", [task], exits={"eval calibrate": 2}).conduct("a study", quiet=True)
-    assert calibrate.said == "eval calibrate says 2"
-    assert ood.said == f"see {tmp_path / 's' / 'logs' / '00-animals-seed1.log'}"
+    *_, calibrate, ood = Crashing(tmp_path / "s", [task], exits={"eval calibrate": 2}).run("a study", quiet=True)
+    assert calibrate.message == "eval calibrate says 2"
+    assert ood.message == f"see {tmp_path / 's' / 'logs' / '00-animals-seed1.log'}"
 
 
 def test_a_journal_cut_short_by_a_crash_is_still_a_journal(recipe: Path, tmp_path: Path) -> None:
     task = training(recipe)
-    Scripted(tmp_path / "s", [task]).conduct("a study", quiet=True)
+    Scripted(tmp_path / "s", [task]).run("a study", quiet=True)
     path = tmp_path / "s" / "journal.jsonl"
     path.write_text(path.read_text()[:-20])
     again = Scripted(tmp_path / "s", [task])
-    again.conduct("a study", quiet=True)
+    again.run("a study", quiet=True)
     assert again.calls == ["attack cw"]
-    assert Scripted(tmp_path / "s", [task]).left(task) == []
+    assert Scripted(tmp_path / "s", [task]).remaining(task) == []
 
 
 def test_what_goes_wrong_in_a_thread_goes_wrong_here(recipe: Path, tmp_path: Path) -> None:
     class Broken(Scripted):
-        def _child(self, call: Sequence[str], log: Path) -> int:
+        def _gmmc(self, call: Sequence[str], log: Path) -> int:
             raise OSError("no more processes")
 
     with pytest.raises(OSError, match="no more processes"):
-        Broken(tmp_path / "s", [training(recipe, seed=seed) for seed in (1, 2, 3)], 2).conduct("a study", quiet=True)
+        Broken(tmp_path / "s", [training(recipe, seed=seed) for seed in (1, 2, 3)], 2).run("a study", quiet=True)
 
 
 def test_progress_is_counted_in_tasks_also_those_that_are_left_out(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schedule = Scripted(tmp_path / "s", [training(recipe)], exits={"train": 5})
-    schedule.conduct("a study")
+    schedule.run("a study")
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines()[-1].startswith("a study 3/3, ")
@@ -257,31 +256,18 @@ def test_so_many_trainings_are_at_work_at_a_time(jobs: int, recipe: Path, tmp_pa
     crowd, most = set[int](), [0]
 
     class Watched(Scripted):
-        def _child(self, call: Sequence[str], log: Path) -> int:
+        def _gmmc(self, call: Sequence[str], log: Path) -> int:
             crowd.add(threading.get_ident())
             most.append(len(crowd))
             time.sleep(0.05)
-            exit_code = super()._child(call, log)
+            exit_code = super()._gmmc(call, log)
             crowd.discard(threading.get_ident())
             return exit_code
 
     tasks = [training(recipe, seed=seed, asked=()) for seed in range(4)]
-    assert len(Watched(tmp_path / "s", tasks, jobs).conduct("a study", quiet=True)) == 4
+    assert len(Watched(tmp_path / "s", tasks, jobs).run("a study", quiet=True)) == 4
     assert max(most) <= jobs
     assert len(list_runs(tmp_path / "s")) == 4
-
-
-def test_a_child_has_its_share_of_the_cores_and_says_everything_into_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    log = tmp_path / "log"
-    schedule = Schedule(tmp_path, [], jobs=3)
-    assert schedule._child(["--version"], log) == 0
-    assert schedule._child(["fly"], log) == 2
-    text = log.read_text()
-    assert text.startswith("$ gmmc --version\ngmmc ")
-    assert "$ gmmc fly\n" in text
-    assert "No such command" in text
 
 
 def by_hand(task: Training, directory: Path) -> Run:
@@ -296,8 +282,8 @@ def test_a_run_that_was_trained_by_hand_is_adopted(recipe: Path, tmp_path: Path)
     task = training(recipe, asked=())
     run = by_hand(task, tmp_path / "s")
     schedule = Schedule(tmp_path / "s", [task])
-    assert schedule.left(task) == []
-    assert schedule.conduct("a study", quiet=True) == []
+    assert schedule.remaining(task) == []
+    assert schedule.run("a study", quiet=True) == []
     assert run.provenance["study_model"] == "m"
     assert not (tmp_path / "s" / "journal.jsonl").exists()
 
@@ -305,7 +291,7 @@ def test_a_run_that_was_trained_by_hand_is_adopted(recipe: Path, tmp_path: Path)
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that need not import torch."""
-    monkeypatch.setattr("gmmcli.study.schedule.subprocess", forked.SUBPROCESS)
+    monkeypatch.setattr("gmmcli.study.processes.subprocess", forked.SUBPROCESS)
 
 
 RUNAWAY = ("stages.0.objective.margin=0.0", "optim.learning_rate=1e6", "guard.max_loss=1e3")
@@ -326,11 +312,11 @@ def test_real_trainings_go_on_where_they_were_killed_diverge_and_are_evaluated_a
     ends = {}
     for name, jobs in (("one", 1), ("two", 2)):
         schedule = Schedule(tmp_path / name, [cut_off, runaway], jobs)
-        done = schedule.conduct("a study", quiet=True)
+        done = schedule.run("a study", quiet=True)
         ends[name] = {(one.model, *one.words[:2]): one.exit_code for one in done}
         assert not any(one.failed for one in done), done
-        assert schedule.left(runaway) == []
-        assert schedule.left(cut_off) == []
+        assert schedule.remaining(runaway) == []
+        assert schedule.remaining(cut_off) == []
     assert ends["one"] == ends["two"]
     assert ends["one"] == {
         ("m", "train"): 0,
@@ -356,7 +342,7 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(recipe: Path, tmp
 
     before = signal.getsignal(signal.SIGTERM)
     with forked.stopped(signal.SIGTERM, under_way), pytest.raises(StoppedError, match="SIGTERM") as error:
-        Schedule(tmp_path / "s", tasks, 2).conduct("a study", quiet=True)
+        Schedule(tmp_path / "s", tasks, 2).run("a study", quiet=True)
     assert error.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) is before
     runs = list_runs(tmp_path / "s")
@@ -365,5 +351,5 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(recipe: Path, tmp
     assert all(run.checkpoint().step == run.metrics()[-1]["step"] for run in runs)
     assert [(line["words"], line["exit"]) for line in journal(tmp_path / "s")] == [(["train"], 130)] * 2
     again = Scripted(tmp_path / "s", tasks)
-    again.conduct("a study", quiet=True)
+    again.run("a study", quiet=True)
     assert again.calls == ["train --resume", *ASKED, "train --resume", *ASKED, "train", *ASKED]

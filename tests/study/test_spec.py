@@ -155,17 +155,17 @@ def test_what_is_wrong_in_the_file_is_said_with_its_name(text: str, message: str
         (
             '[[models]]\nrecipe = "digits_gen"\n[[models]]\nrecipe = "digits_gen"\nname = "again"',
             "models 'digits_gen' and 'again' of study some have the same recipe",
-            "drop one",
+            "remove one",
         ),
         (
             '[[models]]\nrecipe = "digits_gen"\nname = "m"\n[[models]]\nrecipe = "digits_dis"\nname = "m"',
             "study some has model 'm' twice with seed 1",
-            "give one another name",
+            "rename one",
         ),
         (
             '[[models]]\nrecipe = "digits_gen"\nseeds = [2, 2]',
             "study some has model 'digits_gen' twice with seed 2",
-            "give one another name",
+            "rename one",
         ),
     ],
 )

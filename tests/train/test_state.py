@@ -10,8 +10,9 @@ from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.errors import CheckpointError, RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.train.guard import GuardedStep
-from gmmcli.train.setup import Setup, training_step
+from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
+from gmmcli.train.step import training_step
 
 
 def after(setup: Setup, n_steps: int) -> TrainState:

@@ -1,5 +1,6 @@
 """Trainings of milliseconds a step: 80 digits to train on, five steps an epoch."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sklearn.datasets import load_digits
 from gmmcli.checkpoint import Checkpoint
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
+from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
 
 SMALL = """
@@ -36,6 +38,19 @@ checkpoint_every = 0
 keep = 100
 """
 
+DIS = 'stages=[{epochs=2,objective={kind="center-regression"}}]'
+GEN = 'stages=[{epochs=2,objective={kind="contrastive-divergence",margin=2.0}}]'
+JOINT = """stages=[{epochs=1,objective={kind="center-regression"}},
+                   {epochs=1,ramp_epochs=1,objective={kind="contrastive-divergence",margin=2.0}}]"""
+TWO = 'stages=[{epochs=1,objective={kind="center-regression"}},{epochs=1,objective={kind="center-regression"}}]'
+RUNAWAY = """stages=[{epochs=1,objective={kind="center-regression"}},
+                     {epochs=1,objective={kind="contrastive-divergence",beta=1e6,margin=2.0}}]"""
+"""Five sane steps, then losses of -1e8, whatever the learning rate."""
+ROLLBACK = 'guard.on_divergence="rollback"'
+DEAD = "chains.sampler.step_size=1e-9"
+PAST_ITS_BEST = (DIS, "optim.learning_rate=0.01", "optim.milestones=[1]", "optim.decay=30.0", "guard.max_loss=1e30", "log.validate_every=1")
+"""Learns for an epoch, then ruins itself: the best validation accuracy lies well before the end."""
+
 Small = Callable[..., Recipe]
 Begin = Callable[..., tuple[Setup, Run]]
 
@@ -59,3 +74,17 @@ def contents(checkpoint: Checkpoint) -> dict[str, tuple[torch.dtype, tuple[int, 
     parts = [part for part in ("model", "weights", "optimizer", "buffer", "starts") if checkpoint.has(part)]
     tensors = {f"{part}/{key}": tensor for part in parts for key, tensor in checkpoint.tensors(part).items()}
     return {key: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for key, tensor in tensors.items()}
+
+
+def trained(setup: Setup, run: Run, resume: bool = False) -> Run:
+    train(setup, run, resume=resume, quiet=True)
+    return run
+
+
+def cut_at(run: Run, step: int, folder: Path) -> Run:
+    """A copy of a run as a crash after this step's checkpoint would have left it, its metrics a little ahead."""
+    copy = Run(shutil.copytree(run.path, folder / f"cut-{step}"))
+    for checkpoint in copy.checkpoints:
+        if checkpoint.step > step:
+            checkpoint.remove()
+    return copy

@@ -7,12 +7,12 @@ import typer
 from gmmcli.cli.options import Json, answer
 from gmmcli.errors import RecipeError
 
-app = typer.Typer(no_args_is_help=True, help="List the kinds of dataset, and check one.")
+app = typer.Typer(no_args_is_help=True, help="List the kinds of datasets, or check a dataset.")
 
 
 @app.command("ls", epilog="Example:\n\ngmmc data ls")
 def ls(json: Json = False) -> None:
-    """List the kinds of dataset."""
+    """List the kinds of datasets."""
     from gmmcli.data.sources import AT_PATH, NAMED
 
     kinds = {name: kind for name, kind in NAMED.items()} | {f"{name}:PATH": kind for name, kind in AT_PATH.items()}
@@ -34,13 +34,13 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Load a dataset as training would and say what is in it; what is missing or broken is an error (exit 3)."""
+    """Load a dataset as training would and show its contents; exit 3 if it is missing or broken."""
     from gmmcli.data.sources import AT_PATH, NAMED, parse_source
     from gmmcli.recipe import Recipe
 
     is_source = what.partition(":")[0] in (NAMED | AT_PATH) or ":" in what
     if is_source and overrides:
-        raise RecipeError("--set goes with a recipe", "give the recipe, or leave --set out")
+        raise RecipeError("--set needs a recipe", "give a recipe, or leave out --set")
     source = parse_source(what) if is_source else Recipe.load(what, overrides or ()).data.source
     dataset = source.load()
     dataset.check_trainable()
@@ -57,4 +57,4 @@ def check(
     print(f"{dataset.name}: {dataset.n_classes} classes, {height} x {width} x {channels}")
     for name, split in splits.items():
         counts = split["per_class"].values()
-        print(f"{name:10}  {split['n']:>7,} images, {min(counts):,} to {max(counts):,} a class")
+        print(f"{name:10}  {split['n']:>7,} images, {min(counts):,} to {max(counts):,} per class")

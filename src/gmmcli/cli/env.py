@@ -2,7 +2,6 @@
 
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 from gmmcli.cli.options import Json, answer
 
@@ -11,19 +10,20 @@ PACKAGES = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-le
 
 
 def env_command(json: Json = False) -> None:
-    """Show what a report of trouble should say: versions, device, paths, and which optional parts are there."""
+    """Show the environment, for bug reports: versions, device, paths, and optional weights."""
     import torch
 
     from gmmcli.core.compute import Compute, has_fast_bf16
     from gmmcli.metrics.features import efficientnet
     from gmmcli.metrics.features.inception import default_weights
+    from gmmcli.provenance import versions
     from gmmcli.run import default_runs_dir
 
     device = Compute().select()
     values = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
@@ -37,10 +37,3 @@ def env_command(json: Json = False) -> None:
         return
     for name, value in values.items():
         print(f"{name:20} {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -15,7 +15,7 @@ Name = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped
 
 @app.command("ls", epilog="Example:\n\ngmmc recipes ls")
 def ls(json: Json = False) -> None:
-    """List the recipes that come with gmmc, each with its first line."""
+    """List the shipped recipes, each with its first line."""
     from gmmcli.recipe import shipped
 
     about = {name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for name, path in shipped().items()}
@@ -31,12 +31,12 @@ def ls(json: Json = False) -> None:
 def show(
     recipe: Name,
     overrides: Overrides = None,
-    file: Annotated[bool, typer.Option("--file", help="The file as it is, comments and all, instead of every key resolved.")] = False,
+    file: Annotated[bool, typer.Option("--file", help="Print the file unchanged, with its comments, instead of every key.")] = False,
     json: Json = False,
 ) -> None:
-    """Show a recipe with every key, or as it was written."""
+    """Show a recipe with every key, or its file."""
     if file and (overrides or json):
-        raise RecipeError("--file shows the recipe as it was written", "leave out --set and --json")
+        raise RecipeError("--file prints the file unchanged", "leave out --set and --json")
     from gmmcli.recipe import Recipe, find
 
     resolved = Recipe.load(recipe, overrides or ())
@@ -48,7 +48,7 @@ def show(
 
 @app.command("check", epilog="Example:\n\ngmmc recipes check recipes/*.toml")
 def check(recipes: Annotated[list[Path], typer.Argument(help="TOML files, or names of shipped recipes.")], json: Json = False) -> None:
-    """Check that recipes load; the first that does not is an error (exit 2)."""
+    """Check that recipes are valid; stop at the first that is not (exit 2)."""
     from gmmcli.recipe import Recipe
 
     names = [Recipe.load(recipe).name for recipe in recipes]
@@ -60,7 +60,7 @@ def check(recipes: Annotated[list[Path], typer.Argument(help="TOML files, or nam
 
 @app.command("diff", epilog="Example:\n\ngmmc recipes diff cifar10_gen svhn_gen")
 def diff(left: Name, right: Name, json: Json = False) -> None:
-    """Show the keys in which two recipes differ, with both values."""
+    """Show the keys that differ between two recipes, with both values."""
     from gmmcli.overrides import flatten
     from gmmcli.recipe import Recipe
 

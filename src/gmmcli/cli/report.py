@@ -15,23 +15,31 @@ EPILOG = "Examples:\n\ngmmc report\n\ngmmc report --run digits_dis --run digits_
 def report_command(
     runs: RunNames = None,
     study: Annotated[
-        Path | None, typer.Option("--study", metavar="DIR", help="All runs of a study's directory, or of any other.", show_default=False)
+        Path | None,
+        typer.Option("--study", metavar="DIR", help="Report all runs in this directory, usually a study's.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The page; the Markdown goes beside it. Default: report.html with the runs.", show_default=False),
+        typer.Option(
+            "--out",
+            help="Path of the HTML page; the Markdown is written next to it. Default: report.html in the run, study or runs directory.",
+            show_default=False,
+        ),
     ] = None,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put runs side by side: every saved result, the paper's figures beside it, who is best at what, and which claims hold.
+    """Compare runs: every saved result, the paper's figures, which model is best by each metric, and which claims hold.
 
-    Prints a table, and writes a page (report.html, self-contained) and its Markdown (report.md). Runs that differ in their seed
-    alone are one model. It measures nothing itself: gmmc eval, attack and tsne do.
+    Prints a table, and writes a self-contained page (report.html) and its Markdown (report.md).
+
+    Runs that differ only in the seed are one model.
+
+    Nothing is measured here: gmmc eval, attack and tsne measure and save.
     """
     if runs and study:
-        raise RecipeError("--run and --study each say which runs", "give one of them")
+        raise RecipeError("--run and --study cannot be combined", "give one of them")
     present(runs, study, runs_dir, out, json, quiet)
 
 
@@ -44,7 +52,7 @@ def present(
     quiet: bool,
     command: str = "report",
 ) -> None:
-    """Gather runs, write their page and Markdown, and answer with the table or the object."""
+    """Collect runs, write their page and Markdown, and print the table or the JSON object."""
     import tomli
 
     from gmmcli.report.collect import gather
@@ -57,7 +65,7 @@ def present(
     if study:
         found = list_runs(study)
         if not found:
-            raise RunError(f"no runs in {study}", "make some: gmmc study studies/digits.toml")
+            raise RunError(f"no runs in {study}", "train some: gmmc study studies/digits.toml")
     else:
         names: list[str | None] = [*runs] if runs else [None]
         found = [open_run(name, runs_dir) for name in names]
@@ -69,7 +77,7 @@ def present(
     home = study or (found[0].path if len(found) == 1 else runs_dir or default_runs_dir())
     path = out or home / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
-        raise RecipeError(f"--out {path}: the page is HTML", "give a name that ends in .html; the Markdown goes beside it")
+        raise RecipeError(f"--out {path}: the page is HTML", "give a name that ends in .html")
     write_text(path, page(comparison, title, about))
     write_text(path.with_suffix(".md"), markdown(comparison, title, about))
     if json:
@@ -79,5 +87,5 @@ def present(
         from rich.console import Console
 
         Console(highlight=False).print(terminal(comparison))
-    note(f"the same in Markdown: {path.with_suffix('.md')}", quiet)
+    note(f"Markdown: {path.with_suffix('.md')}", quiet)
     print(path)

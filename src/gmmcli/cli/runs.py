@@ -9,7 +9,7 @@ app = typer.Typer(no_args_is_help=True, help="List and show runs.")
 
 @app.command("ls", epilog="Example:\n\ngmmc runs ls")
 def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
-    """List the runs, oldest first: status, steps saved, test accuracy."""
+    """List the runs, oldest first: status, last saved step, test accuracy."""
     from gmmcli.run import default_runs_dir, list_runs
 
     rows = []

@@ -62,7 +62,7 @@ def sample_command(
         check_grid(out)
     from gmmcli.core.classifier import predict
     from gmmcli.evaluate.samples import Draw
-    from gmmcli.progress import Voice
+    from gmmcli.progress import ProgressBar
     from gmmcli.results import departures
     from gmmcli.run import open_run
     from gmmcli.types import to_bytes
@@ -72,8 +72,8 @@ def sample_command(
     note(f"run {chosen.path}, step {checkpoint.step}", quiet)
     classes = class_indices(label, card.class_names)
     draw = Draw(origin, steps, step_size, noise, seed)
-    with Voice("chains", n * len(classes), quiet, unit="images") as voice:
-        images, labels, protocol = draw(chosen, classes, n, best, where, voice.at)
+    with ProgressBar("chains", n * len(classes), quiet, unit="images") as bar:
+        images, labels, protocol = draw(chosen, classes, n, best, where, bar.update)
     about = "from the replay buffer"
     if origin == "noise":
         about = f"fresh chains, {protocol['steps']} steps of {protocol['step_size']:.3g}, seed {seed}"

@@ -23,22 +23,22 @@ def study_command(
     context: typer.Context,
     study: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped study.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every model's recipe. Repeatable.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key in every model's recipe. Repeatable.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of trainings to run in parallel; they share the cores.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of trainings to run in parallel, sharing the cores.")] = 1,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The study's directory. Default: study-NAME among the runs.", show_default=False)
+        Path | None, typer.Option("--out", help="Directory of the study. Default: study-NAME in the runs directory.", show_default=False)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is left to do, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the remaining tasks without running them.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train and evaluate all that a study names, then write its report.
+    """Train and evaluate every model of a study, then write its report.
 
-    What is done already is skipped: the same command goes on after Ctrl-C, and a study that has grown does what is new.
+    Finished tasks are skipped: run the same command again to resume after Ctrl-C, or after adding to the study.
 
-    A training that diverges is a finding; an evaluation that lacks its data is left out and said so.
+    A training that diverges counts as a result. An evaluation whose data is missing is skipped with a message.
     """
     from gmmcli.run import default_runs_dir
     from gmmcli.storage import write_text
@@ -57,52 +57,54 @@ def study_command(
         return
     note(f"study {directory}, tasks: {schedule.n_tasks}", quiet)
     write_text(directory / "study.toml", path.read_text(encoding="utf-8"))
-    done = schedule.conduct(f"study {plan.name}", quiet)
+    done = schedule.run(f"study {plan.name}", quiet)
     for one in (one for one in done if one.exit_code and not one.failed):
-        note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.said}")
+        note(f"{one.model} seed {one.seed}: {' '.join(one.words)}: {one.message}")
     failed = [one for one in done if one.failed]
     try:
         present(None, directory, runs_dir, None, json, quiet, command="study")
-    except RunError:  # nothing has ended
+    except RunError:  # no training has ended
         if not failed:
             raise
     if failed:
         first = failed[0]
         task = f"{first.model} seed {first.seed}, `gmmc {' '.join(first.words)}`"
         raise GmmcError(
-            f"{len(failed)} of {schedule.n_tasks} tasks failed; the first: {task}: {first.said}",
-            f"see {directory / 'logs'}; the same command tries them again",
+            f"{len(failed)} of {schedule.n_tasks} tasks failed; the first: {task}: {first.message}",
+            f"see {directory / 'logs'}; run the same command again to retry",
         )
 
 
 def check_words(context: typer.Context, words: tuple[str, ...]) -> None:
-    """RecipeError for an evaluation that gmmc would not understand, before anything is trained."""
+    """Raise RecipeError for an evaluation that is not a valid gmmc command, before anything is trained."""
     command: Any = context.find_root().command
-    rest, said = list(words), " ".join(words)
+    rest, evaluation = list(words), " ".join(words)
     while hasattr(command, "commands"):
         name = rest.pop(0) if rest else ""
         if name not in command.commands:
-            raise RecipeError(f"evaluation `{said}`: gmmc has no command {name!r} there", f"one of: {', '.join(command.commands)}")
+            raise RecipeError(f"evaluation `{evaluation}`: no such command {name!r}", f"one of: {', '.join(command.commands)}")
         command = command.commands[name]
     if words[0] not in {"eval", "attack", "tsne", "sample"}:
-        raise RecipeError(f"evaluation `{said}` does not measure a run", "give eval, attack, tsne or sample")
-    if own := {"--run", "--runs-dir", "--json", "--help", "-h"} & set(rest):
-        raise RecipeError(f"evaluation `{said}`: {', '.join(own)} is not an evaluation's to say", "the study knows its runs")
+        raise RecipeError(f"evaluation `{evaluation}` does not measure a run", "give eval, attack, tsne or sample")
+    if forbidden := {"--run", "--runs-dir", "--json", "--help", "-h"} & set(rest):
+        raise RecipeError(
+            f"evaluation `{evaluation}`: {', '.join(forbidden)} cannot be used in a study", "leave it out: the study sets the run"
+        )
     try:
-        command.make_context(said, [*rest])
+        command.make_context(evaluation, [*rest])
     except typer.TyperException as error:
         verb = " ".join(words[: len(words) - len(rest)])
         why = error.format_message() if hasattr(error, "format_message") else str(error)
-        raise RecipeError(f"evaluation `{said}`: {why}", f"see gmmc {verb} --help") from error
+        raise RecipeError(f"evaluation `{evaluation}`: {why}", f"see gmmc {verb} --help") from error
 
 
 def _show(schedule: "Schedule", trainings: "list[Training]", json: bool) -> None:
-    """Tell what is left of each training."""
-    left = [[" ".join(words) for words in schedule.left(training)] for training in trainings]
+    """Print the remaining tasks of each training."""
+    left = [[" ".join(words) for words in schedule.remaining(training)] for training in trainings]
     if json:
         rows = [{"model": t.model, "seed": t.recipe.seed, "left": tasks} for t, tasks in zip(trainings, left, strict=True)]
         answer({"schema": 1, "command": "study --dry-run", "values": rows})
         return
     for training, tasks in zip(trainings, left, strict=True):
         print(f"{training.model}, seed {training.recipe.seed}: {', '.join(tasks) or 'done'}")
-    print(f"{sum(map(len, left))} of {schedule.n_tasks} tasks left")
+    print(f"{sum(map(len, left))} of {schedule.n_tasks} tasks remaining")

@@ -22,25 +22,25 @@ def train_command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, say optim.learning_rate=3e-4. Repeatable.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume a run, in its own directory and with its own recipe.")] = False,
-    run: Annotated[str | None, typer.Option("--run", help="With --resume: which run. Default: $GMMC_RUN, else the newest.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory and time, and train nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run in its directory, with its recipe.")] = False,
+    run: Annotated[str | None, typer.Option("--run", help="With --resume: the run to resume. Default: $GMMC_RUN, else the newest.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory and time without training.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a recipe into a new run directory, or resume an old one.
+    """Train a recipe in a new run directory, or resume a run; then measure the test accuracy.
 
-    Ends with the test accuracy. Ctrl-C saves and stops (exit 130).
+    Ctrl-C saves the state and stops (exit 130).
 
-    A loss that runs away stops it too (exit 5), unless the recipe says guard.on_divergence = "rollback".
+    A diverging loss stops the training (exit 5), unless the recipe sets guard.on_divergence = "rollback".
     """
     if resume and (recipe or overrides or dry_run):
-        raise RecipeError("--resume uses the run's own recipe", "leave out the recipe, --set and --dry-run; --run says which run")
+        raise RecipeError("--resume uses the run's recipe", "leave out the recipe, --set and --dry-run; choose the run with --run")
     if not resume and run:
-        raise RecipeError("--run goes with --resume", "a new training gets a new run directory")
+        raise RecipeError("--run needs --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
-        raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` shows those that come with gmmc; try digits_gen")
+        raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` lists the shipped ones; try digits_gen")
     from gmmcli.evaluate.classification import accuracy
     from gmmcli.evaluate.subject import Subject
     from gmmcli.recipe import Recipe
@@ -65,7 +65,7 @@ def train_command(
         distance = _distance(setup)
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))
-        distance = _distance(setup)  # what fails up to here leaves no run directory behind
+        distance = _distance(setup)  # errors up to here leave no run directory
         chosen = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)
     note(f"run {chosen.path}", quiet)
     with chosen.locked():
@@ -81,7 +81,7 @@ def train_command(
 
 
 def _distance(setup: "Setup") -> "Distance | None":
-    """The Frechet distance of samples to the validation images, whose features are computed here, once; None for a recipe without."""
+    """The Frechet distance of samples to the validation images; None for a recipe without ``log.validate_samples``."""
     from gmmcli.metrics.features.spaces import quick_space
     from gmmcli.metrics.frechet import Moments, frechet_distance
     from gmmcli.train.validate import Distance
@@ -90,6 +90,6 @@ def _distance(setup: "Setup") -> "Distance | None":
         return None
     space, images = quick_space(setup.device), setup.validation.images
     if len(images) < 2:
-        raise DataError("log.validate_samples compares samples with the validation images, of which there is one", "hold out more")
+        raise DataError("log.validate_samples needs at least two validation images, and there is one", "hold out more of them")
     real = Moments.of(space.embed(images))
     return Distance(space.name, lambda samples: frechet_distance(Moments.of(space.embed(samples)), real))

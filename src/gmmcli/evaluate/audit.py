@@ -23,7 +23,7 @@ from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, kept
 from gmmcli.evaluate.robustness import attacked, pixel_protocol
 from gmmcli.evaluate.subject import Subject
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.storage import replacing
 
 Plan = Mapping[str, tuple[Attack, tuple[float, ...]]]
@@ -71,14 +71,14 @@ def _radii(
 ) -> dict[str, Tensor]:
     """The radius at which each image fell, by attack; what an interrupted audit left in ``folder`` is not run again."""
     fell = {}
-    with Voice("audit", len(plan) + (transfer is not None), quiet, unit="attacks") as voice:
+    with ProgressBar("audit", len(plan) + (transfer is not None), quiet, unit="attacks") as bar:
         for i, (name, (attack, eps)) in enumerate(plan.items(), 1):
             fell[name] = _saved(folder / f"{name}.npy", partial(over_eps, attack, model, pixels, labels, eps))
             left = float((fell[name] > audits.FOCUS).double().mean())
-            voice.at(i, f"{name} leaves {left:.1%} at {format_eps(audits.FOCUS)}")
+            bar.update(i, f"{name} leaves {left:.1%} at {format_eps(audits.FOCUS)}")
         if transfer:
             fell["transfer"] = _transfer(model, transfer, pixels, labels).cpu()
-            voice.at(len(plan) + 1)
+            bar.update(len(plan) + 1)
     return fell
 
 

@@ -17,7 +17,7 @@ from gmmcli.evaluate.robustness import attacked, save_adversarial
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.intervals import mean_interval
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.results import departures
 
 SHOWN = 10  # classes in a picture
@@ -60,10 +60,10 @@ def carlini(
 
 def _attack(attack: CarliniWagner, model: PixelModel, pixels: Tensor, labels: Tensor, quiet: bool) -> tuple[Tensor, Tensor]:
     parts = []
-    with Voice("cw", len(labels), quiet, unit="images") as voice:
+    with ProgressBar("cw", len(labels), quiet, unit="images") as bar:
         for x, y in zip(torch.split(pixels, AT_A_TIME), torch.split(labels, AT_A_TIME), strict=True):
             parts.append(attack(model, x, y))
-            voice.at(sum(len(success) for success, _ in parts))
+            bar.update(sum(len(success) for success, _ in parts))
     return torch.cat([success for success, _ in parts]), torch.cat([found for _, found in parts])
 
 

@@ -12,7 +12,7 @@ from gmmcli.evaluate.subject import Subject, chosen
 from gmmcli.metrics.ood import ood_protocol, ood_values
 from gmmcli.metrics.outputs import Outputs, outputs
 from gmmcli.metrics.scores import SCORES
-from gmmcli.progress import counting
+from gmmcli.progress import image_progress
 
 NOISE = ("uniform", "gaussian")
 
@@ -41,7 +41,7 @@ def ood(
     others: dict[str, Outputs] = {}
     for name, one in found.items():
         images = one.images[chosen(len(one.images), subject.n, subject.seed)]
-        with counting(name, len(images), quiet) as at:
+        with image_progress(name, len(images), quiet) as at:
             others[name] = outputs(subject.model, images, subject.gamma2 if mass else None, at)
         about[name] = {"n": len(images), "images": one.about}
     by_set, means = ood_values(own, others, subject.gamma2, scores)

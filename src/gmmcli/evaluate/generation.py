@@ -23,7 +23,7 @@ from gmmcli.metrics.judge import MOST_JUDGED, Judge, agreement, agreement_values
 from gmmcli.metrics.manifold import memorisation_values, nearest
 from gmmcli.metrics.metric import SAMPLE_METRICS, with_metrics
 from gmmcli.metrics.outputs import outputs
-from gmmcli.progress import Voice, counting
+from gmmcli.progress import ProgressBar, image_progress
 from gmmcli.types import Features, RawImages, to_bytes, to_model
 
 Reference = Literal["train", "test", "train+test"]
@@ -79,34 +79,34 @@ def generate(subject: Subject, asked: Generation, *, out: Path | None = None, qu
     judged, compared = (dataset.test.take(chosen(len(dataset.test.labels), most, subject.seed).numpy()) for most in (MOST_JUDGED, MOST))
     train = dataset.train.images[chosen(len(dataset.train.images), MOST, subject.seed)]
     some = chosen(len(raw), MOST, subject.seed)
-    with Voice("eval generate", 7, quiet, unit="parts") as voice:
-        voice.at(0, "features")
+    with ProgressBar("eval generate", 7, quiet, unit="parts") as bar:
+        bar.update(0, "features")
         embedded, known = space.embed(raw), space.embed(reference)
         given = read_moments(asked.stats, embedded.shape[1]) if asked.stats else None
         moments = Moments.of(known)
         if asked.save_stats:
             write_moments(moments, asked.save_stats)
-        voice.at(1, "distances")
+        bar.update(1, "distances")
         values: dict[str, Any] = distance_values(space, embedded, known, given or moments, subject.seed)
-        voice.at(2, "neighbours")
+        bar.update(2, "neighbours")
         values |= neighbour_values(embedded, known, subject.seed)
         values = with_metrics(values, SAMPLE_METRICS, embedded, known, subject.seed)
-        voice.at(3, "label agreement")
+        bar.update(3, "label agreement")
         values |= agreement_values(asked.judge, raw, labels, judged, subject.card.class_names)
-        voice.at(4, "memorisation")
+        bar.update(4, "memorisation")
         values["memorisation"] = memorisation_values(pixels(raw[some]), pixels(compared.images), pixels(train))
         if starts:
-            voice.at(5, "starts")
+            bar.update(5, "starts")
             begun, few = to_bytes(starts.images), chosen(len(raw), MOST_JUDGED, subject.seed)
             right = asked.judge.classes(begun[few]) == starts.labels[few]
             values["starts"] = beside_values(space, space.embed(begun), known, given or moments, subject.seed) | agreement(right)
-        voice.at(6, "real images")
+        bar.update(6, "real images")
         real, others = _real(subject, asked, known, len(raw))
         if len(real) > 1:
             rest = given or (moments if others is known else Moments.of(others))
             values["real"] = beside_values(space, real, others, rest, subject.seed)
             values["real"] |= {"label_agreement": values["judge_accuracy"], "label_agreement_ci95": values["judge_accuracy_ci95"]}
-        voice.at(7)
+        bar.update(7)
     protocol = generation_protocol(space, len(reference)) | {
         "samples": how,
         "filter": f"the most confident {asked.top_share:.0%} of each predicted class" if asked.top_share < 1 else "none",
@@ -173,7 +173,7 @@ def _samples(subject: Subject, asked: Generation, quiet: bool) -> Samples:
     each = ceil(n / n_classes)
     if origin == "buffer" and asked.n is None:
         each = min(each, *map(len, buffer_classes(subject.run, range(n_classes))))
-    with counting("chains", each * n_classes, quiet) as at:
+    with image_progress("chains", each * n_classes, quiet) as at:
         drawn = asked.draw(subject.run, range(n_classes), each, subject.best, subject.device, at)
     kept = chosen(len(drawn.labels), asked.n, subject.seed)
     return Samples(drawn.images[kept], drawn.labels[kept], drawn.protocol)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import Outputs
-from gmmcli.progress import counting
+from gmmcli.progress import image_progress
 
 
 class Measured(NamedTuple):
@@ -23,7 +23,7 @@ class Measured(NamedTuple):
 
 def own_outputs(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:
     """The pass over the subject's own images."""
-    with counting(f"{subject.dataset.title} {subject.split}", len(subject.images.labels), quiet) as at:
+    with image_progress(f"{subject.dataset.title} {subject.split}", len(subject.images.labels), quiet) as at:
         return subject.outputs(mass=mass, at=at)
 
 

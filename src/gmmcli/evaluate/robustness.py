@@ -20,7 +20,7 @@ from gmmcli.core.classifier import frozen
 from gmmcli.evaluate.measured import Measured, kept
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import proportion
-from gmmcli.progress import Voice
+from gmmcli.progress import ProgressBar
 from gmmcli.results import departures
 from gmmcli.storage import write_arrays
 
@@ -48,10 +48,10 @@ def robust_accuracy(
     check(attack, len(subject.card.class_names))
     radii = sorted(set(eps))
     model, pixels, labels = attacked(subject, float64, scale)
-    with frozen(model), Voice(attack.name, len(labels) * len(radii), quiet, unit="images") as voice:
+    with frozen(model), ProgressBar(attack.name, len(labels) * len(radii), quiet, unit="images") as bar:
 
         def progress(radius: float, done: int, left: int) -> None:
-            voice.at(radii.index(radius) * len(labels) + done, f"at {format_eps(radius)}, {left} still classified correctly")
+            bar.update(radii.index(radius) * len(labels) + done, f"at {format_eps(radius)}, {left} still classified correctly")
 
         fell, adversarial, outcomes = over_eps(attack, model, pixels, labels, radii, progress)
     values = {

@@ -1,4 +1,4 @@
-"""What a study consists of: models x seeds x evaluations, as its TOML file says (docs/study.md)."""
+"""The study file: models x seeds x evaluations (docs/studies.md)."""
 
 import dataclasses
 import json
@@ -20,21 +20,21 @@ from gmmcli.types import Natural
 
 @dataclass(frozen=True)
 class Entry:
-    """One ``[[models]]`` table: a recipe under overrides, by the name the report knows it by."""
+    """One ``[[models]]`` table: a recipe with overrides, and its name in the report."""
 
     recipe: str
     name: str = ""
-    """The recipe's own by default."""
+    """Default: the recipe's name."""
     set: tuple[str, ...] = ()
-    """``key=value`` overrides, as of ``gmmc train --set``."""
+    """``key=value`` overrides, as for ``gmmc train --set``."""
     vary: dict[str, list[Any]] = field(default_factory=dict)
-    """Keys and the values each takes: one model for every combination, named after them."""
+    """Keys and lists of values: one model for each combination, named after it."""
     seeds: tuple[Natural, ...] = ()
-    """Other seeds than the study's."""
+    """Seeds of this model instead of the study's."""
     evaluations: tuple[str, ...] = ()
-    """Evaluations of this model beyond the study's, as gmmc's own words: ``"eval ood --set interp"``."""
+    """Evaluations of this model in addition to the study's, as gmmc commands: ``"eval ood --set interp"``."""
     once: tuple[str, ...] = ()
-    """Evaluations of its first seed alone."""
+    """Evaluations of its first seed only."""
 
     def __post_init__(self) -> None:
         if empty := [key for key, values in self.vary.items() if not values]:
@@ -43,10 +43,10 @@ class Entry:
     def variants(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the name and the overrides of every combination of ``vary``."""
         for values in product(*self.vary.values()):
-            chosen = dict(zip(self.vary, values, strict=True))
-            said = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
-            overrides = [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
-            yield ", ".join([self.name or Path(self.recipe).stem, *said]), [*self.set, *overrides]
+            combination = dict(zip(self.vary, values, strict=True))
+            labels = [f"{key.rpartition('.')[2]} {value}" for key, value in combination.items()]
+            overrides = [f"{key}={json.dumps(value)}" for key, value in combination.items()]
+            yield ", ".join([self.name or Path(self.recipe).stem, *labels]), [*self.set, *overrides]
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Training:
 
     model: str
     position: int
-    """Of the model, in the study's order."""
+    """Index of the model in the study."""
     recipe: Recipe
     source: str
-    """The recipe's file, or its name among those that are shipped."""
+    """The recipe's file, or the name of a shipped recipe."""
     overrides: tuple[str, ...]
     evaluations: tuple[tuple[str, ...], ...]
-    """Words of gmmc commands."""
+    """Arguments of gmmc commands."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +71,31 @@ class Study:
     name: str
     models: tuple[Entry, ...]
     about: str = ""
-    """A sentence or two for the head of the report."""
+    """An introduction for the report."""
     seeds: tuple[Natural, ...] = (1,)
     set: tuple[str, ...] = ()
     """Overrides of every model's recipe."""
     evaluations: tuple[str, ...] = ()
     """Evaluations of every run."""
     once: tuple[str, ...] = ()
-    """Evaluations of the first seed of each model alone: those that take long."""
+    """Evaluations of the first seed of each model only: slow ones."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"name {self.name!r} becomes part of a folder's name: letters, digits, and . _ - only")
+            raise ValueError(f"name {self.name!r} may contain only letters, digits, and . _ -: it becomes part of a directory's name")
         if not self.models:
             raise ValueError("a study needs at least one [[models]] table")
 
     @classmethod
     def load(cls, name: str | Path, overrides: Sequence[str] = ()) -> tuple[Self, Path]:
-        """Load a file, or a shipped study by its name; return it with its path.
+        """Load a study from a file, or a shipped one by name; return it with its path.
 
         Args:
-            name: which.
-            overrides: ``key=value``, for every model's recipe, after the file's own.
+            name: path of a TOML file, or name of a shipped study.
+            overrides: ``key=value`` for every model's recipe, applied after those of the file.
 
         Raises:
-            RecipeError: it is not a study, or one of its recipes is none.
+            RecipeError: the file is not a valid study.
         """
         path = find(str(name), "studies")
         try:
@@ -108,10 +108,10 @@ class Study:
         return dataclasses.replace(study, models=entries), path
 
     def trainings(self, folder: Path) -> list[Training]:
-        """Every training, seed by seed, so that a study stopped halfway has something of each model.
+        """Every training, seed by seed, so that a study stopped halfway has runs of each model.
 
         Args:
-            folder: where the study's file lies: a recipe may be a file beside it.
+            folder: of the study's file; recipes may be files in the same folder.
 
         Raises:
             RecipeError: an invalid recipe, or two models of one name or of one recipe.
@@ -120,28 +120,28 @@ class Study:
         recipes: dict[Recipe, str] = {}
         for training in found:
             if (first := recipes.setdefault(training.recipe, training.model)) != training.model:
-                raise RecipeError(f"models {first!r} and {training.model!r} of study {self.name} have the same recipe", "drop one")
+                raise RecipeError(f"models {first!r} and {training.model!r} of study {self.name} have the same recipe", "remove one")
         names = [(training.model, training.recipe.seed) for training in found]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise RecipeError(f"study {self.name} has model {twice[0][0]!r} twice with seed {twice[0][1]}", "give one another name")
+            raise RecipeError(f"study {self.name} has model {twice[0][0]!r} twice with seed {twice[0][1]}", "rename one")
         return sorted(found, key=lambda training: training.recipe.seed)
 
     def _all(self, folder: Path) -> Iterator[Training]:
         position = 0
         for entry in self.models:
-            beside = folder / entry.recipe
-            source = str(beside) if beside.is_file() else entry.recipe
+            local = folder / entry.recipe
+            source = str(local) if local.is_file() else entry.recipe
             seeds = entry.seeds or self.seeds
             for name, overrides in entry.variants():
                 for seed in seeds:
-                    own = (*self.set, *overrides, f"seed={seed}")
-                    asked = (*self.evaluations, *entry.evaluations, *((*self.once, *entry.once) if seed == seeds[0] else ()))
-                    yield Training(name, position, Recipe.load(source, own), source, own, tuple(map(_words, asked)))
+                    settings = (*self.set, *overrides, f"seed={seed}")
+                    evaluations = (*self.evaluations, *entry.evaluations, *((*self.once, *entry.once) if seed == seeds[0] else ()))
+                    yield Training(name, position, Recipe.load(source, settings), source, settings, tuple(map(_words, evaluations)))
                 position += 1
 
 
 def _words(evaluation: str) -> tuple[str, ...]:
-    """The words of an evaluation, as a shell would read them."""
+    """Split an evaluation into words, as a shell would."""
     try:
         return tuple(shlex.split(evaluation))
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""Training: the loop, its state, its guard and its voice."""
+"""Training: recipe and data to a finished run."""

@@ -1,4 +1,4 @@
-"""The guard: one optimiser step, taken only when loss and gradient are sane."""
+"""The guard: an optimiser step that is skipped where the loss or the gradient is out of bounds."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,10 +11,10 @@ from gmmcli.types import Loss
 
 
 class GuardedStep:
-    """Backward, check, update. Once a step has been unhealthy, weights do not move again: what was good stays good.
+    """Backward, check, update. After a first unhealthy step the weights are never updated again.
 
-    The check runs on the device and the fused optimiser obeys it there (``found_inf``, as for a gradient scaler), so that a
-    step never waits for the host; the host asks with ``raise_if_diverged`` when it stops by anyway.
+    The check runs on the device, and the fused optimiser skips the update there (``found_inf``, as with a gradient scaler), so that
+    a step never waits for the host. The host calls ``raise_if_diverged`` where it synchronises anyway.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, max_loss: float, device: torch.device) -> None:
@@ -29,12 +29,12 @@ class GuardedStep:
         """Take one step.
 
         Args:
-            loss_of: gives the loss of the weights as they stand; asked twice, about the same images, where there is an ``uphill``.
+            loss_of: computes the loss at the current weights; called twice, on the same images, with ``uphill``.
             learning_rate: of this step.
-            uphill: a context in which the weights lie where the update's gradient is to be taken, ``core.sharpness.ascended`` say.
+            uphill: a context that moves the weights to where the update's gradient is taken, such as ``core.sharpness.ascended``.
 
         Returns:
-            The loss of the weights before the step, ``uphill`` or not.
+            The loss at the weights before the step, with ``uphill`` too.
         """
         loss = loss_of()
         self._backward(loss.total)
@@ -56,9 +56,9 @@ class GuardedStep:
         self.grad_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     def raise_if_diverged(self, step: int) -> None:
-        """Raise DivergedError when a step up to this one was unhealthy; waits for the device."""
+        """Raise DivergedError where a step so far was unhealthy; waits for the device."""
         if not self.healthy:
             raise DivergedError(
                 f"training diverged at step {step}: loss {float(self.loss):.4g}, gradient norm {float(self.grad_norm):.4g}",
-                'what was saved before is kept; set guard.on_divergence = "rollback", a margin, or a lower learning rate',
+                'earlier checkpoints are kept; set guard.on_divergence = "rollback", a margin, or a lower learning rate',
             )

@@ -1,4 +1,4 @@
-"""Which optimiser takes a step: a function of the step alone, so that a resume at a switch is a resume like any other."""
+"""Which optimiser takes a step: a function of the step alone, so that a resume needs no other state."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -9,15 +9,15 @@ from gmmcli.recipe import Recipe
 
 @dataclass(frozen=True)
 class Phase:
-    """The steps between two switches of optimisers: one stage with its own, or stages in a row that share the recipe's."""
+    """Steps with one optimiser: a stage with its own, or consecutive stages that share the recipe's."""
 
     optim: Optim
     begin: int
-    """Its first step, where moments and the average of weights start afresh."""
+    """Its first step, where the optimiser's moments and the average of weights are reset."""
     rate_from: int
     """Where its learning rate's schedule starts: at ``begin`` for a stage's own, at 0 for the recipe's."""
     rate_steps: int
-    """How many steps that schedule has."""
+    """The number of steps of that schedule."""
     steps_per_epoch: int
 
     def rate(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""``--dry-run``: what a training will need, measured on this machine before it starts."""
+"""``--dry-run``: memory and time of a training, measured on this machine."""
 
 import time
 from collections.abc import Iterable
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
-from gmmcli.train.setup import Setup, training_step
+from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
+from gmmcli.train.step import training_step
 
 MEASURED_STEPS = 3
 
@@ -29,7 +30,7 @@ class Plan:
     optimizer_bytes: int
     """Of the largest optimiser, where stages have their own."""
     average_bytes: int
-    """Of the average of weights, where any stage keeps one."""
+    """Of the average of weights, where any stage has one."""
     buffer_bytes: int
     step_seconds: tuple[float, ...]
     """One per stage."""
@@ -60,7 +61,7 @@ class Plan:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Load the data, build everything, and take a few real steps of every stage; nothing is written."""
+    """Load the data, build everything, and take a few real steps of each stage; nothing is written."""
     setup = Setup.prepare(recipe)
     state = setup.initial_state()
     per_epoch = setup.loader.steps_per_epoch
@@ -87,11 +88,11 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _step_seconds(setup: Setup, state: TrainState, step: int) -> float:
-    """Median over a few steps, after one to warm up."""
+    """Median over a few steps, after one warm-up step."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
     seconds = []
     for _ in range(1 + MEASURED_STEPS):
-        state.step = step  # the batch does not matter, the stage does
+        state.step = step  # the stage matters, the batch does not
         started = time.perf_counter()
         training_step(setup, state, update)
         if setup.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""A recipe meets its data and its machine: everything that stays the same through a training."""
+"""Setup: recipe, data and device of a training, checked against each other."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -6,28 +6,22 @@ from itertools import accumulate
 from typing import Self
 
 import torch
-from torch import nn
 
 from gmmcli.checkpoint import Checkpoint
-from gmmcli.core.average import average_in
-from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import has_fast_bf16
-from gmmcli.core.protocols import Objective, Starts
-from gmmcli.core.sharpness import ascended
+from gmmcli.core.protocols import Starts
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
 from gmmcli.errors import RecipeError
-from gmmcli.recipe import Recipe, Stage
+from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
-from gmmcli.train.guard import GuardedStep
 from gmmcli.train.phases import Phase, phases
 from gmmcli.train.state import TrainState
-from gmmcli.types import Loss, Negatives
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Recipe, data and device, known to fit each other."""
+    """Everything that is constant during a training."""
 
     recipe: Recipe
     dataset: Dataset
@@ -64,27 +58,27 @@ class Setup:
 
     @property
     def switches(self) -> list[int]:
-        """After how many training steps each stage gives way to the next."""
+        """The numbers of training steps after which one stage ends and the next begins."""
         ends = list(accumulate(stage.epochs * self.loader.steps_per_epoch for stage in self.recipe.stages))
         return ends[:-1]
 
     @property
     def warnings(self) -> list[str]:
-        """What will work, but not as hoped for."""
+        """Settings that work, but probably not as intended."""
         found = []
         if self.recipe.compute.precision == "bf16" and not has_fast_bf16(self.device):
-            found.append("this machine has no bfloat16 instructions: bf16 is emulated, many times slower; set compute.precision=fp32")
+            found.append("this machine has no bfloat16 instructions: bf16 is emulated and many times slower; set compute.precision=fp32")
         for i, stage in enumerate(self.recipe.stages):
             if stage.objective.needs_negatives and self.recipe.model.backbone.norm == "batch" and not stage.freeze_norm:
                 found.append(
-                    f"stage {i} normalises real and sampled images by their batch, while chains use the running statistics; "
+                    f"stage {i} normalises real and sampled images with batch statistics, while chains use the running statistics; "
                     f"set stages.{i}.freeze_norm=true after a discriminative stage, or model.backbone.norm"
                 )
         return found
 
     @cached_property
     def starts(self) -> Starts:
-        """Where chains set out, fitted once to the training images: rollbacks and resumes begin with a new state each."""
+        """Where chains start, fitted to the training images once and shared by the states of all rollbacks."""
         train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
         return self.recipe.chains.start.fit(train.images, train.labels, self.dataset.n_classes, seed)
 
@@ -108,46 +102,3 @@ class Setup:
     def phase_at(self, step: int) -> Phase:
         """The phase that takes a step, from 0 to ``n_steps - 1``."""
         return [phase for phase in phases(self.recipe, self.loader.steps_per_epoch) if phase.begin <= step][-1]
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one training step leaves to log; tensors that nobody has waited for yet."""
-
-    stage: Stage
-    loss: Loss
-    negatives: Negatives | None
-    learning_rate: float
-
-
-def set_mode(model: Classifier, stage: Stage) -> None:
-    """Put the model in training mode; a stage with a frozen norm leaves batch norm in evaluation mode, where its statistics stand still."""
-    model.train()
-    if stage.freeze_norm:
-        for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
-
-
-def training_step(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
-    """Take the next step. Its randomness is a function of (seed, rollbacks, step): a resume needs no generator's state."""
-    recipe, step = setup.recipe, state.step
-    stage, ramp = recipe.stage_at(step / setup.loader.steps_per_epoch)
-    rng = stream(setup.device, recipe.seed, state.rollbacks, "step", step)
-    objective: Objective = stage.objective
-    batch = setup.loader.batch(step, rng, objective.clean_positive)
-    set_mode(state.model, stage)
-    negatives = None
-    if state.chains is not None and objective.needs_negatives:
-        negatives = state.chains(state.model, batch.labels, rng)
-    phase = setup.phase_at(step)
-    if phase != state.phase:
-        state.begin(phase)
-        update.optimizer = state.optimizer
-    optim, rate = phase.optim, phase.rate(step) * recipe.guard.lr_factor**state.rollbacks
-    uphill = ascended(state.model, optim.sam_rho, optim.sam_adaptive) if optim.sam_rho else None
-    loss = update(lambda: objective(state.model, batch, negatives, ramp), rate, uphill)
-    if state.average is not None:
-        average_in(state.average, state.model, optim.ema_decay, step - phase.begin, update.healthy)
-    state.step += 1
-    return StepReport(stage, loss, negatives, rate)

@@ -1,4 +1,4 @@
-"""Everything that training changes, and its way to disk and back."""
+"""The training state: all that changes during training, and how it is saved and restored."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,10 @@ from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.average import averaging
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.chains import PersistentChains
-from gmmcli.core.classifier import Classifier
+from gmmcli.core.classifier import Classifier, predict
+from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.core.starts import restored
-from gmmcli.data.dataset import Dataset
+from gmmcli.data.dataset import Dataset, Split
 from gmmcli.errors import RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
@@ -22,25 +23,25 @@ PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", 
 
 @dataclass
 class TrainState:
-    """Model, optimiser and chains after ``step`` training steps, and what the run has been through."""
+    """Model, optimiser and chains after ``step`` training steps, and the history of rollbacks and validation."""
 
     model: Classifier
-    """What the optimiser moves and the chains descend."""
+    """The model that the optimiser updates and the chains sample from."""
     chains: PersistentChains | None
     phase: Phase
-    """Whose optimiser took the last step, or takes the first."""
+    """The phase of the last step, or of the first before any step."""
     optimizer: torch.optim.Optimizer = field(init=False)
     average: Classifier | None = field(init=False)
-    """The moving average of the model, where the phase wants one."""
+    """The moving average of the weights, where the phase has ``ema_decay``."""
     step: int = 0
     rollbacks: int = 0
     diverged_at: int = 0
-    """Where the last divergence was, and below the step that training went back to."""
+    """The step of the last divergence; ``returned_to`` is the step that training rolled back to."""
     returned_to: int = 0
     best_accuracy: float = -1.0
     """Validation accuracy of the best checkpoint; below 0 until there is one."""
     best_distance: float | None = None
-    """From its samples to the validation images, where they were compared, in the space of this name."""
+    """From the best checkpoint's samples to the validation images, where it was measured, in the space ``best_space``."""
     best_space: str | None = None
     best_step: int = 0
 
@@ -48,18 +49,25 @@ class TrainState:
         self.begin(self.phase)
 
     def begin(self, phase: Phase) -> None:
-        """Enter a phase: an optimiser without a past, and an average that sets out from the weights as they stand."""
+        """Begin a phase: a new optimiser, and an average that starts at the current weights."""
         self.phase = phase
         self.optimizer = phase.optim.build(self.model.parameters())
         self.average = averaging(self.model) if phase.optim.ema_decay else None
 
     @property
     def published(self) -> Classifier:
-        """The model that is validated, evaluated and sampled from: the average where there is one."""
+        """The model that is validated and evaluated: the average where there is one."""
         return self.model if self.average is None else self.average
 
+    def estimate_gamma2(self, split: Split) -> None:
+        """Estimate the published model's shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
+        model, gamma2 = self.published, 1.0
+        if model.has_means:
+            gamma2 = float(shared_variance(joint_energy(predict(model, split.images), split.labels), model.means.shape[1]))
+        model.gamma2 = gamma2
+
     def save(self, run: Run, dataset: Dataset) -> Checkpoint:
-        """Write a checkpoint of this state, then drop old ones: the newest few and the best stay."""
+        """Write a checkpoint of this state, then remove old ones except the newest ``log.keep`` and the best."""
         card = ModelCard(run.recipe, dataset.class_names, dataset.shape, self.published.gamma2)
         moments = {
             f"{name}.{key}": value
@@ -73,7 +81,7 @@ class TrainState:
             parts["optimizer"] = Part(moments, {})
         if self.chains is not None:
             parts["buffer"] = Part({"images": self.chains.buffer.images}, {})
-            if starts := self.chains.starts.tensors():  # so that chains can set out without the data
+            if starts := self.chains.starts.tensors():  # so that chains can start without the data
                 parts["starts"] = Part(starts, {})
         progress = {name: getattr(self, name) for name in PROGRESS}
         saved = Checkpoint.save(run.path / "checkpoints", self.step, parts, progress)
@@ -83,11 +91,11 @@ class TrainState:
         return saved
 
     def restore(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
-        """Take over the state of a checkpoint of this phase.
+        """Load a checkpoint of this phase.
 
         Raises:
             CheckpointError: its files are damaged.
-            RunError: it is of an earlier version, whose sampler tuned its step size.
+            RunError: it was saved by an earlier version whose sampler adapted its step size.
         """
         self.published.load_state_dict(checkpoint.tensors("model"))
         if self.average is not None:
@@ -96,7 +104,7 @@ class TrainState:
         for name, value in (checkpoint.tensors("optimizer") if checkpoint.has("optimizer") else {}).items():
             owner, _, key = name.rpartition(".")
             parameter = parameters[owner]
-            # moments must lie in memory as their weights do: the fused kernel walks both in one stride
+            # moments need the memory layout of their weights: the fused kernel uses one stride for both
             like = parameter if value.dim() else value.to(parameter.device)
             self.optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
         if self.chains is not None:
@@ -105,9 +113,9 @@ class TrainState:
             buffer = checkpoint.tensors("buffer")
             if "step_size" in buffer and not torch.isclose(buffer["step_size"], torch.tensor(recipe.chains.sampler.step_size)):
                 raise RunError(
-                    f"{checkpoint.path} was trained with chains.sampler.adapt, which was removed: it can be evaluated, but not resumed",
+                    f"{checkpoint.path} was trained with chains.sampler.adapt, which was removed: it can be evaluated but not resumed",
                     "train it again, with a fixed step size",
                 )
             self.chains = recipe.chains.around(ReplayBuffer(buffer["images"].to(device)), starts)
         for name in PROGRESS:
-            setattr(self, name, checkpoint.progress.get(name, getattr(self, name)))  # an older one knows fewer
+            setattr(self, name, checkpoint.progress.get(name, getattr(self, name)))  # an older checkpoint has fewer

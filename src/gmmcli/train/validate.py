@@ -1,4 +1,4 @@
-"""Validation: what a model is worth while training goes on, and whether it is the best so far."""
+"""Validation during training: accuracy, sample distance, and which checkpoint is the best."""
 
 from collections.abc import Callable
 from math import inf
@@ -17,16 +17,16 @@ from gmmcli.types import RawImages, to_bytes
 
 
 class Distance(NamedTuple):
-    """How far samples are from the validation images, and in which space."""
+    """A distance of samples to the validation images, and the name of its feature space."""
 
     space: str
     of: Callable[[RawImages], float]
 
 
 def validate(setup: Setup, state: TrainState, run: Run, stage: Stage, distance: Distance | None) -> bool:
-    """Log what the published model is worth, in the stage that took the last step; return whether it is the best so far.
+    """Validate the published model and log the result; return whether it is the best so far.
 
-    Samples are compared in stages that train on chains alone: before, the energy has not learnt where images are.
+    Samples are compared if ``stage``, that of the last step, trains on chains: earlier the energy is not trained for sampling.
     """
     images, labels = setup.validation
     accuracy = float((predict(state.published, images).argmax(1) == labels).float().mean())
@@ -45,9 +45,9 @@ def validate(setup: Setup, state: TrainState, run: Run, stage: Stage, distance: 
 
 
 def rank(criterion: Criterion, accuracy: float, distance: float | None = None) -> tuple[float, ...]:
-    """Return what the best checkpoint has lowest; infinite where it takes a distance and there is none.
+    """Return the criterion, lower is better; infinite where it needs a distance and there is none.
 
-    Of equal products the lower distance is better: without errors every product is 0.
+    Equal products are ordered by distance, since every product is 0 at 100% accuracy.
     """
     if criterion == "accuracy":
         return (1 - accuracy,)
@@ -57,7 +57,7 @@ def rank(criterion: Criterion, accuracy: float, distance: float | None = None) -
 
 
 def _distance(setup: Setup, state: TrainState, chains: PersistentChains, distance: Distance) -> float | None:
-    """Draw samples as ``gmmc sample`` does, at every validation from the same randomness; None where they are not finite."""
+    """Draw samples as ``gmmc sample`` does, with the same seed at every validation; None where they are not finite."""
     recipe, device = setup.recipe, setup.device
     labels = torch.arange(setup.dataset.n_classes, device=device).repeat_interleave(recipe.log.validate_samples)
     parts = []

@@ -1,0 +1,49 @@
+"""Where a run comes from: the command, the code and the versions that made it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RECORDED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
+
+
+def provenance(path: Path, argv: Sequence[str]) -> dict[str, Any]:
+    """Return what provenance.json records of a new run in the directory ``path``."""
+    return {
+        "argv": list(argv),
+        "trained_from": os.path.relpath(Path.cwd(), path),
+        "git": git_revision(Path(__file__).parent),
+        "python": sys.version.split()[0],
+        "versions": versions(RECORDED),
+        "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "status": "created",
+    }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Return the version of each package; None for one that is not installed."""
+    return {name: _version(name) for name in packages}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_revision(folder: Path) -> str | None:
+    """Return the commit of the checkout that contains a folder, with ``+`` for uncommitted changes; None outside a checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

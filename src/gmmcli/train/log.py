@@ -1,0 +1,68 @@
+"""The training log: lines of metrics.jsonl (docs/metrics.md), the note beside the progress bar, warnings about the chains."""
+
+import time
+from math import isfinite
+from typing import Any
+
+from gmmcli.core.samplers import descent_share
+from gmmcli.progress import ProgressBar
+from gmmcli.run import Run
+from gmmcli.train.guard import GuardedStep
+from gmmcli.train.health import STILL, ChainWatch
+from gmmcli.train.setup import Setup
+from gmmcli.train.state import TrainState
+from gmmcli.train.step import StepReport
+
+NOTED = {"loss": "loss", "energy_data": "E real", "energy_model": "E sampled", "accuracy": "accuracy"}
+
+
+class TrainingLog:
+    """Writes one line about a step; made where a training starts, resumes or was rolled back."""
+
+    def __init__(self, setup: Setup, run: Run, bar: ProgressBar, state: TrainState) -> None:
+        self.setup, self.run, self.bar = setup, run, bar
+        marginal = any(stage.objective.marginal for stage in setup.recipe.stages)
+        self.watch = ChainWatch(never_negative=state.model.has_means and not marginal)
+        self.throughput = Throughput(state.step, setup.recipe.data.batch_size)
+
+    def write(self, state: TrainState, report: StepReport, update: GuardedStep, *, watched: bool) -> None:
+        """Log the step just taken; a ``watched`` line, one of the regular ones, also counts for the health of the chains."""
+        line = measure(self.setup, state, report)
+        line |= {"grad_norm": float(update.grad_norm), "images_per_sec": self.throughput(state.step)}
+        self.run.log({key: value if isfinite(value) else None for key, value in line.items()})
+        self.bar.update(state.step, ", ".join(f"{text} {line[key]:.3g}" for key, text in NOTED.items() if key in line))
+        if watched and (complaint := self.watch(line)):
+            self.run.log({"step": state.step, "event": "chains", "reason": complaint})
+            self.bar.warn(f"gmmc: step {state.step}: {complaint}")
+
+
+class Throughput:
+    """Images per second since the previous call."""
+
+    def __init__(self, step: int, batch_size: int) -> None:
+        self.step, self.batch_size, self.since = step, batch_size, time.monotonic()
+
+    def __call__(self, step: int) -> float:
+        images, now = (step - self.step) * self.batch_size, time.monotonic()
+        rate = images / (now - self.since)
+        self.step, self.since = step, now
+        return round(rate, 1)
+
+
+def measure(setup: Setup, state: TrainState, report: StepReport) -> dict[str, Any]:
+    """Return what a step's tensors say, as numbers; the one place where a plain step waits for the device."""
+    line: dict[str, Any] = {
+        "step": state.step,
+        "epoch": round(state.step / setup.loader.steps_per_epoch, 3),
+        "stage": setup.recipe.stages.index(report.stage),
+        "lr": report.learning_rate,
+        "loss": float(report.loss.total.detach()),
+    }
+    line |= {name: float(value) for name, value in report.loss.parts.items()}
+    if report.negatives is not None and state.chains is not None:
+        moved = report.negatives.moved
+        line |= {"energy_start": float(report.negatives.trace[0].mean()), "moved": float(moved.mean())}
+        line["still"] = float((moved < STILL).float().mean())
+        if len(report.negatives.trace) > 1:
+            line["descending"] = float(descent_share(report.negatives.trace))
+    return line

@@ -1,0 +1,41 @@
+"""Rollback: what follows a divergence."""
+
+from gmmcli.errors import DivergedError
+from gmmcli.progress import ProgressBar
+from gmmcli.run import Run
+from gmmcli.train.setup import Setup
+from gmmcli.train.state import TrainState
+
+
+def recover(setup: Setup, run: Run, bar: ProgressBar, diverged: TrainState, error: DivergedError) -> TrainState:
+    """Return to an earlier state, from which training continues with other randomness and a lower learning rate.
+
+    Raises:
+        DivergedError: the recipe says stop, or its rollbacks are used up.
+    """
+    guard = setup.recipe.guard
+    if guard.on_divergence == "stop" or diverged.rollbacks >= guard.max_rollbacks:
+        run.log({"step": diverged.step, "event": "diverged", "reason": error.message})
+        raise error
+    state = _last_good(setup, run, diverged)
+    for checkpoint in run.checkpoints:
+        if checkpoint.step > state.step:
+            checkpoint.remove()
+    state.rollbacks, state.diverged_at, state.returned_to = diverged.rollbacks + 1, diverged.step, state.step
+    state.save(run, setup.dataset)  # a resume must know of the rollback
+    factor = guard.lr_factor**state.rollbacks
+    event = {"step": diverged.step, "event": "rollback", "to_step": state.step, "rollbacks": state.rollbacks, "lr_factor": factor}
+    run.log(event | {"reason": error.message})
+    bar.warn(f"gmmc: {error.message}; rolled back to step {state.step}: new chain noise, learning rate x {factor:g}")
+    return state
+
+
+def _last_good(setup: Setup, run: Run, diverged: TrainState) -> TrainState:
+    """The newest checkpoint's state; the initial state where there is none.
+
+    A state after which training diverged again within one checkpoint interval of the last divergence, although at a lower rate, was
+    not good: then an earlier one.
+    """
+    again = diverged.rollbacks > 0 and diverged.step <= diverged.diverged_at + setup.recipe.log.checkpoint_every
+    good = [c for c in run.checkpoints if not again or c.step < diverged.returned_to]
+    return setup.restored(good[-1]) if good else setup.initial_state()

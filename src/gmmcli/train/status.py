@@ -1,0 +1,38 @@
+"""What provenance.json says of a training while it runs and after it has ended."""
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gmmcli.errors import DivergedError, StoppedError
+from gmmcli.run import Run
+
+
+@contextmanager
+def recorded(run: Run, device: torch.device) -> Iterator[None]:
+    """Record the status, the device, the wall time (of all resumes together) and the peak memory of the training in this block."""
+    started, spent = time.monotonic(), run.provenance.get("wall_time_s", 0.0)
+    run.describe(status="running", device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu")
+    status = "failed"
+    try:
+        yield
+        status = "finished"
+    except DivergedError:
+        status = "diverged"
+        raise
+    except StoppedError:
+        status = "interrupted"
+        raise
+    finally:
+        wall_time = round(spent + time.monotonic() - started, 1)
+        run.describe(status=status, wall_time_s=wall_time, peak_memory_mb=_peak_memory(device))
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the peak memory in MiB: the device's, or on a CPU the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10

@@ -1,0 +1,44 @@
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from gmmcli.provenance import git_revision, provenance, versions
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    return subprocess.run(["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_revision_is_the_commit_and_a_plus_for_changes(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "file").write_text("one")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert git_revision(tmp_path) == commit
+    (tmp_path / "untracked").write_text("not code yet")
+    assert git_revision(tmp_path) == commit
+    (tmp_path / "file").write_text("two")
+    assert git_revision(tmp_path) == commit + "+"
+
+
+def test_outside_a_checkout_and_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_revision(tmp_path) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_revision(Path(__file__).parent) is None
+
+
+def test_a_package_that_is_not_installed_has_no_version() -> None:
+    assert versions(["torch", "no-such-package"]) == {"torch": version("torch"), "no-such-package": None}
+
+
+def test_the_directory_a_run_was_trained_from_is_relative_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    facts = provenance(tmp_path / "runs" / "a", ["gmmc", "train"])
+    assert facts["trained_from"] == "../.."
+    assert facts["argv"] == ["gmmc", "train"]
+    assert facts["status"] == "created"
