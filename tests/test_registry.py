@@ -44,7 +44,7 @@ def test_own_parts_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fruit()["apple"] == "red"
 
 
-@pytest.mark.parametrize("source", ["import no_such_module", "pass"], ids=["module", "attribute"])
+@pytest.mark.parametrize("source", ["import no_such_module", "pass", "kiwi = 1 / 0"], ids=["module", "attribute", "bug"])
 def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     module = f"broken{len(source)}"
     install(tmp_path, monkeypatch, {module: source}, {"fruit": {"kiwi": f"{module}:kiwi"}})
