@@ -40,8 +40,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
         self._loaded: dict[str, Part] = {}
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.builtin
-        yield from (point.name for point in installed(self.group) if point.name not in self.builtin)
+        yield from dict.fromkeys([*self.builtin, *(point.name for point in installed(self.group))])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
