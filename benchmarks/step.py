@@ -14,9 +14,9 @@ from statistics import median
 import torch
 
 from gmmcli.core.chains import Chains
-from gmmcli.core.classifier import Model
 from gmmcli.core.compute import Compute, has_fast_bf16
 from gmmcli.core.means import max_mahalanobis_means
+from gmmcli.core.model import Model
 from gmmcli.core.objectives import ContrastiveDivergence
 from gmmcli.core.optim import Adam
 from gmmcli.core.samplers import SGLD

@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import inspect
 import json
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from textwrap import dedent
 from typing import Any
 
 from gmmcli.recipe import Recipe
+from gmmcli.schema import registry_of
 
 BEGIN = "<!-- The tables from here on are made by `make docs` from docstrings; do not edit. -->"
 END = "<!-- End of the tables. -->"
@@ -38,8 +38,10 @@ def prose(docstring: str) -> str:
 
 
 def tables_in(hint: Any) -> list[type]:
-    """The dataclasses that a field's type allows, none where it is a plain value."""
-    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else typing.get_args(hint)[:1] or (hint,)
+    """The dataclasses that a field's type allows, those of a registry that come with gmmcli; none where it is a plain value."""
+    if found := registry_of(hint):
+        return [*found[0].builtin.values()]
+    parts = typing.get_args(hint)[:1] or (hint,)
     return [part for part in parts if dataclasses.is_dataclass(part)]
 
 

@@ -4,7 +4,6 @@ import operator
 import re
 import typing
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import pytest
@@ -13,17 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gmmcli.core.chains import Chains
-from gmmcli.core.classifier import Model
-from gmmcli.core.heads import LDA, Linear, MaxMahalanobis
-from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy
+from gmmcli.core.heads import HEADS, MaxMahalanobis
+from gmmcli.core.model import Model
+from gmmcli.core.objectives import OBJECTIVES, CenterRegression, ContrastiveDivergence
 from gmmcli.core.optim import SGD, Adam
 from gmmcli.core.samplers import SGLD, FixedLength
 from gmmcli.core.starts import ClassGaussian, Gaussian, Uniform
-from gmmcli.core.targets import Conditional, StagedLatent, Target
+from gmmcli.core.targets import TARGETS, StagedLatent
 from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.errors import RecipeError
 from gmmcli.overrides import flatten
 from gmmcli.recipe import Log, Recipe, Stage, find, shipped
+from gmmcli.registry import Registry
+from gmmcli.schema import registry_of
 
 MINIMAL = """
 name = "minimal"
@@ -35,8 +36,8 @@ objective = { kind = "contrastive-divergence", margin = 2.0 }
 
 def tables(hint: Any, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Plain TOML values of a recipe's type: every key of every table drawn, every kind among those drawn from."""
-    if typing.get_origin(hint) is UnionType:
-        return st.one_of(*map(tables, typing.get_args(hint)))
+    if found := registry_of(hint):
+        return kinds(found[0])
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint, include_extras=True)
         return st.fixed_dictionaries(
@@ -53,6 +54,11 @@ def tables(hint: Any, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[An
     return st.from_type(hint)
 
 
+def kinds(registry: Registry[Any], *names: str) -> st.SearchStrategy[Any]:
+    """A table of one of these kinds; of any that comes with gmmcli by default."""
+    return st.one_of(*(tables(registry[name]) for name in names or registry.builtin))
+
+
 def _holds(bound: Any, value: float) -> bool:
     compare = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
     return all(compare[name](value, limit) for name, limit in dataclasses.asdict(bound).items())
@@ -62,11 +68,14 @@ BACKBONES = tables(WideResNet, depth=st.integers(1, 99).map(lambda n: 6 * n + 4)
 BUFFER_SIZES = st.integers(1, 10**9).map(lambda n: 100 * n)
 UNBOUNDED = tables(ContrastiveDivergence, margin=st.just(0.0), floor=st.just(0.0))
 BOUNDED = tables(ContrastiveDivergence, margin=st.floats(0.1, 100.0))
+REGRESSIONS = kinds(OBJECTIVES, "cross-entropy", "center-regression")
 OPTIMS = tables(Adam) | tables(SGD, momentum=st.floats(0.1, 0.9))
 NAMES = st.from_regex(r"[\w.-]+", fullmatch=True)
 
 
-def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.SearchStrategy[dict[str, Any]]:
+def documents(
+    head: st.SearchStrategy[Any], objective: st.SearchStrategy[Any], target: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[str, Any]]:
     """Complete recipes as plain tables, of parts that go together."""
     ramps = st.tuples(st.integers(1, 10**6), st.integers(0, 10**6), objective, st.booleans())
     plain = ramps.map(lambda drawn: {"epochs": drawn[0], "objective": drawn[2], "ramp_epochs": min(drawn[:2]), "freeze_norm": drawn[3]})
@@ -75,9 +84,9 @@ def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.S
         Recipe,
         name=NAMES,
         stages=st.lists(stage, min_size=1, max_size=3),
-        model=tables(Model, backbone=BACKBONES, head=tables(head)),
+        model=tables(Model, backbone=BACKBONES, head=head),
         optim=OPTIMS,
-        chains=tables(Chains, buffer_size=BUFFER_SIZES, target=tables(target)),
+        chains=tables(Chains, buffer_size=BUFFER_SIZES, target=target),
         log=tables(Log, best=st.just("accuracy")),  # the others need stages with chains
     )
 
@@ -85,8 +94,8 @@ def documents(head: Any, objective: st.SearchStrategy[Any], target: Any) -> st.S
 # whole recipes are large: hypothesis gives up on some draws half way, and counts them as filtered
 @settings(max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(
-    documents(MaxMahalanobis | LDA, tables(CrossEntropy | CenterRegression) | BOUNDED | UNBOUNDED, Target)
-    | documents(Linear, tables(CrossEntropy) | UNBOUNDED, Conditional)
+    documents(kinds(HEADS, "max-mahalanobis", "lda"), REGRESSIONS | BOUNDED | UNBOUNDED, kinds(TARGETS))
+    | documents(kinds(HEADS, "linear"), kinds(OBJECTIVES, "cross-entropy") | UNBOUNDED, kinds(TARGETS, "conditional"))
 )
 def test_a_recipe_of_any_tables_and_kinds_survives_toml(document: dict[str, Any]) -> None:
     recipe = Recipe.loads(tomli_w.dumps(document))

@@ -44,7 +44,16 @@ def test_own_parts_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fruit()["apple"] == "red"
 
 
-@pytest.mark.parametrize("source", ["import no_such_module", "pass"], ids=["module", "attribute"])
+def test_a_name_that_two_packages_add_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        install(tmp_path / place, monkeypatch, {f"tree_{place}": f"plum = {place!r}"}, {"fruit": {"plum": f"tree_{place}:plum"}})
+        (tmp_path / place / "others-1.0.dist-info").rename(tmp_path / place / f"{place}-1.0.dist-info")  # two packages
+    assert list(fruit()) == ["apple", "pear", "plum"] and len(fruit()) == 3
+    assert fruit()["plum"] in ("one", "other")
+
+
+@pytest.mark.parametrize("source", ["import no_such_module", "pass", "kiwi = 1 / 0"], ids=["module", "attribute", "bug"])
 def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     module = f"broken{len(source)}"
     install(tmp_path, monkeypatch, {module: source}, {"fruit": {"kiwi": f"{module}:kiwi"}})

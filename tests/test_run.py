@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gmmcli.checkpoint import Checkpoint, Part
-from gmmcli.core.starts import GaussianStarts, UniformStarts
+from gmmcli.core.starts import ClassGaussian, GaussianStarts, UniformStarts
 from gmmcli.data.npz import Npz
 from gmmcli.errors import DataError, RunError
 from gmmcli.model_card import ModelCard, load_model
@@ -211,7 +211,7 @@ def test_the_buffer_is_as_training_left_it(tmp_path: Path, tiny_recipe: Recipe) 
 
 
 def test_starts_are_those_of_the_newest_checkpoint(tmp_path: Path, tiny_recipe: Recipe, generator: torch.Generator) -> None:
-    run = create(tiny_recipe, tmp_path)
+    run = create(replace(tiny_recipe, chains=replace(tiny_recipe.chains, start=ClassGaussian(rank=3))), tmp_path)
     starts = GaussianStarts((1, 8, 8), torch.linspace(-1, 1, 640).view(10, 64), torch.rand(10, 3, 64, generator=generator))
     save(run, 10)
     save(run, 20, starts=starts)

@@ -1,10 +1,13 @@
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
 
 import pytest
 
+from extension import install
 from gmmcli.errors import RecipeError
-from gmmcli.schema import build
+from gmmcli.registry import PartError, Registry, installed
+from gmmcli.schema import build, build_part
 from gmmcli.types import Count, Share
 
 
@@ -24,6 +27,15 @@ class Square:
             raise ValueError(f"side {self.side} is too long")
 
 
+class Shape(Protocol):
+    @property
+    def kind(self) -> str: ...
+
+
+SHAPES: Registry[type[Shape]] = Registry("shapes", {"round": Round, "square": Square})
+ROUND: Registry[type[Shape]] = Registry("only", {"round": Round})
+
+
 @dataclass(frozen=True)
 class Dot:
     x: int
@@ -33,13 +45,13 @@ class Dot:
 @dataclass(frozen=True)
 class Sheet:
     name: str
-    shape: Round | Square = field(default_factory=Round)
-    only: Round = field(default_factory=Round)
+    shape: Annotated[Shape, SHAPES] = field(default_factory=Round)
+    only: Annotated[Shape, ROUND] = field(default_factory=Round)
     dots: tuple[Dot, ...] = ()
     sizes: tuple[Count, ...] = (1,)
     share: Share = 0.5
     notes: dict[str, list[Any]] = field(default_factory=dict)
-    spare: Round | Square | None = None
+    spare: Annotated[Shape | None, SHAPES] = None
 
 
 def test_what_is_not_said_has_its_default() -> None:
@@ -119,7 +131,7 @@ def test_a_table_of_several_kinds_without_a_usual_one_needs_a_kind() -> None:
     class Choice:
         shape: Any
 
-    Choice.__annotations__["shape"] = Round | Square
+    Choice.__annotations__["shape"] = Annotated[Shape, SHAPES]
     with pytest.raises(RecipeError, match=r"^`shape` needs a kind$") as error:
         build(Choice, {"shape": {"radius": 1.0}})
     assert error.value.hint == "one of: round, square"
@@ -128,3 +140,34 @@ def test_a_table_of_several_kinds_without_a_usual_one_needs_a_kind() -> None:
 def test_where_a_table_stands_is_part_of_its_keys() -> None:
     with pytest.raises(RecipeError, match=r"^unknown key `a\.b\.rdius`$"):
         build(Round, {"rdius": 1.0}, "a.b")
+
+
+FROZEN = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass part:\n    "
+BAD_PARTS = {
+    "a function": ("def part(): pass", "is not a frozen dataclass"),
+    "not frozen": (FROZEN.replace("(frozen=True)", "") + "kind: str = 'oval'", "is not a frozen dataclass"),
+    "no kind": (FROZEN + "area = 1", 'has no field `kind: Literal["oval"] = "oval"`'),
+    "another kind": (FROZEN + "kind: str = 'egg'", 'has no field `kind: Literal["oval"] = "oval"`'),
+    "no attributes": (FROZEN + "kind: str = 'oval'", "has no `area`, `__call__` (see "),
+}
+
+
+class Area(Shape, Protocol):
+    @property
+    def area(self) -> float: ...
+
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize("fault", BAD_PARTS)
+def test_an_installed_part_that_lacks_something_is_refused(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, (source, lack) = f"part_{fault.replace(' ', '_')}", BAD_PARTS[fault]
+    install(tmp_path, monkeypatch, {module: source}, {"areas": {"oval": f"{module}:part"}})
+    areas: Registry[type[Area]] = Registry("areas", {})
+    with pytest.raises(PartError) as error:
+        build_part(areas, Area, {"kind": "oval"}, "shape")
+    monkeypatch.undo()
+    installed.cache_clear()
+    assert error.value.message.startswith("package others adds 'oval' to gmmcli's areas, and it ")
+    assert lack in error.value.message
+    assert (error.value.hint, error.value.exit_code) == ("mend others, or remove it", 2)

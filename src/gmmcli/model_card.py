@@ -8,8 +8,9 @@ import safetensors
 import torch
 
 from gmmcli.core.classifier import Classifier
-from gmmcli.errors import CheckpointError, RecipeError
+from gmmcli.errors import CheckpointError, RecipeError, RunError
 from gmmcli.recipe import Recipe
+from gmmcli.registry import PartError
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,17 @@ class ModelCard:
 
     @classmethod
     def parse(cls, metadata: dict[str, str], origin: str) -> "ModelCard":
-        """From header strings; CheckpointError where they are not a model's."""
+        """From header strings.
+
+        Raises:
+            CheckpointError: they are not a model's.
+            RunError: a part of the model is from a package that is not installed.
+        """
         try:
             names, shape, gamma2 = (json.loads(metadata[key]) for key in ("class_names", "image_shape", "gamma2"))
             recipe = Recipe.loads(metadata["recipe"], origin, of_run=True)
+        except PartError as error:
+            raise RunError(f"{origin} cannot be opened: {error.message}", error.hint) from error
         except (KeyError, ValueError, RecipeError) as error:
             raise CheckpointError(f"{origin} is not a gmmc model: its header lacks a readable {error}") from error
         return cls(recipe, tuple(names), (shape[0], shape[1], shape[2]), gamma2)
@@ -56,6 +64,7 @@ def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
 
     Raises:
         CheckpointError: the file is not a gmmc model.
+        RunError: a part of the model is from a package that is not installed.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:

@@ -6,19 +6,21 @@ import typing
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli
 import tomli_w
 
+from gmmcli.core import protocols
 from gmmcli.core.chains import Chains
-from gmmcli.core.classifier import Model
 from gmmcli.core.compute import Compute
-from gmmcli.core.objectives import Objective
-from gmmcli.core.optim import Adam, Optim
+from gmmcli.core.model import Model
+from gmmcli.core.objectives import OBJECTIVES
+from gmmcli.core.optim import OPTIMISERS, Adam
 from gmmcli.data.loader import Data
 from gmmcli.errors import RecipeError
 from gmmcli.overrides import apply, delete, flatten
+from gmmcli.registry import PartError
 from gmmcli.schema import build
 from gmmcli.types import Count, Natural, Positive
 
@@ -37,12 +39,12 @@ class Stage:
 
     epochs: Count
     """Length of the stage."""
-    objective: Objective
+    objective: Annotated[protocols.Objective, OBJECTIVES]
     ramp_epochs: Natural = 0
     """Raise the objective's beta linearly from 0 over this many epochs."""
     freeze_norm: bool = False
     """Batch norm in evaluation mode: its statistics stand still, its scales and offsets go on learning."""
-    optim: Optim | None = None
+    optim: Annotated[protocols.Optim | None, OPTIMISERS] = None
     """The stage's own optimiser, which starts afresh with it; its schedule runs over this stage. Left out: the recipe's."""
 
     def __post_init__(self) -> None:
@@ -105,7 +107,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     chains: Chains = field(default_factory=Chains)
-    optim: Optim = field(default_factory=Adam)
+    optim: Annotated[protocols.Optim, OPTIMISERS] = field(default_factory=Adam)
     compute: Compute = field(default_factory=Compute)
     log: Log = field(default_factory=Log)
     guard: Guard = field(default_factory=Guard)
@@ -131,7 +133,8 @@ class Recipe:
                 raise ValueError(stage.objective.needs_means)
         if self.needs_chains and self.chains.target.needs_means:
             raise ValueError(
-                f"chains.target {self.chains.target.kind} needs class means, which a linear head does not have; use conditional or marginal"
+                f"chains.target {self.chains.target.kind} needs class means, which a {self.model.head.kind} head does not have; "
+                "use conditional or marginal"
             )
 
     @property
@@ -151,13 +154,7 @@ class Recipe:
 
     def check(self, n_classes: int) -> None:
         """Raise ValueError where the recipe cannot serve this many classes."""
-        dim = self.model.backbone.dim
-        if self.model.head.has_means and n_classes > dim + 1:
-            width = -(-(n_classes - 1) // 64)
-            raise ValueError(
-                f"{n_classes} class means need at least {n_classes - 1} features, and a backbone of width "
-                f"{self.model.backbone.width} has {dim}; set model.backbone.width to {width} or more"
-            )
+        self.model.check(n_classes)
         if self.needs_chains:
             self.chains.slots(n_classes)
 
@@ -203,6 +200,10 @@ class Recipe:
                     raise RecipeError(f"`{dotted}` was removed", f"delete it; {REMOVED[dotted]}")
                 delete(document, dotted)
             return typing.cast(Self, build(cls, document))
+        except PartError as error:
+            known_once = of_run and error.absent_from
+            hint = f"install the package that adds it, by an entry point in {error.absent_from}" if known_once else error.hint
+            raise PartError(f"{error.message} ({origin})", hint) from error
         except RecipeError as error:
             raise RecipeError(f"{error.message} ({origin})", error.hint) from error
 

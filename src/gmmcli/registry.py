@@ -1,9 +1,9 @@
-"""What there is of a family of parts: this package's own, and those that other installed packages add (docs/extending.md)."""
+"""What there is of a family of parts: those of this package, and those that other installed packages add (docs/extending.md)."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Generic, TypeVar
 
 from gmmcli.errors import RecipeError
@@ -17,6 +17,15 @@ def installed(group: str) -> EntryPoints:
     return entry_points(group=group)
 
 
+class PartError(RecipeError):
+    """A part that no installed package adds, or adds in a form that cannot be used."""
+
+    def __init__(self, message: str, hint: str, absent_from: str = "") -> None:
+        super().__init__(message, hint)
+        self.absent_from = absent_from
+        """The group of entry points in which there is none of this name, where that is what is wrong."""
+
+
 class Registry(Mapping[str, Part], Generic[Part]):
     """The parts of one family by name, in the order in which they are listed.
 
@@ -24,15 +33,14 @@ class Registry(Mapping[str, Part], Generic[Part]):
     for, so that listing names imports nothing. No recipe or run names a module to import: only what was installed can run.
     """
 
-    def __init__(self, family: str, own: Mapping[str, Part]) -> None:
+    def __init__(self, family: str, builtin: Mapping[str, Part]) -> None:
         self.family = family
         self.group = f"gmmcli.{family}"
-        self._own = dict(own)
+        self.builtin = dict(builtin)
         self._loaded: dict[str, Part] = {}
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._own
-        yield from (point.name for point in installed(self.group) if point.name not in self._own)
+        yield from dict.fromkeys([*self.builtin, *(point.name for point in installed(self.group))])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -45,24 +53,33 @@ class Registry(Mapping[str, Part], Generic[Part]):
 
         Raises:
             KeyError: there is none.
-            RecipeError: the package that adds it cannot be imported.
+            PartError: the package that adds it cannot be imported.
         """
-        if name in self._own:
-            return self._own[name]
+        if name in self.builtin:
+            return self.builtin[name]
         if name not in self._loaded:
-            found = installed(self.group).select(name=name)
-            if not found:
-                raise KeyError(name)
-            (point, *_) = found
+            point = self._point(name)
             try:
                 self._loaded[name] = point.load()
-            except (ImportError, AttributeError) as error:
-                package = point.dist.name if point.dist else point.value
-                raise RecipeError(
+            except Exception as error:  # whatever another package's module raises
+                package = self.package(name)
+                raise PartError(
                     f"package {package} adds {name!r} to gmmcli's {self.family}, and cannot be imported: {error}",
                     f"reinstall {package}, or remove it",
                 ) from error
         return self._loaded[name]
+
+    def package(self, name: str) -> str:
+        """The installed package that adds the part of this name."""
+        point = self._point(name)
+        return point.dist.name if point.dist else point.value
+
+    def _point(self, name: str) -> EntryPoint:
+        found = installed(self.group).select(name=name)
+        if not found:
+            raise KeyError(name)
+        (point, *_) = found
+        return point
 
     def find(self, name: str, one: str) -> Part:
         """The part of this name; RecipeError, which calls it ``one`` of the family and says what there is, where there is none."""

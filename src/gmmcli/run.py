@@ -17,7 +17,7 @@ from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.protocols import Starts
-from gmmcli.core.starts import restored
+from gmmcli.core.starts import Uniform
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
 from gmmcli.errors import RecipeError, RunError
@@ -125,7 +125,9 @@ class Run(Results):
         """Where the run's chains start, on a device; uniform noise for a run trained without chains."""
         checkpoint = self.checkpoint()
         tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-        return restored({name: tensor.to(device) for name, tensor in tensors.items()}, _card(checkpoint).image_shape)
+        card = _card(checkpoint)
+        start = card.recipe.chains.start if card.recipe.needs_chains else Uniform()
+        return start.restored({name: tensor.to(device) for name, tensor in tensors.items()}, card.image_shape)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one object to metrics.jsonl."""

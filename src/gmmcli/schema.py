@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gmmcli.errors import RecipeError
+from gmmcli.registry import PartError, Registry
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -18,12 +19,14 @@ def build(table_type: Any, table: dict[str, Any], path: str = "") -> Any:
     """Build a dataclass from its table.
 
     Args:
-        table_type: the dataclass; a field of several dataclasses takes the one whose ``kind`` the table names.
+        table_type: the dataclass. A field that may be of several kinds is annotated with their protocol and registry,
+            ``Annotated[protocols.Head, HEADS]``, and takes the one whose name is the table's ``kind``.
         table: as TOML gives it.
         path: where the table stands, for messages: "" at the top.
 
     Raises:
         RecipeError: an unknown or missing key, a value of another type, or one that the dataclass refuses with ValueError.
+        PartError: an unknown kind, or an installed part that lacks what its protocol asks for.
     """
     hints = typing.get_type_hints(table_type, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(table_type)}
@@ -47,14 +50,56 @@ def build(table_type: Any, table: dict[str, Any], path: str = "") -> Any:
         raise RecipeError(f"`{path}`: {error}" if path else str(error)) from error
 
 
+def build_part(registry: Registry[Any], protocol: type, table: dict[str, Any], path: str) -> Any:
+    """Build the part of a registry whose name is the table's ``kind``; raises RecipeError like ``build``."""
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in registry:
+        near = get_close_matches(str(kind), registry, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(registry)}"
+        if kind is None:
+            raise RecipeError(f"`{path}` needs a kind", hint)
+        raise PartError(f"unknown kind {kind!r} for `{path}`", hint, registry.group)
+    part = registry[kind]
+    if lack := _lack(part, kind, protocol):
+        package = registry.package(kind)
+        raise PartError(f"package {package} adds {kind!r} to gmmcli's {registry.family}, and it {lack}", f"mend {package}, or remove it")
+    return build(part, table, path)
+
+
+def registry_of(hint: Any) -> tuple[Registry[Any], type] | None:
+    """The registry of a field that may be of several kinds, and the protocol of these; None for another field."""
+    if typing.get_origin(hint) is not typing.Annotated:
+        return None
+    protocol, *about = typing.get_args(hint)
+    protocol = (typing.get_args(protocol) or (protocol,))[0]  # a field that may be left out: TOML has no null
+    return next(((registry, protocol) for registry in about if isinstance(registry, Registry)), None)
+
+
+def asked_for(protocol: type) -> list[str]:
+    """What a protocol asks for: its properties and methods, those of its bases included."""
+    members = [(name, member) for base in protocol.__mro__ if base.__module__ != "typing" for name, member in vars(base).items()]
+    asked = (name for name, member in members if isinstance(member, (property, types.FunctionType)))
+    return [name for name in asked if name == "__call__" or not name.startswith("_")]
+
+
+def _lack(part: Any, kind: str, protocol: type) -> str | None:
+    """What an installed part lacks to be one, as the end of a sentence; None where it lacks nothing."""
+    if not (isinstance(part, type) and dataclasses.is_dataclass(part) and vars(part)["__dataclass_params__"].frozen):
+        return "is not a frozen dataclass"
+    fields = {f.name: f for f in dataclasses.fields(part)}
+    if "kind" not in fields or fields["kind"].default != kind:
+        return f'has no field `kind: Literal["{kind}"] = "{kind}"`'
+    offered = {*fields, *(name for base in part.__mro__ if not getattr(base, "_is_protocol", False) for name in vars(base))}
+    missing = [f"`{name}`" for name in asked_for(protocol) if name not in offered]
+    return f"has no {', '.join(missing)} (see {protocol.__module__}.{protocol.__name__})" if missing else None
+
+
 def _value(hint: Any, value: Any, path: str) -> Any:
-    """Check one value against its field's type; tables become dataclasses, chosen by ``kind`` where there are several."""
-    if isinstance(hint, types.UnionType):
-        choices = [choice for choice in typing.get_args(hint) if choice is not types.NoneType]  # TOML has no null: left out is None
-        return build(_of_kind(choices, value, path), value, path)
+    """Check one value against its field's type; tables become dataclasses."""
+    if found := registry_of(hint):
+        return build_part(*found, _table(value, path), path)
     if dataclasses.is_dataclass(hint):
-        one = _of_kind((hint,), value, path) if isinstance(value, dict) and "kind" in value and hasattr(hint, "kind") else hint
-        return build(one, _table(value, path), path)
+        return build(hint, _table(value, path), path)
     item = typing.get_args(hint)[:1]
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(item[0]):
         if not isinstance(value, list):
@@ -73,16 +118,6 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         )
         at = "".join(f".{part}" for part in first["loc"])
         raise RecipeError(f"`{path}{at}` {wanted}, got {first['input']!r}") from error
-
-
-def _of_kind(choices: typing.Sequence[Any], value: Any, path: str) -> Any:
-    kinds = {choice.kind: choice for choice in choices}
-    kind = _table(value, path).get("kind")
-    if isinstance(kind, str) and kind in kinds:
-        return kinds[kind]
-    near = get_close_matches(str(kind), kinds, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(kinds)}"
-    raise RecipeError(f"`{path}` needs a kind" if kind is None else f"unknown kind {kind!r} for `{path}`", hint)
 
 
 def _table(value: Any, path: str) -> dict[str, Any]:

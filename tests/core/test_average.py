@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gmmcli.core.average import average_in, averaging
-from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.classifier import Classifier
+from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.types import to_model
 

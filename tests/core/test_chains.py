@@ -7,9 +7,11 @@ from scipy.stats import binomtest, chisquare, kstest
 
 from gmmcli.core.buffer import Dtype, decode
 from gmmcli.core.chains import Chains, displacement, fresh_samples, visit
-from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.classifier import Classifier
+from gmmcli.core.model import Model
+from gmmcli.core.protocols import Starts
 from gmmcli.core.samplers import SGLD, FixedLength
-from gmmcli.core.starts import GaussianStarts, Starts, UniformStarts
+from gmmcli.core.starts import GaussianStarts, UniformStarts
 from gmmcli.core.targets import Conditional, InjectedLatent, Marginal, StagedLatent
 from gmmcli.core.wide_resnet import WideResNet
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from gmmcli.core.classifier import Classifier, Model, frozen, predict
+from gmmcli.core.classifier import Classifier, frozen, predict
 from gmmcli.core.heads import LDA, Linear
+from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import Norm, WideResNet
 from gmmcli.types import to_model
 
@@ -98,6 +99,14 @@ def test_means_belong_to_gaussian_heads_only(model: Classifier) -> None:
     assert Model(TINY, LDA()).build(4, 1).means.requires_grad
     with pytest.raises(TypeError, match="LinearHead has no class means"):
         _ = Model(TINY, Linear()).build(4, 1).means
+
+
+def test_a_head_of_another_class_has_means_where_it_says_so(model: Classifier) -> None:
+    head = nn.Linear(64, 4)
+    assert not Classifier(model.backbone, head).has_means
+    head.register_buffer("means", torch.eye(4, 64))
+    assert Classifier(model.backbone, head).has_means
+    assert torch.equal(Classifier(model.backbone, head).means, torch.eye(4, 64))
 
 
 def test_a_new_classifier_has_no_variance_yet(model: Classifier) -> None:

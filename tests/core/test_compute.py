@@ -5,8 +5,9 @@ from typing import Literal
 import pytest
 import torch
 
-from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import Compute, has_fast_bf16
+from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import WideResNet
 
 CPU = torch.device("cpu")

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gmmcli.core.heads import LDA, GaussianHead, Head, Linear, LinearHead, MaxMahalanobis
+from gmmcli.core.heads import LDA, GaussianHead, Linear, LinearHead, MaxMahalanobis
 from gmmcli.core.means import max_mahalanobis_means
+from gmmcli.core.protocols import Head
 
 
 @pytest.fixture

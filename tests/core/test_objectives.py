@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.heads import Linear, MaxMahalanobis, MaxMahalanobisHead
-from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel, Objective
+from gmmcli.core.model import Model
+from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence, CrossEntropy, JointEnergyModel
+from gmmcli.core.protocols import Objective
 from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.types import Batch, Negatives
 

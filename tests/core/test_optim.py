@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmmcli.core.optim import SGD, Adam, Optim
+from gmmcli.core.optim import SGD, Adam
+from gmmcli.core.protocols import Optim
 
 PER_EPOCH, N_STEPS = 10, 100
 

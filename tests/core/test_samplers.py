@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmmcli.core.classifier import Model, frozen
-from gmmcli.core.samplers import SGLD, FixedLength, Sampler, descent_share
+from gmmcli.core.classifier import frozen
+from gmmcli.core.model import Model
+from gmmcli.core.protocols import Sampler
+from gmmcli.core.samplers import SGLD, FixedLength, descent_share
 from gmmcli.core.targets import Conditional
 from gmmcli.core.wide_resnet import Norm, WideResNet
 from gmmcli.types import EnergyFn

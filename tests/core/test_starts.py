@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from gmmcli.core.starts import ClassGaussian, Gaussian, GaussianStarts, Start, Starts, Uniform, UniformStarts, restored
+from gmmcli.core.protocols import Start, Starts
+from gmmcli.core.starts import ClassGaussian, Gaussian, GaussianStarts, Uniform, UniformStarts
 from gmmcli.types import to_model
 
 SMALL = (2, 1, 3)
@@ -178,7 +179,7 @@ def test_a_fit_is_a_function_of_its_seed(kind: Gaussian | ClassGaussian) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_restored_from_their_tensors_they_draw_the_same(kind: Start, images: torch.Tensor, labels: torch.Tensor) -> None:
     starts = kind.fit(images, labels, 3, seed=0)
-    back = restored({name: tensor.clone() for name, tensor in starts.tensors().items()}, SMALL)
+    back = kind.restored({name: tensor.clone() for name, tensor in starts.tensors().items()}, SMALL)
     assert type(back) is type(starts) and back.shape == starts.shape == SMALL
     one, other = (these(torch.tensor([2, 0, 1]), torch.Generator().manual_seed(9)) for these in (starts, back))
     assert torch.equal(one, other)

@@ -6,7 +6,8 @@ import torch
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy
 from gmmcli.core.heads import LinearHead
-from gmmcli.core.targets import Conditional, InjectedLatent, Marginal, StagedLatent, Target
+from gmmcli.core.protocols import Target
+from gmmcli.core.targets import Conditional, InjectedLatent, Marginal, StagedLatent
 
 STD = 0.3
 LABELS = torch.tensor([2, 0, 1, 2])

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gmmcli.core.classifier import Model, frozen
+from gmmcli.core.classifier import frozen
+from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import SLOPE, Downsample, Norm, WideResNet, WideResNetFeatures
 
 

@@ -1,13 +1,17 @@
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from extension import install
 from gmmcli.data.digits import Digits
 from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
 from gmmcli.data.folder import Folder
 from gmmcli.data.npz import Npz
-from gmmcli.data.sources import Source, located, parse_source
+from gmmcli.data.sources import Source, located, parse_source, usage
 from gmmcli.errors import RecipeError
+from gmmcli.registry import installed
 
 
 @pytest.mark.parametrize(
@@ -73,3 +77,56 @@ def test_a_relative_path_starts_elsewhere_where_something_is_there(
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
     source = Npz(path=str(tmp_path))
     assert located(source, Path("home")) == source
+
+
+SCANS = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Scans:
+    path: str
+    kind: str = "scans"
+    n_classes = None
+
+    def load(self):
+        raise NotImplementedError
+
+@dataclass(frozen=True)
+class Empty:
+    kind: str = "empty"
+
+class Plain:
+    pass
+"""
+
+
+@pytest.fixture
+def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sources of another package: one at a path, and two that are none."""
+    package = tmp_path / "package"
+    package.mkdir()
+    install(package, monkeypatch, {"scans": SCANS}, {"sources": {name: f"scans:{name.title()}" for name in ("scans", "empty", "plain")}})
+    yield
+    monkeypatch.undo()
+    installed.cache_clear()
+
+
+@pytest.mark.usefixtures("scans")
+def test_an_added_source_with_a_path_is_named_and_found_like_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = parse_source("scans:here/x")
+    assert (source.kind, vars(source)["path"], usage("scans")) == ("scans", "here/x", "scans:PATH")
+    (tmp_path / "home" / "here").mkdir(parents=True)
+    (tmp_path / "home" / "here" / "x").touch()
+    monkeypatch.chdir(tmp_path)
+    assert located(source, Path("home")) == replace(source, path="home/here/x")  # type: ignore[type-var]  # a dataclass
+    for text, hint in {"scans": "folder:PATH, npz:PATH, scans:PATH, empty, plain", "sacns:x": "did you mean scans?"}.items():
+        with pytest.raises(RecipeError, match=r"^no dataset ") as error:
+            parse_source(text)
+        assert error.value.hint.endswith(hint)
+
+
+@pytest.mark.usefixtures("scans")
+@pytest.mark.parametrize(("kind", "lack"), [("empty", "it has no `n_classes`, `load`"), ("plain", "it is not a frozen dataclass")])
+def test_an_added_source_that_lacks_something_is_refused(kind: str, lack: str) -> None:
+    with pytest.raises(RecipeError, match=f"^package others adds '{kind}' to gmmcli's sources, and {lack}"):
+        parse_source(kind)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gmmcli.core.classifier import Classifier, Model
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.heads import Linear, MaxMahalanobisHead
+from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.errors import DivergedError
 from gmmcli.metrics.outputs import CHUNK, outputs

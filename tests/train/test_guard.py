@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmmcli.core.optim import SGD, Adam, Optim
+from gmmcli.core.optim import SGD, Adam
+from gmmcli.core.protocols import Optim
 from gmmcli.core.sharpness import ascended
 from gmmcli.errors import DivergedError
 from gmmcli.recipe import Recipe

@@ -2,7 +2,8 @@
 
 from gmmcli.core.chains import Chains
 from gmmcli.core.objectives import CenterRegression
-from gmmcli.core.optim import SGD, Adam, Optim
+from gmmcli.core.optim import SGD, Adam
+from gmmcli.core.protocols import Optim
 from gmmcli.recipe import Recipe, Stage
 from gmmcli.train.phases import Phase, phases
 

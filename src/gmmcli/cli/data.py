@@ -13,15 +13,15 @@ app = typer.Typer(no_args_is_help=True, help="List the kinds of datasets, or che
 @app.command("ls", epilog="Example:\n\ngmmc data ls")
 def ls(json: Json = False) -> None:
     """List the kinds of datasets."""
-    from gmmcli.data.sources import AT_PATH, NAMED
+    from gmmcli.data.sources import SOURCES, usage
 
-    kinds = {name: kind for name, kind in NAMED.items()} | {f"{name}:PATH": kind for name, kind in AT_PATH.items()}
-    about = {name: (kind.__doc__ or "").partition("\n")[0].removeprefix("Source table: ") for name, kind in kinds.items()}
+    about = {usage(kind): (source.__doc__ or "").partition("\n")[0].removeprefix("Source table: ") for kind, source in SOURCES.items()}
     if json:
         answer({"schema": 1, "command": "data ls", "values": about})
         return
+    width = max(map(len, about))
     for name, line in about.items():
-        print(f"{name:12}  {line}")
+        print(f"{name:{width}}  {line}")
 
 
 @app.command(
@@ -35,10 +35,10 @@ def check(
     json: Json = False,
 ) -> None:
     """Load a dataset as training would and show its contents; exit 3 if it is missing or broken."""
-    from gmmcli.data.sources import AT_PATH, NAMED, parse_source
+    from gmmcli.data.sources import SOURCES, parse_source
     from gmmcli.recipe import Recipe
 
-    is_source = what.partition(":")[0] in (NAMED | AT_PATH) or ":" in what
+    is_source = what.partition(":")[0] in SOURCES or ":" in what
     if is_source and overrides:
         raise RecipeError("--set needs a recipe", "give a recipe, or leave out --set")
     source = parse_source(what) if is_source else Recipe.load(what, overrides or ()).data.source

@@ -25,8 +25,8 @@ class ReplayBuffer:
     def started(cls, starts: Starts, n_classes: int, slots: int, dtype: Dtype, generator: torch.Generator) -> "ReplayBuffer":
         """A buffer on the generator's device whose chains have all just set out."""
         images = torch.empty(n_classes, slots, *starts.shape, dtype=getattr(torch, dtype), device=generator.device)
-        for k, own in enumerate(images):  # class by class: the float32 draw must not double a large buffer's memory
-            own.copy_(_encode(starts(torch.full((slots,), k, device=generator.device), generator), images.dtype))
+        for k, places in enumerate(images):  # class by class: the float32 draw must not double a large buffer's memory
+            places.copy_(_encode(starts(torch.full((slots,), k, device=generator.device), generator), images.dtype))
         return cls(images)
 
     @property

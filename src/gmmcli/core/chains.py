@@ -1,15 +1,16 @@
 """Persistent chains (Alg. 1): draw from the buffer, sometimes start afresh, sample, write back."""
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 
 from gmmcli.core import protocols
 from gmmcli.core.buffer import Dtype, ReplayBuffer
 from gmmcli.core.classifier import Classifier, frozen
-from gmmcli.core.samplers import SGLD, Sampler
-from gmmcli.core.starts import Start, Uniform
-from gmmcli.core.targets import Conditional, StagedLatent, Target
+from gmmcli.core.samplers import SAMPLERS, SGLD, changed
+from gmmcli.core.starts import STARTS, Uniform
+from gmmcli.core.targets import TARGETS, Conditional, StagedLatent
 from gmmcli.types import Count, Displacements, Images, Labels, Natural, Negatives, NonNegative, Share, Trace
 
 CHUNK = 256  # fresh chains at a time; each is independent of its company
@@ -75,9 +76,9 @@ class Chains:
 
     Chains without noise end in the first local minimum they meet; annealed noise lets them out of the shallow ones.
     """
-    start: Start = field(default_factory=Uniform)
-    target: Target = field(default_factory=StagedLatent)
-    sampler: Sampler = field(default_factory=SGLD)
+    start: Annotated[protocols.Start, STARTS] = field(default_factory=Uniform)
+    target: Annotated[protocols.Target, TARGETS] = field(default_factory=StagedLatent)
+    sampler: Annotated[protocols.Sampler, SAMPLERS] = field(default_factory=SGLD)
 
     @property
     def lifetime(self) -> int:
@@ -138,7 +139,7 @@ def fresh_samples(
     while left:
         n_visit = min(left, chains.sampler.n_steps)
         noise_std = max(chains.sampler.noise_std, chains.fresh_noise_std * (left - n_visit) / total)
-        sampler = replace(chains.sampler, n_steps=n_visit, noise_std=noise_std)
+        sampler = changed(chains.sampler, n_steps=n_visit, noise_std=noise_std)
         images, _ = visit(model, chains.target, sampler, labels, images, generator)
         left -= sampler.n_steps
     return images

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import nn
 
-from gmmcli.core.heads import GaussianHead, Head, MaxMahalanobis
-from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.types import Features, Images, Logits, Means, RawImages, to_model
 
 
@@ -42,14 +40,14 @@ class Classifier(nn.Module):
     @property
     def has_means(self) -> bool:
         """Whether the head is one of Gaussians: logits are then squared distances, and energies ``E(x, y)`` never negative."""
-        return isinstance(self.head, GaussianHead)
+        return hasattr(self.head, "means")
 
     @property
     def means(self) -> Means:
         """The class means, shape (class, feature); only a Gaussian head has them."""
-        if not isinstance(self.head, GaussianHead):
+        if not self.has_means:
             raise TypeError(f"{type(self.head).__name__} has no class means")
-        return self.head.means
+        return cast(Means, self.head.means)
 
 
 @contextmanager
@@ -72,24 +70,3 @@ def predict(model: Classifier, images: RawImages, chunk: int = 500) -> Logits:
     """Return the logits of byte images in evaluation mode, a chunk at a time, on the model's device."""
     with frozen(model):
         return torch.cat([model(to_model(part)) for part in torch.split(images, chunk)])
-
-
-@dataclass(frozen=True)
-class Model:
-    """The ``[model]`` table."""
-
-    backbone: WideResNet = field(default_factory=WideResNet)
-    head: Head = field(default_factory=MaxMahalanobis)
-
-    def build(self, n_classes: int, channels: int, seed: int | None = None) -> Classifier:
-        """Build the classifier on the cpu, its weights a function of ``seed`` alone.
-
-        Without a seed they are whatever torch draws, to be overwritten by saved weights.
-
-        Raises:
-            ValueError: the head does not fit the features.
-        """
-        with torch.random.fork_rng(devices=[]):  # torch's initialisers know only the global generator of the cpu
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the generators of every GPU too
-            return Classifier(self.backbone.build(channels), self.head.build(n_classes, self.backbone.dim))

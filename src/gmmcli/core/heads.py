@@ -5,8 +5,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from gmmcli.core import protocols
 from gmmcli.core.energy import squared_distances
 from gmmcli.core.means import max_mahalanobis_means
+from gmmcli.registry import Registry
 from gmmcli.types import Features, Logits, Positive
 
 
@@ -80,4 +82,4 @@ class Linear:
         return LinearHead(dim, n_classes)
 
 
-Head = MaxMahalanobis | LDA | Linear
+HEADS: Registry[type[protocols.Head]] = Registry("heads", {"max-mahalanobis": MaxMahalanobis, "lda": LDA, "linear": Linear})

@@ -6,8 +6,10 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from gmmcli.core import protocols
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy, marginal_energy
+from gmmcli.registry import Registry
 from gmmcli.types import Batch, Labels, Logits, Loss, Negatives, NonNegative, Scalar
 
 
@@ -174,4 +176,12 @@ class JointEnergyModel(_Generative):
         return Loss(loss, parts)
 
 
-Objective = CrossEntropy | CenterRegression | ContrastiveDivergence | JointEnergyModel
+OBJECTIVES: Registry[type[protocols.Objective]] = Registry(
+    "objectives",
+    {
+        "cross-entropy": CrossEntropy,
+        "center-regression": CenterRegression,
+        "contrastive-divergence": ContrastiveDivergence,
+        "jem": JointEnergyModel,
+    },
+)

@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from gmmcli.core import protocols
+from gmmcli.registry import Registry
 from gmmcli.types import Natural, NonNegative, Positive, Share, ShareBelowOne
 
 
@@ -89,4 +91,4 @@ class SGD(Updates):
         return optimizer
 
 
-Optim = Adam | SGD
+OPTIMISERS: Registry[type[protocols.Optim]] = Registry("optimisers", {"adam": Adam, "sgd": SGD})

@@ -1,11 +1,13 @@
 """Chains: how an image moves down an energy."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 
+from gmmcli.core import protocols
+from gmmcli.registry import Registry
 from gmmcli.types import Count, EnergyFn, Images, NonNegative, Positive, Scalar, Trace
 
 
@@ -15,8 +17,8 @@ def descent_share(trace: Trace) -> Scalar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Descent(ABC):
-    """What all samplers share: ``x <- clamp(x - step(dE/dx) + noise_std n, -1, 1)``, ``n_steps`` times.
+class Descent(ABC):
+    """What samplers share that differ in their step alone: ``x <- clamp(x - step(dE/dx) + noise_std n, -1, 1)``, ``n_steps`` times.
 
     The energies are summed over the batch, never averaged: a chain must not depend on its company. The clamp is the authors'.
     """
@@ -56,7 +58,7 @@ class _Descent(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGLD(_Descent):
+class SGLD(Descent):
     """Stochastic gradient Langevin dynamics, ``x <- clamp(x - step_size dE/dx + noise_std n, -1, 1)``.
 
     Eq. 3 with the step and the noise untied, as in JEM's code; with ``noise_std = 0`` the updates of Eqs. 8 and 10.
@@ -76,7 +78,7 @@ class SGLD(_Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedLength(_Descent):
+class FixedLength(Descent):
     """Steps of one L2 length down the gradient's direction, ``x <- clamp(x - step_size g / ||g||_2 + noise_std n, -1, 1)``.
 
     The form of DAT's chains (Yin et al. 2025). Gradients that vanish or explode do not change how far a chain gets, so there is no
@@ -96,4 +98,10 @@ class FixedLength(_Descent):
         return self.step_size * gradient / norm.clamp(min=tiny)
 
 
-Sampler = SGLD | FixedLength
+SAMPLERS: Registry[type[protocols.Sampler]] = Registry("samplers", {"sgld": SGLD, "fixed-length": FixedLength})
+
+
+def changed(sampler: protocols.Sampler, **fields: int | float) -> protocols.Sampler:
+    """The sampler with other ``n_steps``, ``step_size`` or ``noise_std``."""
+    table: Any = sampler  # a dataclass, which mypy cannot read in a protocol
+    return cast(protocols.Sampler, replace(table, **fields))

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gmmcli.core.protocols import Starts
+from gmmcli.core import protocols
+from gmmcli.registry import Registry
 from gmmcli.types import Count, Images, Labels, RawImages, to_model
 
 OVERSAMPLED, POWER_ITERATIONS = 20, 4
@@ -41,12 +42,12 @@ class GaussianStarts:
     def __call__(self, labels: Labels, generator: torch.Generator) -> Images:
         """Draw one image per label, from its class; with one Gaussian, all labels are alike."""
         n_classes, rank = self.components.shape[:2]
-        own = labels if n_classes > 1 else torch.zeros_like(labels)
+        places = labels if n_classes > 1 else torch.zeros_like(labels)
         # a matrix with a block for each class: one product, where gathering components would copy megabytes for every image
         coefficients = torch.zeros(len(labels), n_classes, rank, device=generator.device)
         position = torch.arange(len(labels), device=generator.device)
-        coefficients[position, own] = torch.randn(len(labels), rank, generator=generator, device=generator.device)
-        pixels = self.mean[own].addmm(coefficients.flatten(1), self.components.flatten(0, 1))
+        coefficients[position, places] = torch.randn(len(labels), rank, generator=generator, device=generator.device)
+        pixels = self.mean[places].addmm(coefficients.flatten(1), self.components.flatten(0, 1))
         return pixels.clamp_(-1, 1).view(-1, *self.shape)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -64,9 +65,21 @@ class Uniform:
         """Nothing is fitted but the images' shape."""
         return UniformStarts(tuple(images.shape[1:]))
 
+    def restored(self, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> UniformStarts:
+        """The images' shape is all there is."""
+        return UniformStarts(shape)
+
+
+class _Fitted:
+    """What the Gaussian starts share."""
+
+    def restored(self, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> GaussianStarts:
+        """The Gaussians as they were fitted."""
+        return GaussianStarts(shape, tensors["mean"], tensors["components"])
+
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian:
+class Gaussian(_Fitted):
     """Chains start from the Gaussian of the training images, all classes together, as M-EBM has it (Yang et al. 2023)."""
 
     kind: Literal["gaussian"] = "gaussian"
@@ -79,7 +92,7 @@ class Gaussian:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassGaussian:
+class ClassGaussian(_Fitted):
     """Chains start from the Gaussian of their class's training images, JEM++'s informative initialisation (Yang and Ji 2021).
 
     JEM++ adds 1e-4 to every variance and keeps all components.
@@ -94,12 +107,7 @@ class ClassGaussian:
         return _fit([images[labels == k] for k in range(n_classes)], self.rank, seed)
 
 
-Start = Uniform | Gaussian | ClassGaussian
-
-
-def restored(tensors: dict[str, Tensor], shape: tuple[int, ...]) -> Starts:
-    """Rebuild starts for images of this shape from what a checkpoint kept of them."""
-    return GaussianStarts(shape, tensors["mean"], tensors["components"]) if tensors else UniformStarts(shape)
+STARTS: Registry[type[protocols.Start]] = Registry("starts", {"uniform": Uniform, "gaussian": Gaussian, "class-gaussian": ClassGaussian})
 
 
 def _fit(groups: list[Tensor], rank: int, seed: int) -> GaussianStarts:

@@ -8,8 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 
+from gmmcli.core import protocols
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy, latent_energy, marginal_energy
+from gmmcli.registry import Registry
 from gmmcli.types import Energies, EnergyFn, Images, Labels, Latents, Means, NonNegative
 
 
@@ -94,4 +96,6 @@ class Marginal:
         return energy
 
 
-Target = StagedLatent | InjectedLatent | Conditional | Marginal
+TARGETS: Registry[type[protocols.Target]] = Registry(
+    "targets", {"staged-latent": StagedLatent, "injected-latent": InjectedLatent, "conditional": Conditional, "marginal": Marginal}
+)

@@ -1,6 +1,7 @@
 """Training batches: the whole split as one byte tensor on the device, augmented image by image."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from gmmcli.data.dataset import Split
 from gmmcli.data.digits import Digits
-from gmmcli.data.sources import Source
+from gmmcli.data.sources import SOURCES, Source
 from gmmcli.errors import RecipeError
 from gmmcli.rng import stream
 from gmmcli.types import Batch, Count, Images, Natural, NonNegative, to_model
@@ -18,7 +19,7 @@ from gmmcli.types import Batch, Count, Images, Natural, NonNegative, to_model
 class Data:
     """The ``[data]`` table."""
 
-    source: Source = field(default_factory=Digits)
+    source: Annotated[Source, SOURCES] = field(default_factory=Digits)
     batch_size: Count = 64
     """Images in a training step, and as many chains."""
     noise_std: NonNegative = 0.0

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.folder import Folder
-from gmmcli.data.sources import NAMED, parse_source
+from gmmcli.data.sources import SOURCES, parse_source, usage
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.rng import stream
 from gmmcli.types import RawImages
@@ -69,8 +69,7 @@ def outliers(name: str, dataset: Dataset, seed: int) -> Outliers:
     try:
         source = parse_source(name)
     except RecipeError as error:
-        made = ", ".join((*MADE, CELEBA, *NAMED))
-        raise RecipeError(f"no set of images {name!r}", f"give one of {made}, folder:PATH, npz:PATH") from error
+        raise RecipeError(f"no set of images {name!r}", f"give one of {', '.join((*MADE, CELEBA, *map(usage, SOURCES)))}") from error
     if isinstance(source, Folder):
         return _fitted(source, channels, size)
     return matched(source.load().test.images, dataset.shape)

@@ -9,6 +9,7 @@ import torch
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import CHUNK, fresh_samples
 from gmmcli.core.classifier import predict
+from gmmcli.core.samplers import changed
 from gmmcli.errors import DivergedError, RecipeError
 from gmmcli.rng import stream
 from gmmcli.run import Run
@@ -69,7 +70,7 @@ class Draw:
         if self.noise is not None:
             chains = replace(chains, fresh_noise_std=self.noise)
         if self.step_size is not None:
-            chains = replace(chains, sampler=replace(chains.sampler, step_size=self.step_size))
+            chains = replace(chains, sampler=changed(chains.sampler, step_size=self.step_size))
         steps = chains.lifetime if self.steps is None else self.steps
         model, starts = run.model(best, device), run.starts(device)
         parts = []
@@ -84,7 +85,7 @@ class Draw:
         protocol = {
             "from": "noise",
             "steps": steps,
-            "start": chains.start.kind if starts.tensors() else "uniform",
+            "start": chains.start.kind if card.recipe.needs_chains else "uniform",
             "step_size": chains.sampler.step_size,
             **noise,
             "seed": self.seed,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gmmcli.core.objectives import OBJECTIVES
+from gmmcli.core.targets import TARGETS
 from gmmcli.errors import RunError
 from gmmcli.metrics.metric import Estimate
 from gmmcli.overrides import flatten
@@ -101,14 +103,16 @@ class ModelRuns:
 
 
 def family(recipe: Recipe) -> str:
-    """Return softmax, softmax-bn, jem, jem-joint, igebm, gmmc-dis, gmmc-gen, gmmc-injected or gmmc-joint."""
+    """Return softmax, softmax-bn, jem, jem-joint, igebm, gmmc-dis, gmmc-gen, gmmc-injected or gmmc-joint; other for another package's."""
     objectives = [stage.objective.kind for stage in recipe.stages]
+    if not {*objectives, recipe.chains.target.kind} <= {*OBJECTIVES.builtin, *TARGETS.builtin}:
+        return "other"
     if "jem" in objectives:
         return "jem" if objectives[0] == "jem" else "jem-joint"
     if not recipe.model.head.has_means:
         if "contrastive-divergence" in objectives:
             return "igebm"
-        return "softmax" if recipe.model.backbone.norm == "none" else "softmax-bn"
+        return "softmax" if getattr(recipe.model.backbone, "norm", "none") == "none" else "softmax-bn"
     if "contrastive-divergence" not in objectives:
         return "gmmc-dis"
     if len({*objectives}) > 1:

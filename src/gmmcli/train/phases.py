@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import accumulate
 
-from gmmcli.core.optim import Optim
+from gmmcli.core.protocols import Optim
 from gmmcli.recipe import Recipe
 
 

@@ -46,6 +46,7 @@ class Setup:
         dataset.check_trainable()
         try:
             recipe.check(dataset.n_classes)
+            recipe.model.check_head(dataset.n_classes)
         except ValueError as error:
             raise RecipeError(f"{error} ({recipe.name} on {dataset.name})") from error
         loader = recipe.data.build(dataset.train, device, recipe.seed)
@@ -69,7 +70,7 @@ class Setup:
         if self.recipe.compute.precision == "bf16" and not has_fast_bf16(self.device):
             found.append("this machine has no bfloat16 instructions: bf16 is emulated and many times slower; set compute.precision=fp32")
         for i, stage in enumerate(self.recipe.stages):
-            if stage.objective.needs_negatives and self.recipe.model.backbone.norm == "batch" and not stage.freeze_norm:
+            if stage.objective.needs_negatives and getattr(self.recipe.model.backbone, "norm", None) == "batch" and not stage.freeze_norm:
                 found.append(
                     f"stage {i} normalises real and sampled images with batch statistics, while chains use the running statistics; "
                     f"set stages.{i}.freeze_norm=true after a discriminative stage, or model.backbone.norm"

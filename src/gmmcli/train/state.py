@@ -10,7 +10,6 @@ from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.core.chains import PersistentChains
 from gmmcli.core.classifier import Classifier, predict
 from gmmcli.core.energy import joint_energy, shared_variance
-from gmmcli.core.starts import restored
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.errors import RunError
 from gmmcli.model_card import ModelCard
@@ -109,7 +108,7 @@ class TrainState:
             self.optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
         if self.chains is not None:
             device, kept = self.chains.buffer.images.device, checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-            starts = restored({name: tensor.to(device) for name, tensor in kept.items()}, self.chains.starts.shape)
+            starts = recipe.chains.start.restored({name: tensor.to(device) for name, tensor in kept.items()}, self.chains.starts.shape)
             buffer = checkpoint.tensors("buffer")
             if "step_size" in buffer and not torch.isclose(buffer["step_size"], torch.tensor(recipe.chains.sampler.step_size)):
                 raise RunError(
