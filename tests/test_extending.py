@@ -5,15 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tomli
 import torch
 from typer.testing import CliRunner, Result
 
-from extension import install
+from extension import PAGE, Example, examples, install
 from gmmcli import load_model, open_run, registry
 from gmmcli.cli.app import app
 from gmmcli.errors import RunError
@@ -22,36 +20,10 @@ from gmmcli.report.collect import family
 from gmmcli.run import Run
 from gmmcli.train.setup import Setup
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="needs the checkout")
 FAMILY = re.compile(r"gmmcli\.(\w+)")
 QUICK = ["--set", "data.batch_size=600", "--set", "stages.0.epochs=1", "--set", "compute.device=cpu", "--set", "chains.sampler.n_steps=2"]
 """Two steps."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A section of the page that shows a part."""
-
-    heading: str
-    module: str
-    code: str
-    entry: str
-
-    @property
-    def parts(self) -> dict[str, dict[str, str]]:
-        """By family, as ``extension.install`` takes them."""
-        return {group.removeprefix("gmmcli."): names for group, names in tomli.loads(self.entry)["project"]["entry-points"].items()}
-
-
-def examples() -> list[Example]:
-    """Every section with Python: its first line is the module's name, and a block of TOML has the entry point."""
-    found = []
-    for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
-        blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
-        if code := blocks.get("python"):
-            found.append(Example(section.partition("\n")[0], code.removeprefix("# ").partition(".py\n")[0], code, blocks["toml"]))
-    return found
 
 
 def recipe() -> str:

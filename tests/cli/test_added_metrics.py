@@ -1,8 +1,7 @@
-"""Metrics of another package, the example of docs/evaluation.md, are seen wherever a built-in metric is."""
+"""Metrics of another package, the example of docs/extending.md, are seen wherever a built-in metric is."""
 
 import json
 import shutil
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,22 +12,16 @@ from animals import Gmmc, Trained
 from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
 
-from extension import install
+from extension import install_example
 from gmmcli import registry
 from gmmcli.metrics.features.spaces import pixel_space
 from gmmcli.run import Run
-
-PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
-pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="needs the checkout")
 
 
 @pytest.fixture(autouse=True)
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The example, installed."""
-    section = PAGE.read_text(encoding="utf-8").partition("## Metrics of your own")[2]
-    code, project = (section.partition(f"```{language}\n")[2].partition("```")[0] for language in ("python", "toml"))
-    groups = tomllib.loads(project)["project"]["entry-points"]
-    install(tmp_path, monkeypatch, {"mymetrics": code}, {group.removeprefix("gmmcli."): points for group, points in groups.items()})
+    install_example("A metric", tmp_path, monkeypatch)
     yield
     registry.installed.cache_clear()
 

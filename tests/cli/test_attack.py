@@ -12,7 +12,7 @@ import pytest
 import torch
 from animals import Gmmc, Trained
 
-from extension import install
+from extension import install_example
 from gmmcli.attacks import audit
 from gmmcli.attacks.algorithms import ATTACKS
 from gmmcli.attacks.attack import DEFAULT_EPS, Attack
@@ -354,35 +354,10 @@ def test_nothing_transfers_from_images_of_another_size(gmmc: Gmmc, run: Run, mon
     assert f"run other takes images of another size than {run.id}" in result.stderr
 
 
-MOMENTUM = """
-import torch
-
-from gmmcli.attacks.adversary import Adversary, gradient
-from gmmcli.attacks.attack import Attack
-
-
-class MomentumFGSM:
-    '''Signed steps along an average of past gradients (Dong et al. 2018).'''
-
-    defaults = Attack("mi-fgsm", "margin", steps=10)
-    norms = ("linf",)
-
-    def __call__(self, attack, model, state, pixels, eps, streams):
-        adversary, x, average = Adversary(model, state, linear=True), pixels, torch.zeros_like(pixels)
-        for _ in range(attack.steps):
-            average = average + gradient(adversary, x)
-            x = (x + eps / attack.steps * average.sign()).clamp(pixels - eps, pixels + eps).clamp(0, 1)
-        return x
-
-
-momentum = MomentumFGSM()
-"""
-
-
 @pytest.fixture
 def momentum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package that adds the attack mi-fgsm."""
-    install(tmp_path, monkeypatch, {"momentum_attack": MOMENTUM}, {"attacks": {"mi-fgsm": "momentum_attack:momentum"}})
+    """The attack of docs/extending.md, installed."""
+    install_example("An attack", tmp_path, monkeypatch)
     yield
     installed.cache_clear()
 
@@ -401,10 +376,10 @@ def test_an_installed_attack_is_a_command_and_a_row_of_the_report(gmmc: Gmmc, as
 
 @pytest.mark.usefixtures("momentum")
 def test_an_installed_attack_is_listed_without_being_imported(gmmc: Gmmc) -> None:
-    sys.modules.pop("momentum_attack", None)
+    sys.modules.pop("my_attack", None)
     assert "mi-fgsm" in gmmc("attack", "--help").stdout
     assert "--step-size" in gmmc("attack", "mi-fgsm", "--help").stdout
-    assert "momentum_attack" not in sys.modules
+    assert "my_attack" not in sys.modules
 
 
 @pytest.mark.usefixtures("momentum")

@@ -1,4 +1,4 @@
-"""Metrics that installed packages add: of a classifier's outputs, and of samples (docs/evaluation.md)."""
+"""Metrics that installed packages add: of a classifier's outputs, and of samples (docs/extending.md)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def with_metrics(
         if not isinstance(estimate, Estimate):
             raise RecipeError(
                 f"an installed package adds {key!r} to gmmcli's {metrics.family}, which is not a Metric that returns an Estimate",
-                "fix the package (docs/evaluation.md, Metrics of your own), or uninstall it",
+                "fix the package (docs/extending.md), or uninstall it",
             )
         added[key] = float(estimate.value) if isfinite(estimate.value) else None
         if estimate.ci95:
