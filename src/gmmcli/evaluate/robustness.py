@@ -39,7 +39,7 @@ def attacked(subject: Subject, float64: bool = False, scale: float = 1.0) -> tup
     dtype = torch.float64 if float64 else torch.float32
     model = deepcopy(subject.model).to(dtype)
     model.bf16 = False
-    images, labels = subject.images.to(subject.device)
+    images, labels = subject.images.to(subject.device).batch()
     return PixelModel(model, dtype, scale), images.to(dtype) / 255, labels
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gmmcli.core.buffer import decode
-from gmmcli.core.classifier import Classifier, predict
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.core.samplers import descent_share
 from gmmcli.data.dataset import Split
@@ -23,7 +23,7 @@ from gmmcli.train.guard import GuardedStep
 from gmmcli.train.health import STILL, ChainWatch
 from gmmcli.train.setup import Setup, StepReport, training_step
 from gmmcli.train.state import TrainState
-from gmmcli.train.validate import Distance, validate
+from gmmcli.train.validate import Distance, logits, validate
 
 PREVIEW_ROWS, PREVIEW_COLUMNS = 20, 10
 AFTER_A_SWITCH = 7  # steps that are logged one by one: what a switch of stages does to energies shows there (Table 10)
@@ -215,7 +215,7 @@ def estimate_gamma2(model: Classifier, split: Split) -> float:
     """Estimate the shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
     if not model.has_means:
         return 1.0
-    return float(shared_variance(joint_energy(predict(model, split.images), split.labels), model.means.shape[1]))
+    return float(shared_variance(joint_energy(logits(model, split), split.labels), model.means.shape[1]))
 
 
 def preview(setup: Setup, state: TrainState, path: Path) -> None:

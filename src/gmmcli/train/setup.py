@@ -86,7 +86,7 @@ class Setup:
     def starts(self) -> Starts:
         """Where chains set out, fitted once to the training images: rollbacks and resumes begin with a new state each."""
         train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
-        return self.recipe.chains.start.fit(train.images, train.labels, self.dataset.n_classes, seed)
+        return self.recipe.chains.start.fit(*train.batch(), self.dataset.n_classes, seed)
 
     def initial_state(self) -> TrainState:
         """The state before the first step, a function of the recipe's seed."""
