@@ -12,7 +12,6 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from gmmcli.data.dataset import Split
 from gmmcli.data.sources import parse_source
-from gmmcli.evaluate.subject import chosen
 from gmmcli.metrics.features.efficientnet import load_efficientnet
 from gmmcli.metrics.features.spaces import Space, efficientnet_space, pixel_space
 
@@ -33,10 +32,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     dataset = parse_source(arguments.source if ":" in arguments.source else f"folder:{arguments.source}").load()
-    train, test = (
-        split.take(chosen(len(split.labels), n, arguments.seed).numpy()) for split, n in ((dataset.train, 2000), (dataset.test, 1000))
-    )
-    print(f"{dataset.name}, {len(train.labels)} training and {len(test.labels)} test images, {torch.get_num_threads()} threads")
+    train, test = (split.subset(n, arguments.seed) for split, n in ((dataset.train, 2000), (dataset.test, 1000)))
+    print(f"{dataset.name}, {len(train)} training and {len(test)} test images, {torch.get_num_threads()} threads")
     spaces = {"pixels": pixel_space()}
     spaces |= {
         f"efficientnet-lite0 at {edge}": efficientnet_space(load_efficientnet(edge=edge)) for edge in arguments.edge or (64, 96, 128)

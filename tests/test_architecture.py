@@ -117,6 +117,37 @@ def test_the_check_would_notice_the_same_call_in_another_file() -> None:
     assert list(map(name_of, allowed)) == ["metrics/features/weights.py"]
 
 
+SPLITS_IN_MEMORY = {
+    "self": "a replay buffer's own tensor, or a subject's split itself",
+    "subject": "a subject's split itself",
+    "run.buffer()": "a replay buffer",
+    "self.buffer": "a replay buffer",
+    "self.chains.buffer": "a replay buffer",
+    "state.chains.buffer": "a replay buffer",
+    "batch": "a training batch",
+    "negatives": "the samples of a training step",
+    "one": "outliers, which are made or resized in memory",
+}
+"""What has an attribute ``images`` outside data/, and what that is: no split's tensor of images."""
+
+
+def images_read(tree: ast.Module) -> set[str]:
+    """The expressions whose attribute ``images`` is read."""
+    return {ast.unparse(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "images"}
+
+
+def test_outside_data_the_images_of_a_split_are_read_by_batch_and_chunks_alone() -> None:
+    """So that a set that does not fit in memory can stand behind a split."""
+    read = {name: images_read(tree_of(path)) for path in SOURCES if not (name := name_of(path)).startswith("data/")}
+    assert {name: found - set(SPLITS_IN_MEMORY) for name, found in read.items() if found - set(SPLITS_IN_MEMORY)} == {}
+    assert set(SPLITS_IN_MEMORY) <= set().union(*read.values()), "an exception that is none any more"
+
+
+@pytest.mark.parametrize("code", ["dataset.test.images", "subject.images.images", "split.images[rows]", "dataset.split(name).images"])
+def test_the_check_of_images_would_notice(code: str) -> None:
+    assert images_read(ast.parse(code)) - set(SPLITS_IN_MEMORY)
+
+
 def test_no_source_file_is_long() -> None:
     lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert {name: n for name, n in lengths.items() if n > MAX_LINES} == {}

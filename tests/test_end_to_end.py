@@ -74,7 +74,7 @@ def run(runs_dir: Path, answer: dict[str, Any]) -> Run:
 def test_two_epochs_learn(answer: dict[str, Any], run: Run) -> None:
     assert answer["values"]["accuracy"] > 0.6
     assert answer["n"] == 360
-    images, labels = Digits().load().test
+    images, labels = Digits().load().test.batch()
     untrained = proportion(predict(run.card().build().eval(), images).argmax(1) == labels)
     assert untrained["ci95"][1] < answer["values"]["ci95"][0]
     energies = [line["energy_data"] for line in run.metrics() if "energy_data" in line]
@@ -82,7 +82,7 @@ def test_two_epochs_learn(answer: dict[str, Any], run: Run) -> None:
 
 
 def test_the_reopened_model_gives_the_accuracy_that_training_told(answer: dict[str, Any], run: Run) -> None:
-    images, labels = Digits().load().test
+    images, labels = Digits().load().test.batch()
     with torch.no_grad():
         right = run.model()(to_model(images)).argmax(1) == labels
     assert float(right.double().mean()) == answer["values"]["accuracy"]

@@ -37,6 +37,7 @@ class Run(Results):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._models: dict[tuple[str, str], Classifier] = {}
+        self._cards: dict[str, ModelCard] = {}
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -97,8 +98,12 @@ class Run(Results):
         return found[-1]
 
     def card(self, best: bool = False) -> ModelCard:
-        """The card of a checkpoint's model."""
-        return _card(self.checkpoint(best))
+        """The card of a checkpoint's model, parsed once."""
+        checkpoint = self.checkpoint(best)
+        digest = checkpoint.digest("model")
+        if digest not in self._cards:
+            self._cards[digest] = ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
+        return self._cards[digest]
 
     def model(self, best: bool = False, device: str | torch.device = "cpu") -> Classifier:
         """The trained classifier, in evaluation mode, placed as the recipe's ``[compute]`` says.

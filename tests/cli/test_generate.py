@@ -15,7 +15,7 @@ from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import Classifier, predict
-from gmmcli.data.dataset import Dataset
+from gmmcli.data.dataset import Dataset, Split, chunks
 from gmmcli.data.pictures import to_arrays
 from gmmcli.metrics.features.inception import FILE
 from gmmcli.run import Run
@@ -96,9 +96,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first) + np.trace(second) - 2 * cross)
 
 
-@pytest.mark.parametrize(
-    ("words", "path"), [((), "{run}/figures/eval-generate-pixels-neighbours.png"), (("--out", "new/n.png"), "new/n.png")]
-)
+@pytest.mark.parametrize(("words", "path"), [((), "{run}/figures/eval-generate-pixels.png"), (("--out", "new/n.png"), "new/n.png")])
 def test_the_nearest_neighbours_are_drawn_where_stdout_says(words: tuple[str, ...], path: str, gmmc: Gmmc, run: Run) -> None:
     result = gmmc("eval", "generate", "--features", "pixels", *words, "-q")
     assert result.exit_code == 0
@@ -109,7 +107,7 @@ def test_the_nearest_neighbours_are_drawn_where_stdout_says(words: tuple[str, ..
     with Image.open(drawn) as picture:
         assert picture.format == "PNG"
         assert picture.width > picture.height / 3 * 5  # three classes; a sample and five neighbours each
-    assert (run.path / "figures" / "eval-generate-pixels-neighbours.png").exists() == (not words)
+    assert (run.path / "figures" / "eval-generate-pixels.png").exists() == (not words)
 
 
 def test_an_out_that_no_picture_can_have_exits_2(refused: Refused) -> None:
@@ -164,7 +162,7 @@ def test_test_images_are_perfect_samples_and_no_copies(generate: Generate, run: 
 
 
 def test_what_sample_writes_may_be_measured(generate: Generate, gmmc: Gmmc) -> None:
-    assert gmmc("sample", "--from", "buffer", "--n", 4, "--format", "npz", "--out", "x.npz", "-q").exit_code == 0
+    assert gmmc("sample", "--from", "buffer", "--per-class", 4, "--format", "npz", "--out", "x.npz", "-q").exit_code == 0
     drawn, read = generate(), generate("--samples", "x.npz")
     for name in ("feature_fid", "precision", "recall", "label_agreement"):
         assert read["values"][name] == pytest.approx(drawn["values"][name])
@@ -253,8 +251,8 @@ def test_wrong_usage_exits_2(words: tuple[object, ...], refused: Refused) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--top-share", 0), "0 sample is too few to measure"),
-        (("--n", 15), "images a class are more than the buffer's 4"),
+        (("--top-share", 0), "cannot measure 0 sample(s)"),
+        (("--n", 15), "the buffer holds 4 images of a class, not 5"),
         (("--judge", "0-trees"), "run 0-trees knows other images or classes than {run}"),
         (("--features", "0-trees"), "run 0-trees knows other images or classes than {run}"),
     ],
@@ -353,8 +351,8 @@ def test_with_weights_the_figures_have_their_usual_names_and_few_samples_a_warni
     class Network(torch.nn.Module):
         sha256 = "of w.pth"
 
-        def features(self, images: torch.Tensor) -> torch.Tensor:
-            return images.flatten(1)[:, :20].float()
+        def features(self, images: torch.Tensor | Split) -> torch.Tensor:
+            return torch.cat([part.flatten(1)[:, :20].float() for part in chunks(images, 7)])
 
         def class_probs(self, features: torch.Tensor) -> torch.Tensor:
             return features.softmax(1)

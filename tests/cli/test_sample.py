@@ -29,7 +29,7 @@ def npz(sample: Gmmc, path: Path, *words: object) -> dict[str, Any]:
 
 
 def test_npz_has_bytes_labels_and_names(sample: Gmmc, tmp_path: Path) -> None:
-    arrays = npz(sample, tmp_path / "new" / "x.npz", "--n", 5, "--steps", 1)
+    arrays = npz(sample, tmp_path / "new" / "x.npz", "--per-class", 5, "--steps", 1)
     assert (arrays["images"].shape, arrays["images"].dtype) == ((15, 8, 8, 1), np.uint8)
     assert arrays["labels"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert arrays["class_names"].tolist() == ["cat", "dog", "fox"]
@@ -63,8 +63,8 @@ def test_the_step_size_and_number_of_steps_are_the_recipes_unless_said(sample: G
 
 
 def test_png_writes_every_image_into_its_class_folder(sample: Gmmc, tmp_path: Path) -> None:
-    arrays = npz(sample, tmp_path / "x.npz", "--n", 2, "--steps", 1)
-    result = sample("--format", "png", "--n", 2, "--steps", 1, "--out", tmp_path / "pngs")
+    arrays = npz(sample, tmp_path / "x.npz", "--per-class", 2, "--steps", 1)
+    result = sample("--format", "png", "--per-class", 2, "--steps", 1, "--out", tmp_path / "pngs")
     paths = [Path(line) for line in result.stdout.splitlines()]
     assert [str(path.relative_to(tmp_path / "pngs")) for path in paths] == [
         f"{name}/0000{i}.png" for name in ("cat", "dog", "fox") for i in (0, 1)
@@ -77,7 +77,7 @@ def test_png_writes_every_image_into_its_class_folder(sample: Gmmc, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (("--n", 64, "--steps", 1), "class-all-steps-1.png"),
+        (("--per-class", 64, "--steps", 1), "class-all-steps-1.png"),
         (("--class", "cat", "--n", 4, "--steps", 1), "class-cat-n4-steps-1.png"),
         (("--class", "cat", "--n", 4, "--from", "buffer"), "class-cat-n4-origin-buffer.png"),
         (("--class", "cat", "--n", 4, "--from", "buffer", "--best", "--seed", 2), "class-cat-n4-origin-buffer-seed-2-best.png"),
@@ -143,9 +143,10 @@ def test_which_run_is_said_on_stderr(gmmc: Gmmc, trained: Trained, tmp_path: Pat
         (("--class", "elephant"), "give an index from 0 to 2, all, or one of: cat, dog, fox"),
         (("--class", "3"), "no class '3' among the 3 of this run"),
         (("--class", "-1"), "no class '-1' among the 3 of this run"),
-        (("--from", "buffer", "--n", 5), "5 images a class are more than the buffer's 4"),
-        (("--from", "buffer", "--steps", 5), "--steps, --step-size and --noise shape fresh chains"),
-        (("--from", "buffer", "--step-size", 0.1), "--steps, --step-size and --noise shape fresh chains"),
+        (("--from", "buffer", "--per-class", 5), "the buffer holds 4 images of a class, not 5"),
+        (("--n", 3, "--per-class", 1), "--n and --per-class exclude each other"),
+        (("--from", "buffer", "--steps", 5), "--steps, --step-size and --noise are options of fresh chains"),
+        (("--from", "buffer", "--step-size", 0.1), "--steps, --step-size and --noise are options of fresh chains"),
         (("--step-size", 0), "--step-size 0.0 must be positive"),
     ],
 )

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from animals import Gmmc, Trained, write_animals
 
+from gmmcli.data.dataset import chunks
 from gmmcli.metrics.features.spaces import Space
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
@@ -155,7 +157,9 @@ def test_validation_compares_samples_with_the_real_images_in_the_space_at_hand(
 ) -> None:
     monkeypatch.setattr("gmmcli.metrics.features.efficientnet.default_weights", lambda: None)
     embedded = []
-    space = Space("pixels", "", lambda images: embedded.append(len(images)) or images.flatten(1).double())
+    space = Space(
+        "pixels", "", lambda images: embedded.append(len(images)) or torch.cat([part.flatten(1).double() for part in chunks(images, 50)])
+    )
     monkeypatch.setattr("gmmcli.metrics.features.spaces.pixel_space", lambda: space)
     log = "log={every=2,preview_every=0,validate_every=3,validate_samples=4,best='samples'}"
     sampler = "chains.sampler={kind='sgld',n_steps=2,step_size=0.1}"

@@ -129,8 +129,8 @@ def test_other_data_is_embedded_beside_the_runs_own(tsne: Gmmc, run: Run) -> Non
 @pytest.mark.parametrize("origin", ["buffer", "noise"])
 def test_samples_are_crosses_beside_the_images_and_do_not_count(origin: str, tsne: Gmmc, run: Run) -> None:
     tsne()
-    plain, name = run.result("tsne"), {"buffer": "tsne-samples-6", "noise": "tsne-samples-6-noise"}[origin]
-    document = json.loads(tsne("--samples", 6, "--from", origin, "--json").stdout)
+    plain, name = run.result("tsne"), {"buffer": "tsne-samples-2-per-class", "noise": "tsne-samples-2-per-class-noise"}[origin]
+    document = json.loads(tsne("--per-class", 2, "--from", origin, "--json").stdout)
     assert (run.result("tsne"), run.result(name)) == (plain, document)
     arrays = saved(run, name)
     assert (document["n"], document["protocol"]["samples"]["from"], document["protocol"]["samples"]["n"]) == (30, origin, 6)
@@ -199,7 +199,7 @@ def test_runs_of_other_classes_do_not_share_a_picture(tsne: Gmmc, run: Run) -> N
     [
         (("--data", "digits"), "digits has 10 classes, run {run} knows 3"),
         (("--data", "digit"), "did you mean digits?"),
-        (("--samples", 15), "images a class are more than the buffer's 4"),
+        (("--per-class", 5), "the buffer holds 4 images of a class, not 5"),
         (("--n", 8), "says nothing"),
     ],
 )
@@ -209,10 +209,10 @@ def test_what_cannot_be_meant_exits_2_in_one_sentence_and_a_hint(words: tuple[ob
     sentence, hint = result.stderr.splitlines()
     assert sentence.startswith("gmmc: error: ")
     assert message.format(run=run.id) in sentence + hint
-    assert "--n 5" not in result.stderr  # what was said is --samples 15
+    assert "--n 5" not in result.stderr  # what was said is --per-class 5
 
 
-@pytest.mark.parametrize("words", [("--n", 1), ("--samples", -1), ("--split", "val"), ("--from", "x")])
+@pytest.mark.parametrize("words", [("--n", 1), ("--per-class", -1), ("--split", "val"), ("--from", "x")])
 def test_wrong_usage_exits_2(words: tuple[object, ...], tsne: Gmmc) -> None:
     result = tsne(*words)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -227,10 +227,10 @@ def test_a_run_that_is_not_there_exits_1(words: tuple[str, ...], tsne: Gmmc) -> 
 
 def test_samples_of_a_run_without_chains_come_from_noise_only(tsne: Gmmc, run: Run) -> None:
     rewrite(run)
-    result = tsne("--samples", 3)
+    result = tsne("--per-class", 1)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "use --from noise" in result.stderr
-    assert tsne("--samples", 3, "--from", "noise").exit_code == 0
+    assert tsne("--per-class", 1, "--from", "noise").exit_code == 0
 
 
 def test_the_features_of_another_space_have_a_result_of_their_own(gmmc: Gmmc, run: Run, drawn: list[Figure]) -> None:

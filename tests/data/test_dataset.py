@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gmmcli.data.dataset import Dataset, Split, hold_out
+from gmmcli.data.dataset import Dataset, Split, chunks, concatenate, hold_out, subset
 from gmmcli.errors import DataError
 
 
@@ -11,7 +11,7 @@ def split(n: int = 6, channels: int = 1, height: int = 8, width: int = 8, n_clas
 
 
 def with_label(label: int, at: int) -> Split:
-    images, labels = split()
+    images, labels = split().batch()
     labels[at] = label
     return Split(images, labels)
 
@@ -108,3 +108,35 @@ def test_a_class_of_one_image_cannot_be_divided() -> None:
     split.labels[7] = 9
     with pytest.raises(DataError, match=r"^toy: image 7 is the only one with label 9, and one is needed to train on"):
         hold_out(split, 0.2, "toy")
+
+
+def in_order(n: int = 10) -> Split:
+    return Split(torch.arange(n, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 8, 8), torch.arange(n) % 3)
+
+
+def test_a_batch_has_images_and_labels_in_the_order_of_the_positions() -> None:
+    images, labels = in_order().batch(torch.tensor([7, 2, 2]))
+    assert images[:, 0, 0, 0].tolist() == [7, 2, 2]
+    assert labels.tolist() == [1, 2, 2]
+    assert [len(part) for part in in_order().batch()] == [len(in_order())] * 2 == [10, 10]
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(4, [4, 4, 2]), (10, [10]), (99, [10])])
+def test_chunks_are_all_images_in_their_order(size: int, sizes: list[int]) -> None:
+    parts = list(in_order().chunks(size))
+    assert list(map(len, parts)) == sizes
+    assert torch.cat(parts)[:, 0, 0, 0].tolist() == list(range(10))
+    for images in (in_order(), in_order().images):
+        assert all(torch.equal(*pair) for pair in zip(parts, chunks(images, size), strict=True))
+
+
+def test_a_subset_is_drawn_by_the_seed_and_a_whole_one_copies_nothing() -> None:
+    split = in_order()
+    assert split.subset(4, seed=1).images[:, 0, 0, 0].tolist() == subset(10, 4, seed=1).tolist()
+    assert split.subset(None, seed=1) is split.subset(10, seed=1) is split
+
+
+def test_splits_are_joined_one_after_the_other() -> None:
+    joined = concatenate(in_order(3), in_order(2))
+    assert joined.images[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1]
+    assert joined.labels.tolist() == [0, 1, 2, 0, 1]

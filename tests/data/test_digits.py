@@ -15,7 +15,7 @@ def test_the_splits_have_their_sizes_and_share_no_image() -> None:
     assert [len(part.images) for part in splits] == list(SIZES.values())
     pixels, target = load_digits(return_X_y=True)
     original = Counter((int(y), x.tobytes()) for x, y in zip(np.rint(pixels * 255 / 16).astype(np.uint8), target, strict=True))
-    ours = Counter((int(y), x.numpy().tobytes()) for part in splits for x, y in zip(*part, strict=True))
+    ours = Counter((int(y), x.numpy().tobytes()) for part in splits for x, y in zip(*part.batch(), strict=True))
     assert ours == original  # all 1,797 and each one once, with its label
 
 

@@ -66,3 +66,23 @@ def test_wrapped_breaks_a_class_into_rows_and_labels_the_first() -> None:
     rows = wrapped(whole, 3, "cat")
     assert [(label, len(part)) for label, part in rows] == [("cat", 3), ("", 3), ("", 1)]
     assert torch.equal(torch.cat([part for _, part in rows]), whole)
+
+
+@pytest.mark.parametrize("kind", ["image", "grid"])
+def test_a_picture_whose_writing_fails_leaves_the_old_one_and_nothing_else(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, (image,) = tmp_path / "x.png", images(1)
+    write = {"image": lambda: save_image(to_arrays(image[None])[0], path), "grid": lambda: save_grid([("cat", image[None])], path)}[kind]
+    write()
+    old = path.read_bytes()
+
+    def full(self: Image.Image, target: Path) -> None:
+        target.write_bytes(old[:20])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        write()
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]

@@ -37,7 +37,7 @@ def test_the_picture_goes_and_the_images_are_saved_where_one_says(toy: Toy, tmp_
     subject = toy()
     subject.images.labels[0] = 3
     out, save = tmp_path / "new" / "x.png", tmp_path / "newer" / "x.npz"
-    measured = carlini(subject, CarliniWagner("next", steps=20, searches=6, learning_rate=0.02), out=out, save=save, float64=True)
+    measured = carlini(subject, CarliniWagner("next", steps=20, searches=6, learning_rate=0.02), out=out, save_to=save, float64=True)
     assert measured.pictures == [out, save]
     assert out.is_file() and not (subject.run.path / "figures").exists()
     found = arrays(save)

@@ -68,7 +68,7 @@ def test_calibration_follows_from_the_logits_beside_it_at_every_scale(subject: S
 
 def test_the_temperature_is_the_best_one_for_the_validation_images(subject: Subject) -> None:
     result = calibrate(subject).result
-    images, labels = subject.dataset.validation
+    images, labels = subject.dataset.validation.batch()
     logits = outputs(subject.model, images).logits.numpy()
     best = minimize_scalar(lambda t: nll(logits, labels.numpy(), np.exp(t)), bounds=(-14, 14), method="bounded", options={"xatol": 1e-8})
     assert result["values"]["temperature"] == pytest.approx(np.exp(best.x), rel=1e-4)

@@ -12,12 +12,13 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from gmmcli.core.buffer import decode
+from gmmcli.data.dataset import Split, chunks, subset
 from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.generation import Generation, generate
 from gmmcli.evaluate.measured import Measured
 from gmmcli.evaluate.moments import write_moments
-from gmmcli.evaluate.samples import Draw
-from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.evaluate.samples import Draw, spread
+from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.features.spaces import Space, pixel_space, run_space
 from gmmcli.metrics.frechet import Moments
 from gmmcli.metrics.judge import ModelJudge, PixelJudge
@@ -119,7 +120,7 @@ def test_n_is_the_number_of_samples_in_all(n: int, subject: Subject) -> None:
 
 
 def test_more_than_the_buffer_holds_is_an_error(subject: Subject) -> None:
-    with pytest.raises(RecipeError, match=r"^11 images a class are more than the buffer's 10$"):
+    with pytest.raises(RecipeError, match=r"^the buffer holds 10 images of a class, not 11$"):
         ask(subject, n=101)
 
 
@@ -135,7 +136,7 @@ def test_fresh_chains_are_measured_as_they_were_drawn(subject: Subject) -> None:
 
 
 def test_training_images_passed_off_as_samples_are_found_out(subject: Subject, tmp_path: Path) -> None:
-    images, labels = subject.dataset.train
+    images, labels = subject.dataset.train.batch()
     result = ask(subject, samples=write(tmp_path / "x.npz", images, labels)).result
     assert (result["n"], result["protocol"]["samples"]) == (200, {"from": str(tmp_path / "x.npz")})
     found = result["values"]["memorisation"]
@@ -147,7 +148,7 @@ def test_training_images_passed_off_as_samples_are_found_out(subject: Subject, t
 
 
 def test_samples_of_the_reference_itself_are_at_no_distance(subject: Subject, tmp_path: Path) -> None:
-    images, labels = subject.dataset.test
+    images, labels = subject.dataset.test.batch()
     values = ask(subject, samples=write(tmp_path / "x.npz", images, labels), reference="test").result["values"]
     assert values["feature_fid"] == pytest.approx(0, abs=1e-3)
     assert (values["precision"], values["recall"], values["coverage"]) == (1, 1, 1)
@@ -211,14 +212,19 @@ def test_only_the_most_confident_are_kept_and_that_is_said_three_times(subject: 
 
 @pytest.mark.parametrize("more", [{"n": 1}, {"top_share": 0.0}])
 def test_too_few_samples_to_measure(more: dict[str, Any], subject: Subject) -> None:
-    with pytest.raises(RecipeError, match="too few to measure") as error:
+    with pytest.raises(RecipeError, match=r"cannot measure \d sample") as error:
         ask(subject, **more)
     assert error.value.exit_code == 2
     assert subject.run.results() == {}
 
 
 def test_in_inceptions_features_distances_have_their_names_and_few_samples_are_warned_of(subject: Subject) -> None:
-    space = Space("inception", "a stand-in", lambda images: torch.from_numpy(flat(images)), lambda features: features[:, :10].softmax(1))
+    space = Space(
+        "inception",
+        "a stand-in",
+        lambda images: torch.from_numpy(flat(torch.cat(list(chunks(images, 50))))),
+        lambda features: features[:, :10].softmax(1),
+    )
     measured = ask(subject, space, n=50)
     assert {"fid", "kid", "kid_std", "is_mean", "is_std"} < set(measured.result["values"])
     assert not any(name.startswith("feature_") for name in measured.result["values"])
@@ -229,7 +235,7 @@ def test_in_inceptions_features_distances_have_their_names_and_few_samples_are_w
 
 
 def test_the_features_of_a_run_may_be_the_space_and_its_model_the_judge(subject: Subject) -> None:
-    judge = ModelJudge(subject.model, "itself")
+    judge = ModelJudge(subject.model, "itself", "me")
     result = generate(subject, Generation(run_space("x", subject.model), judge, Draw("buffer"))).result
     samples = torch.from_numpy(saved(subject.run)["samples"])
     features = [outputs(subject.model, images).features.double().numpy() for images in (samples, everything(subject))]
@@ -283,7 +289,7 @@ def test_samples_that_are_not_there(subject: Subject, tmp_path: Path) -> None:
 @pytest.mark.parametrize("out", [None, "elsewhere/near.png"])
 def test_one_sample_a_class_is_shown_before_its_nearest_training_images(out: str | None, subject: Subject, tmp_path: Path) -> None:
     (path,) = ask(subject, out=tmp_path / out if out else None).pictures
-    assert path == (tmp_path / out if out else subject.run.path / "figures" / "eval-generate-pixels-neighbours.png")
+    assert path == (tmp_path / out if out else subject.run.path / "figures" / "eval-generate-pixels.png")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         picture.load()
@@ -312,9 +318,10 @@ def test_the_judge_is_judged_on_images_drawn_at_random_not_on_the_first(subject:
 
     class Listening:
         about = "one who listens"
+        name = ""
 
-        def classes(self, images: Tensor) -> Tensor:
-            asked.append(images)
+        def classes(self, images: Tensor | Split) -> Tensor:
+            asked.append(torch.cat(list(chunks(images, 50))))
             return torch.zeros(len(images), dtype=torch.long)
 
     monkeypatch.setattr("gmmcli.evaluate.generation.MOST_JUDGED", 30)
@@ -338,7 +345,7 @@ def test_other_questions_have_results_of_their_own(subject: Subject) -> None:
 
 @pytest.mark.parametrize(("n", "warned"), [(63, True), (64, False)])
 def test_fewer_samples_than_features_are_warned_of_in_every_space(n: int, warned: bool, subject: Subject) -> None:
-    assert any("below the 64 features" in warning for warning in ask(subject, n=n).warnings) == warned
+    assert any("the 64 features of this space" in warning for warning in ask(subject, n=n).warnings) == warned
 
 
 BESIDE = {"n", "feature_fid", "precision", "recall", "density", "coverage", "label_agreement"}
@@ -359,7 +366,7 @@ def test_beside_the_samples_stand_where_chains_start_and_test_images(subject: Su
 
 def test_starts_are_the_images_from_which_fresh_chains_of_the_same_seed_set_out(subject: Subject) -> None:
     result = ask(subject, n=20, draw=Draw("noise", steps=1, seed=4)).result
-    begun = Draw("noise", steps=0, seed=4)(subject.run, range(10), 2)
+    begun = Draw("noise", steps=0, seed=4)(subject.run, subject.model, spread(range(10), 20))
     samples, reference = flat(to_bytes(begun.images)), flat(everything(subject))
     assert result["values"]["starts"]["feature_fid"] == pytest.approx(frechet(samples, reference), rel=1e-3)
     svc = SVC(C=10).fit(flat(subject.dataset.train.images), subject.dataset.train.labels)
@@ -367,7 +374,7 @@ def test_starts_are_the_images_from_which_fresh_chains_of_the_same_seed_set_out(
 
 
 def test_samples_from_a_file_have_no_starts(subject: Subject, tmp_path: Path) -> None:
-    result = ask(subject, samples=write(tmp_path / "x.npz", *subject.dataset.train)).result
+    result = ask(subject, samples=write(tmp_path / "x.npz", *subject.dataset.train.batch())).result
     assert "starts" not in result["values"]
     assert result["protocol"]["starts"] is None
     assert result["values"]["real"]["n"] == 120  # all test images, fewer than samples
@@ -379,7 +386,7 @@ def test_real_images_are_compared_with_others_than_themselves(reference: Any, n_
     assert result["values"]["real"]["n"] == n_real
     assert f"{n_real} random {subject.dataset.title} test images, against {n_others} others" in result["protocol"]["real"]
     test = subject.dataset.test.images
-    taken = chosen(120, n_real, 1)
+    taken = subset(120, n_real, 1)
     left = test[[i for i in range(120) if i not in taken.tolist()]]
     others = {"train": everything(subject), "test": left, "train+test": torch.cat([everything(subject), left])}[reference]
     assert result["values"]["real"]["feature_fid"] == pytest.approx(frechet(flat(test[taken]), flat(others)), rel=1e-3)

@@ -111,7 +111,7 @@ def test_the_model_can_be_used_after_an_attack_as_before(float64: bool, toy: Toy
 def test_saved_images_are_misclassified_where_they_fell_and_clean_elsewhere(toy: Toy, tmp_path: Path) -> None:
     subject = toy()
     path = tmp_path / "new" / "found.npz"
-    assert robust_accuracy(subject, PGD, EPS, save=path).pictures == [path]
+    assert robust_accuracy(subject, PGD, EPS, save_to=path).pictures == [path]
     found = arrays(path)
     assert (found["images"].shape, found["images"].dtype) == ((8, 8, 8, 1), np.float32)
     assert 0 <= found["images"].min() <= found["images"].max() <= 1

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from torch import nn
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.classifier import predict
+from gmmcli.data.dataset import subset
 from gmmcli.data.npz import Npz
 from gmmcli.errors import DataError, RecipeError, RunError
-from gmmcli.evaluate.subject import Subject, chosen
-from gmmcli.metrics.outputs import CHUNK, outputs
+from gmmcli.evaluate.subject import Subject
+from gmmcli.metrics.outputs import outputs
 from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
@@ -131,19 +131,19 @@ def test_no_such_run(tmp_path: Path) -> None:
 @given(st.integers(1, 200), st.integers(1, 250), st.integers(0, 2**31))
 @settings(derandomize=True, max_examples=20)
 def test_chosen_are_so_many_positions_in_order_none_twice(total: int, n: int, seed: int) -> None:
-    positions = chosen(total, n, seed).tolist()
+    positions = subset(total, n, seed).tolist()
     assert len(positions) == min(n, total)
     assert positions == sorted(set(positions) & set(range(total)))
-    assert positions == chosen(total, n, seed).tolist()
+    assert positions == subset(total, n, seed).tolist()
 
 
 @pytest.mark.parametrize("n", [None, 7, 8])
 def test_all_are_chosen_where_no_fewer_are_wanted(n: int | None) -> None:
-    assert chosen(7, n, seed=1).tolist() == list(range(7))
+    assert subset(7, n, seed=1).tolist() == list(range(7))
 
 
 def test_every_position_is_chosen_as_often_over_the_seeds() -> None:
-    counts = torch.stack([chosen(20, 5, seed).bincount(minlength=20) for seed in range(400)]).sum(0)
+    counts = torch.stack([subset(20, 5, seed).bincount(minlength=20) for seed in range(400)]).sum(0)
     spread = (400 * 0.25 * 0.75) ** 0.5
     assert (counts - 100).abs().max() < 4 * spread
     assert counts.sum() == 2000
@@ -154,7 +154,7 @@ def test_n_takes_images_with_their_labels_by_the_seed(run: Run) -> None:
     every = Subject.open(run.path).images
     assert torch.equal(one.images, again.images)
     assert not torch.equal(one.images, two.images)
-    for image, label in zip(*one, strict=True):
+    for image, label in zip(*one.batch(), strict=True):
         (at,) = (every.images == image).flatten(1).all(1).nonzero().flatten().tolist()
         assert every.labels[at] == label
 
@@ -206,13 +206,13 @@ def test_a_pass_with_gradients_serves_both_ways_one_without_does_not(counted: tu
     torch.testing.assert_close(plain.logits, heavy.logits)
 
 
-def test_passes_say_how_far_they_are_once(run: Run) -> None:
+def test_a_pass_shows_its_progress_once_unless_quiet(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     subject = Subject.open(run.path, split="test", n=30)
-    said: list[int] = []
-    subject.outputs(at=said.append)
-    subject.outputs(at=said.append)
-    assert said == [30]
-    assert CHUNK > 30
+    subject.outputs(quiet=False)
+    assert "test 30/30" in capsys.readouterr().err
+    subject.outputs(quiet=False)
+    Subject.open(run.path, n=20).outputs()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_two_subjects_share_no_pass(run: Run) -> None:
@@ -249,9 +249,8 @@ def test_a_seed_that_draws_more_than_the_images_is_part_of_the_name(run: Run) ->
     ]
 
 
-def test_what_the_command_line_asked_is_part_of_the_name(run: Run) -> None:
-    subject = replace(Subject.open(run.path), asked=("samples 200", "noise"))
-    assert subject.name("tsne", "pixels") == "tsne pixels samples 200 noise"
+def test_a_commands_own_settings_come_first_in_the_name(run: Run) -> None:
+    assert Subject.open(run.path, best=True).name("tsne", "pixels", "noise") == "tsne pixels noise best"
 
 
 def test_a_result_is_named_by_how_it_departs_from_the_usual(run: Run) -> None:

@@ -14,9 +14,8 @@ from gmmcli.core.buffer import decode
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured
-from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
-from gmmcli.evaluate.tsne import tsne
+from gmmcli.evaluate.tsne import Embedding, tsne
 from gmmcli.metrics.outputs import outputs
 from gmmcli.run import Run
 from gmmcli.types import to_bytes
@@ -51,7 +50,7 @@ def unembedded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def embedded(run: Run) -> tuple[Subject, Measured]:
     subject = some(run)
-    (measured,) = tsne([subject])
+    (measured,) = tsne([subject], Embedding())
     return subject, measured
 
 
@@ -84,10 +83,11 @@ def test_the_figures_follow_from_the_plane_beside_them(embedded: tuple[Subject, 
 
 @pytest.mark.usefixtures("unembedded")
 def test_the_table_has_the_numbers_of_the_archive(run: Run) -> None:
-    tsne([some(run)], samples=Draw("buffer"), n_samples=10)
-    path = run.path / "results" / f"tsne-n{N}.csv"
+    tsne([some(run)], Embedding(per_class=1))
+    name = f"tsne-samples-1-per-class-n{N}"
+    path = run.path / "results" / f"{name}.csv"
     assert path.read_text().splitlines()[0] == "x,y,label,sample"
-    table, arrays = np.loadtxt(path, delimiter=",", skiprows=1), saved(run)
+    table, arrays = np.loadtxt(path, delimiter=",", skiprows=1), saved(run, name)
     assert table.shape == (N + 10, 4)
     np.testing.assert_allclose(table[:, :2], arrays["plane"], rtol=1e-5)
     assert np.array_equal(table[:, 2], arrays["labels"])
@@ -97,7 +97,7 @@ def test_the_table_has_the_numbers_of_the_archive(run: Run) -> None:
 def test_the_same_seed_gives_the_same_plane(embedded: tuple[Subject, Measured]) -> None:
     subject, measured = embedded
     plane = saved(subject.run)["plane"]
-    (again,) = tsne([some(subject.run)])
+    (again,) = tsne([some(subject.run)], Embedding())
     assert again == measured
     assert np.array_equal(saved(subject.run)["plane"], plane)
 
@@ -105,15 +105,15 @@ def test_the_same_seed_gives_the_same_plane(embedded: tuple[Subject, Measured]) 
 def test_the_seed_is_that_of_the_plane(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     monkeypatch.setattr("gmmcli.evaluate.tsne.embed", lambda features, seed: seeds.append(seed) or features[:, :2].numpy())
-    (measured,) = tsne([some(run)], seed=7)
+    (measured,) = tsne([some(run)], Embedding(seed=7))
     assert seeds == [measured.result["protocol"]["seed"]] == [7]
 
 
 @pytest.mark.usefixtures("unembedded")
-@pytest.mark.parametrize(("asked", "drawn"), [(25, 20), (10, 10), (3, 10)])
-def test_samples_lie_beside_the_images_as_many_of_each_class_but_are_not_judged(asked: int, drawn: int, run: Run) -> None:
-    (measured,) = tsne([some(run)], samples=Draw("buffer"), n_samples=asked)
-    arrays = saved(run)
+@pytest.mark.parametrize(("per_class", "drawn"), [(1, 10), (2, 20)])
+def test_samples_lie_beside_the_images_as_many_of_each_class_but_are_not_judged(per_class: int, drawn: int, run: Run) -> None:
+    (measured,) = tsne([some(run)], Embedding(per_class=per_class))
+    arrays = saved(run, f"tsne-samples-{per_class}-per-class-n{N}")
     assert arrays["sampled"].sum() == drawn
     assert np.array_equal(arrays["sampled"], np.arange(N + drawn) >= N)
     assert np.bincount(arrays["labels"][N:]).tolist() == [drawn // 10] * 10
@@ -131,11 +131,11 @@ def test_the_features_embedded_are_those_of_the_images_and_of_the_samples(run: R
 
     monkeypatch.setattr("gmmcli.evaluate.tsne.embed", plane)
     subject = some(run)
-    tsne([subject], samples=Draw("buffer"), n_samples=100)
+    tsne([subject], Embedding(per_class=10))
     (features,) = seen
     buffer = outputs(subject.model, to_bytes(decode(run.buffer().images.flatten(0, 1)))).features
     torch.testing.assert_close(features[:N], outputs(subject.model, subject.images.images).features)
-    images = saved(run)["images"]
+    images = saved(run, f"tsne-samples-10-per-class-n{N}")["images"]
     assert images.dtype == np.uint8
     torch.testing.assert_close(outputs(subject.model, torch.from_numpy(images)).features, features)
     by_row = [sorted(map(tuple, rows.double().round(decimals=4).tolist())) for rows in (features[N:], buffer)]
@@ -144,15 +144,15 @@ def test_the_features_embedded_are_those_of_the_images_and_of_the_samples(run: R
 
 @pytest.mark.usefixtures("unembedded")
 def test_no_samples_are_drawn_where_none_are_asked_for(run: Run) -> None:
-    (measured,) = tsne([some(run)], samples=Draw("buffer"), n_samples=0)
+    (measured,) = tsne([some(run)], Embedding(per_class=0))
     assert "samples" not in measured.result["protocol"]
     assert len(saved(run)["labels"]) == N
 
 
 @pytest.mark.usefixtures("unembedded")
 def test_more_samples_than_the_buffer_holds(run: Run) -> None:
-    with pytest.raises(RecipeError, match="more than the buffer's 10"):
-        tsne([some(run)], samples=Draw("buffer"), n_samples=110)
+    with pytest.raises(RecipeError, match="the buffer holds 10 images of a class, not 11"):
+        tsne([some(run)], Embedding(per_class=11))
 
 
 @pytest.mark.usefixtures("unembedded")
@@ -163,7 +163,7 @@ def test_several_runs_stand_side_by_side_each_with_a_result_of_its_own(run: Run,
     run.path.rename(tmp_path / "moved")
     for target in (run.path, other.path):
         target.symlink_to(tmp_path / "moved")
-    first, second = tsne([some(run), some(other)])
+    first, second = tsne([some(run), some(other)], Embedding())
     (planes,) = drawn
     assert [title.splitlines()[0] for title in planes] == [run.id, "another"]
     assert all("step 20" in title for title in planes)
@@ -175,7 +175,7 @@ def test_several_runs_stand_side_by_side_each_with_a_result_of_its_own(run: Run,
 @pytest.mark.usefixtures("unembedded")
 @pytest.mark.parametrize("out", [None, "new/fig1.png"])
 def test_the_picture_lies_in_the_first_run_or_where_it_is_asked_for(out: str | None, run: Run, tmp_path: Path) -> None:
-    (measured,) = tsne([some(run)], out=tmp_path / out if out else None)
+    (measured,) = tsne([some(run)], Embedding(), out=tmp_path / out if out else None)
     pictures = measured.pictures[:2]
     assert [path.suffix for path in pictures] == [".png", ".svg"]
     assert {path.parent for path in pictures} == {tmp_path / "new" if out else run.path / "figures"}
@@ -185,7 +185,7 @@ def test_the_picture_lies_in_the_first_run_or_where_it_is_asked_for(out: str | N
 
 @pytest.mark.usefixtures("unembedded")
 def test_another_split_has_a_name_of_its_own(run: Run) -> None:
-    (own,), (other,) = tsne([some(run)]), tsne([some(run, split="validation")])
+    (own,), (other,) = tsne([some(run)], Embedding()), tsne([some(run, split="validation")], Embedding())
     assert len(saved(run, f"tsne-validation-n{N}")["labels"]) == N
     assert not set(own.pictures) & set(other.pictures)
 
@@ -193,13 +193,13 @@ def test_another_split_has_a_name_of_its_own(run: Run) -> None:
 @pytest.mark.parametrize("n", [2, 10])
 def test_a_handful_of_images_has_no_neighbourhoods(n: int, run: Run) -> None:
     with pytest.raises(RecipeError, match=f"t-SNE of {n} images"):
-        tsne([Subject.open(run.path, n=n)])
+        tsne([Subject.open(run.path, n=n)], Embedding())
 
 
 def test_what_is_drawn_is_a_picture(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr("gmmcli.evaluate.tsne.embed", lambda features, seed: features[:, :2].numpy())
-    (measured,) = tsne([some(run)], samples=Draw("buffer"), n_samples=10)
+    (measured,) = tsne([some(run)], Embedding(per_class=1))
     png, svg = measured.pictures[:2]
     assert png.read_bytes().startswith(b"\x89PNG")
     assert "<svg" in svg.read_text(encoding="utf-8")

@@ -63,7 +63,7 @@ def test_few_images_are_embedded_too_but_not_ten() -> None:
 
 
 def test_digits_are_told_apart_in_the_plane_as_in_their_pixels() -> None:
-    images, labels = Digits().load().test
+    images, labels = Digits().load().test.batch()
     features, labels = images[:150].flatten(1).float(), labels[:150]
     values = embedding_values(features, embed(features, seed=1), labels)
     assert values["knn_accuracy_features"] > 0.8  # by chance 0.1

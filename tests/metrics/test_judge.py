@@ -6,7 +6,7 @@ import torch
 from sklearn.svm import SVC
 from torch import Tensor
 
-from gmmcli.data.dataset import Dataset, Split
+from gmmcli.data.dataset import Dataset, Split, chunks
 from gmmcli.data.digits import Digits
 from gmmcli.metrics.intervals import wilson_interval
 from gmmcli.metrics.judge import ModelJudge, PixelJudge, agreement_values, pixels
@@ -31,9 +31,10 @@ class Reader:
     """Reads the class off the first pixel."""
 
     about: str = "a reader"
+    name: str = ""
 
-    def classes(self, images: Tensor) -> Tensor:
-        return images[:, 0, 0, 0].long()
+    def classes(self, images: Tensor | Split) -> Tensor:
+        return torch.cat([part[:, 0, 0, 0].long() for part in chunks(images, 2)])
 
 
 def written(*classes: int) -> Tensor:
@@ -73,7 +74,7 @@ def test_of_many_training_images_the_seed_chooses_some(digits: Dataset, monkeypa
 
 
 def test_the_pixel_judge_agrees_with_real_images_by_class(pixel_judge: PixelJudge, digits: Dataset) -> None:
-    values = agreement_values(pixel_judge, digits.test.images, digits.test.labels, digits.test, digits.class_names)
+    values = agreement_values(pixel_judge, digits.test, digits.test, digits.class_names)
     assert values["label_agreement"] == values["judge_accuracy"] > 0.97
     assert set(values["per_class"]) == set("0123456789")
     assert sum(part["n"] for part in values["per_class"].values()) == values["judge_n"] == 360
@@ -81,13 +82,13 @@ def test_the_pixel_judge_agrees_with_real_images_by_class(pixel_judge: PixelJudg
 
 def test_the_pixel_judge_recognises_nothing_in_noise(pixel_judge: PixelJudge, digits: Dataset, generator: torch.Generator) -> None:
     noise = torch.randint(0, 256, (300, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    values = agreement_values(pixel_judge, noise, torch.arange(300) % 10, digits.test, digits.class_names)
+    values = agreement_values(pixel_judge, Split(noise, torch.arange(300) % 10), digits.test, digits.class_names)
     assert values["label_agreement"] < 0.2  # by chance 0.1
 
 
 def test_the_model_judge_says_the_models_largest_logit(tiny_recipe: Recipe, digits: Dataset) -> None:
     model = tiny_recipe.model.build(10, 1, seed=3).train()
-    judge = ModelJudge(model, "run x, step 3")
+    judge = ModelJudge(model, "run x, step 3", "x")
     said = judge.classes(digits.test.images)
     assert model.training
     with torch.no_grad():
@@ -98,7 +99,7 @@ def test_the_model_judge_says_the_models_largest_logit(tiny_recipe: Recipe, digi
 
 def test_agreement_is_counted_overall_and_by_class() -> None:
     test = Split(written(0, 1, 2, 2), torch.tensor([0, 1, 2, 1]))
-    values = agreement_values(Reader(), written(0, 0, 1, 2, 2), torch.tensor([0, 1, 1, 2, 2]), test, NAMES)
+    values = agreement_values(Reader(), Split(written(0, 0, 1, 2, 2), torch.tensor([0, 1, 1, 2, 2])), test, NAMES)
     assert values == {
         "label_agreement": 4 / 5,
         "label_agreement_ci95": list(wilson_interval(4, 5)),
@@ -117,7 +118,7 @@ def test_agreement_is_counted_overall_and_by_class() -> None:
 @pytest.mark.parametrize(("said", "agreement"), [(1, 1.0), (0, 0.0)])
 def test_samples_of_one_class_only_speak_of_that_class_only(said: int, agreement: float) -> None:
     test = Split(written(0, 1, 2), torch.arange(3))
-    values = agreement_values(Reader(), written(said, said, said), torch.tensor([1, 1, 1]), test, NAMES)
+    values = agreement_values(Reader(), Split(written(said, said, said), torch.tensor([1, 1, 1])), test, NAMES)
     assert values["label_agreement"] == agreement
     assert list(values["per_class"]) == ["dog"]
     assert values["per_class"]["dog"] == {"n": 3, "accuracy": agreement, "ci95": values["label_agreement_ci95"]}

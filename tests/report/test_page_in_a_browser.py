@@ -18,7 +18,7 @@ from gmmcli.evaluate.generation import Generation, generate
 from gmmcli.evaluate.robustness import robust_accuracy
 from gmmcli.evaluate.samples import Draw
 from gmmcli.evaluate.subject import Subject
-from gmmcli.evaluate.tsne import tsne
+from gmmcli.evaluate.tsne import Embedding, tsne
 from gmmcli.metrics.features.spaces import pixel_space
 from gmmcli.metrics.judge import PixelJudge
 from gmmcli.report.collect import gather
@@ -44,7 +44,7 @@ def measured(run: Run, samples: bool) -> Run:
     subject = Subject.open(run.path, n=N)
     classification.calibrate(subject)
     detection.ood(subject, ["uniform", "gaussian"], ["log_px", "max_py"])
-    tsne([subject], samples=Draw("buffer"), n_samples=10)
+    tsne([subject], Embedding(per_class=1))
     robust_accuracy(subject, Attack("pgd", steps=2), [4 / 255, 8 / 255])
     if samples:
         generate(subject, Generation(pixel_space(), PixelJudge(subject.dataset.train, 1), Draw("buffer"), n=20))

@@ -147,7 +147,7 @@ def test_the_newest_and_the_best_checkpoints_stay(begin: Begin) -> None:
     progress = run.checkpoint().progress
     assert (progress["best_step"], progress["best_accuracy"]) == (best, accuracies[best])
     assert run.checkpoint(best=True).step == best
-    images, labels = Setup.prepare(run.recipe).dataset.validation
+    images, labels = Setup.prepare(run.recipe).dataset.validation.batch()
     with torch.no_grad():
         said = run.model(best=True)(to_model(images)).argmax(1)
     assert float((said == labels).float().mean()) == accuracies[best]
@@ -171,7 +171,7 @@ def test_what_is_validated_published_and_given_its_gamma2_is_the_average(begin: 
 @pytest.mark.parametrize("head", ["max-mahalanobis", "lda"])
 def test_the_last_and_the_best_model_carry_their_own_gamma2(begin: Begin, head: str) -> None:
     run = trained(*begin(*PAST_ITS_BEST, f"model.head.kind={head}", "log.keep=1"))
-    images, labels = Setup.prepare(run.recipe).dataset.train
+    images, labels = Setup.prepare(run.recipe).dataset.train.batch()
     assert run.checkpoint().step != run.checkpoint(best=True).step
     found = []
     for best in (False, True):

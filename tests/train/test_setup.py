@@ -122,7 +122,7 @@ def test_starts_are_fitted_to_the_training_images_by_the_seed(begin: Begin, kind
         return chains.starts.tensors()
 
     setup, _ = begin()
-    images, labels = setup.dataset.train
+    images, labels = setup.dataset.train.batch()
     means = [to_model(images[labels == k]).flatten(1).mean(0) for k in range(10)]
     expected = torch.stack(means) if kind == "class-gaussian" else to_model(images).flatten(1).mean(0, keepdim=True)
     first, again = starts(), starts()

@@ -106,7 +106,7 @@ def _attack(kind: str, eps: list[str] | None, attacked: Attacked, images: Images
         of_run.quiet,
     )
     of_run.show(
-        robust_accuracy(subject, attack, chosen, float64=attacked.float64, scale=attacked.scale, save=attacked.save, quiet=of_run.quiet)
+        robust_accuracy(subject, attack, chosen, float64=attacked.float64, scale=attacked.scale, save_to=attacked.save, quiet=of_run.quiet)
     )
 
 
@@ -217,7 +217,7 @@ def cw_command(
     from gmmcli.evaluate.carlini import carlini
 
     attack = CarliniWagner(aim, steps, searches, learning_rate)
-    of_run.show(carlini(subject, attack, float64=float64, save=save, out=out, quiet=of_run.quiet))
+    of_run.show(carlini(subject, attack, float64=float64, save_to=save, out=out, quiet=of_run.quiet))
 
 
 @app.command("audit", epilog="Examples:\n\ngmmc attack audit\n\ngmmc attack audit --n 500 --transfer digits_dis")

@@ -46,15 +46,15 @@ def check(
     dataset.check_trainable()
     splits: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
-        images, labels = dataset.split(name)
-        counts = labels.bincount(minlength=dataset.n_classes).tolist()
-        splits[name] = {"n": len(images), "per_class": dict(zip(dataset.class_names, counts, strict=True))}
+        split = dataset.split(name)
+        counts = split.labels.bincount(minlength=dataset.n_classes).tolist()
+        splits[name] = {"n": len(split), "per_class": dict(zip(dataset.class_names, counts, strict=True))}
     channels, height, width = dataset.shape
     if json:
         values = {"shape": [channels, height, width], "classes": dataset.class_names, "splits": splits}
         answer({"schema": 1, "command": "data check", "dataset": dataset.name, "values": values})
         return
     print(f"{dataset.name}: {dataset.n_classes} classes, {height} x {width} x {channels}")
-    for name, split in splits.items():
-        counts = split["per_class"].values()
-        print(f"{name:10}  {split['n']:>7,} images, {min(counts):,} to {max(counts):,} per class")
+    for name, about in splits.items():
+        counts = about["per_class"].values()
+        print(f"{name:10}  {about['n']:>7,} images, {min(counts):,} to {max(counts):,} per class")

@@ -1,6 +1,5 @@
 """``gmmc eval generate``."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,7 +33,7 @@ def asked(
     from gmmcli.evaluate.samples import Draw
     from gmmcli.evaluate.subject import Subject
     from gmmcli.metrics.features.spaces import named_space, run_space
-    from gmmcli.metrics.judge import ModelJudge, PixelJudge
+    from gmmcli.metrics.judge import Judge, ModelJudge, PixelJudge
 
     def other(name: str) -> "Subject":
         found = Subject.open(name, runs_dir, device=subject.device)
@@ -49,11 +48,11 @@ def asked(
     if features == "best" and space.name != "inception":
         note(f"measured in {space.name}: Inception's weights are not there, so no figure is a FID", quiet)
     if judge:
-        chosen = other(judge)
-        ruling: ModelJudge | PixelJudge = ModelJudge(chosen.model, f"run {chosen.run.id}, step {chosen.step}")
+        found = other(judge)
+        named: Judge = ModelJudge(found.model, f"run {found.run.id}, step {found.step}", found.run.id)
     else:
-        ruling = PixelJudge(subject.dataset.train, subject.seed)
-    return Generation(space, ruling, Draw(origin, seed=subject.seed), **more)
+        named = PixelJudge(subject.dataset.train, subject.seed)
+    return Generation(space, named, Draw(origin, seed=subject.seed), **more)
 
 
 def generate_command(
@@ -115,11 +114,8 @@ def generate_command(
     """
     check_grid(out)
     from gmmcli.evaluate.generation import generate
-    from gmmcli.run import open_run
 
     subject = opened(run, runs_dir, device, quiet, best=best, seed=seed)
-    if judge:
-        subject = replace(subject, asked=(f"judge {open_run(judge, runs_dir).id}",))
     question = asked(
         subject,
         features,

@@ -15,9 +15,12 @@ from gmmcli.errors import RecipeError
 if TYPE_CHECKING:
     from gmmcli.model_card import ModelCard
     from gmmcli.run import Run
-    from gmmcli.types import Images
+    from gmmcli.types import Images, Labels
 
-EPILOG = "Examples:\n\ngmmc sample --class 3 --n 64\n\ngmmc sample --class all --n 10 --from buffer\n\ngmmc sample --class cat --format npz"
+EPILOG = (
+    "Examples:\n\ngmmc sample --class 3 --n 64\n\ngmmc sample --class all --per-class 10 --from buffer\n\n"
+    "gmmc sample --class cat --format npz"
+)
 EACH = 64
 ROW = 16  # images in a row when several classes share a grid
 
@@ -32,7 +35,11 @@ class Format(StrEnum):
 
 def sample_command(
     label: Annotated[str, typer.Option("--class", metavar="CLASS", help="A class by name or index, or all.")] = "all",
-    n: Annotated[int, typer.Option("--n", min=1, help="Images per class.")] = EACH,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", min=1, help="Total number of images, balanced over the classes. Default: 64 per class.", show_default=False),
+    ] = None,
+    per_class: Annotated[int | None, typer.Option("--per-class", min=1, help="Number of images per class.", show_default=False)] = None,
     origin: Origin = "noise",
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
@@ -58,29 +65,32 @@ def sample_command(
     """Draw images of a class, from fresh chains or from the replay buffer; prints the path of what it wrote."""
     if step_size is not None and step_size <= 0:
         raise RecipeError(f"--step-size {step_size} must be positive")
+    if n is not None and per_class is not None:
+        raise RecipeError("--n and --per-class exclude each other", "--n is the total, --per-class the number per class")
     if form is Format.grid:
         check_grid(out)
     from gmmcli.core.classifier import predict
-    from gmmcli.evaluate.samples import Draw
-    from gmmcli.progress import ProgressBar
+    from gmmcli.evaluate.samples import Draw, spread
+    from gmmcli.progress import image_progress
     from gmmcli.results import departures
     from gmmcli.run import open_run
     from gmmcli.types import to_bytes
 
-    chosen = open_run(run, runs_dir)
-    card, checkpoint, where = chosen.card(best), chosen.checkpoint(best), select_device(device)
-    note(f"run {chosen.path}, step {checkpoint.step}", quiet)
+    found = open_run(run, runs_dir)
+    card, checkpoint, where = found.card(best), found.checkpoint(best), select_device(device)
+    note(f"run {found.path}, step {checkpoint.step}", quiet)
     classes = class_indices(label, card.class_names)
-    draw = Draw(origin, steps, step_size, noise, seed)
-    with ProgressBar("chains", n * len(classes), quiet, unit="images") as bar:
-        images, labels, protocol = draw(chosen, classes, n, best, where, bar.update)
+    model, draw = found.model(best, where), Draw(origin, steps, step_size, noise, seed)
+    labels = spread(classes, n or (per_class or EACH) * len(classes))
+    with image_progress("chains", len(labels), quiet) as progress:
+        images, _, protocol = draw(found, model, labels, progress)
     about = "from the replay buffer"
     if origin == "noise":
         about = f"fresh chains, {protocol['steps']} steps of {protocol['step_size']:.3g}, seed {seed}"
-    logits = predict(chosen.model(best, where), to_bytes(images).to(where)).cpu()
-    caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(chosen, checkpoint.step)}"
-    asked = [*departures(draw, Draw()), *["best"] * best]
-    paths = _write(chosen, card, images, classes, n, form, out, caption, asked)
+    logits = predict(model, to_bytes(images).to(where)).cpu()
+    caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(found, checkpoint.step)}"
+    words = [f"n{len(labels)}"] * (len(labels) != EACH * len(classes)) + departures(draw, Draw()) + ["best"] * best
+    paths = _write(found, card, images, labels, form, out, caption, words)
     if not json:
         print("\n".join(map(str, paths)))
         return
@@ -89,7 +99,7 @@ def sample_command(
         "energy_mean": float(-logits.gather(1, labels[:, None]).mean()),
         "recognised_by_itself": float((logits.argmax(1) == labels).float().mean()),
     }
-    about_run = {"schema": 1, "command": "sample", "run": chosen.id, "step": checkpoint.step}
+    about_run = {"schema": 1, "command": "sample", "run": found.id, "step": checkpoint.step}
     answer(about_run | {"classes": [card.class_names[k] for k in classes], "n": len(labels), "protocol": protocol, "values": values})
 
 
@@ -111,39 +121,36 @@ def _write(
     run: "Run",
     card: "ModelCard",
     images: "Images",
-    classes: list[int],
-    n: int,
+    labels: "Labels",
     form: Format,
     out: Path | None,
     about: str,
-    asked: list[str],
+    words: list[str],
 ) -> list[Path]:
-    """Write the images, n of each class in turn, under a name that says what was asked beyond the defaults; return the paths."""
+    """Write the images, class by class, under a name with the settings that differ from their defaults; return the paths."""
     import numpy as np
     import torch
 
     from gmmcli.data.pictures import save_grid, save_image, to_arrays, wrapped
     from gmmcli.storage import file_stem, write_arrays
 
+    classes = list(dict.fromkeys(labels.tolist()))
+    counts = [int((labels == k).sum()) for k in classes]
     names = [file_names(card.class_names)[k] for k in classes]
-    name = "all" if len(classes) > 1 else names[0]
-    stem = run.path / "samples" / file_stem(" ".join([f"class-{name}", *[f"n{n}"] * (n != EACH), *asked]))
+    stem = run.path / "samples" / file_stem(" ".join([f"class-{'all' if len(classes) > 1 else names[0]}", *words]))
     arrays = to_arrays(images)
     match form:
         case Format.npz:
             path = out or stem.with_name(f"{stem.name}.npz")
-            write_arrays(path, images=arrays, labels=np.repeat(classes, n), class_names=np.array(card.class_names))
+            write_arrays(path, images=arrays, labels=labels.numpy(), class_names=np.array(card.class_names))
             return [path]
         case Format.png:
-            paths = [(out or stem) / label / f"{i:05d}.png" for label in names for i in range(n)]
+            paths = [(out or stem) / name / f"{i:05d}.png" for name, n in zip(names, counts, strict=True) for i in range(n)]
             for array, target in zip(arrays, paths, strict=True):
                 save_image(array, target)
             return paths
         case Format.grid:
-            path = out or stem.with_name(f"{stem.name}.png")
-            columns = min(n, ROW) if len(classes) > 1 else ceil(sqrt(n))
-            rows = [
-                row for k, part in zip(classes, torch.split(images, n), strict=True) for row in wrapped(part, columns, card.class_names[k])
-            ]
-            save_grid(rows, path, about)
-            return [path]
+            columns = min(max(counts), ROW) if len(classes) > 1 else ceil(sqrt(len(labels)))
+            parts = zip(classes, torch.split(images, counts), strict=True)
+            rows = [row for k, part in parts for row in wrapped(part, columns, card.class_names[k])]
+            return save_grid(rows, out or stem.with_name(f"{stem.name}.png"), about)

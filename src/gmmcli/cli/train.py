@@ -88,8 +88,8 @@ def _distance(setup: "Setup") -> "Distance | None":
 
     if not setup.recipe.validates_samples:
         return None
-    space, images = quick_space(setup.device), setup.validation.images
-    if len(images) < 2:
+    space = quick_space(setup.device)
+    if len(setup.validation) < 2:
         raise DataError("log.validate_samples needs at least two validation images, and there is one", "hold out more of them")
-    real = Moments.of(space.embed(images))
+    real = Moments.of(space.embed(setup.validation))
     return Distance(space.name, lambda samples: frechet_distance(Moments.of(space.embed(samples)), real))

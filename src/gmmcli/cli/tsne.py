@@ -1,6 +1,5 @@
 """``gmmc tsne``."""
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -8,12 +7,14 @@ import typer
 from gmmcli.cli.options import Best, Data, Device, Json, N, Origin, Out, Quiet, RunNames, RunsDir, Seed, SplitOption, answer, opened, show
 from gmmcli.errors import RecipeError
 
-EPILOG = "Examples:\n\ngmmc tsne\n\ngmmc tsne --run digits_dis --run digits_gen --samples 200 --out fig1.png"
+EPILOG = "Examples:\n\ngmmc tsne\n\ngmmc tsne --run digits_dis --run digits_gen --per-class 20 --out fig1.png"
 
 
 def tsne_command(
     runs: RunNames = None,
-    samples: Annotated[int, typer.Option("--samples", min=0, help="So many samples of each run as well, drawn as crosses.")] = 0,
+    per_class: Annotated[
+        int, typer.Option("--per-class", min=0, help="Number of samples per class to draw from each run, shown as crosses.")
+    ] = 0,
     origin: Origin = "buffer",
     features: Annotated[
         str | None,
@@ -38,21 +39,16 @@ def tsne_command(
     if len({subject.card.class_names for subject in subjects}) > 1:
         raise RecipeError("these runs know different classes", "draw them one by one")
     from gmmcli.evaluate.samples import Draw
-    from gmmcli.evaluate.tsne import tsne
+    from gmmcli.evaluate.tsne import Embedding, tsne
     from gmmcli.metrics.features.spaces import named_space
-    from gmmcli.storage import file_stem
 
     space = named_space(features, device=subjects[0].device) if features else None
     if features and space is None:
         raise RecipeError(
             f"no feature space {features!r}", "give efficientnet-lite0, inception, pixels or best; a run's own are the default"
         )
-    if samples:
-        subjects = [replace(subject, asked=(f"samples {samples}", *[origin] * (origin != "buffer"))) for subject in subjects]
-    if len(subjects) > 1 and out is None:  # a picture of several runs is another than the first run's own
-        name = subjects[0].name("tsne", *([space.name] if space else []), "beside", *(subject.run.id for subject in subjects[1:]))
-        out = subjects[0].run.path / "figures" / f"{file_stem(name)}.png"
-    measured = tsne(subjects, space=space, samples=Draw(origin, seed=seed), n_samples=samples, seed=seed, out=out, quiet=quiet)
+    settings = Embedding(space, Draw(origin, seed=seed), per_class, seed)
+    measured = tsne(subjects, settings, out=out, quiet=quiet)
     if json:
         first = measured[0].result
         answer(first if len(measured) == 1 else first | {"runs": [one.result for one in measured]})

@@ -1,35 +1,75 @@
 """The one form every dataset takes in memory, and the checks it must pass to get there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
 from annotated_types import Gt, Lt
+from torch import Tensor
 
 from gmmcli.errors import DataError
+from gmmcli.rng import stream
 from gmmcli.types import Labels, RawImages
 
 SplitName = Literal["train", "validation", "test"]
 HeldOut = Annotated[float, Gt(0), Lt(1)]
 """Share of the training images, stratified by class, that training never sees."""
+ALL = slice(None)
 
 
-class Split(NamedTuple):
-    """Byte images (image, channel, height, width) and their labels."""
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Byte images (image, channel, height, width) and their labels.
+
+    Outside ``data/`` images are read by ``batch`` and ``chunks`` alone, so that they need not all be in memory.
+    """
 
     images: RawImages
     labels: Labels
 
-    def take(self, indices: np.ndarray) -> "Split":
-        """The images and labels at these positions."""
-        chosen = torch.from_numpy(np.sort(indices))
-        return Split(self.images[chosen], self.labels[chosen])
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    def batch(self, indices: Tensor | slice = ALL) -> tuple[RawImages, Labels]:
+        """Read the images at these positions, in this order, and their labels; all of them by default."""
+        return self.images[indices], self.labels[indices]
+
+    def chunks(self, size: int) -> Iterator[RawImages]:
+        """Read all images in their order, at most ``size`` at a time."""
+        yield from torch.split(self.images, size)
+
+    def take(self, indices: Tensor | np.ndarray) -> "Split":
+        """Select the images at these positions, in ascending order."""
+        return Split(*self.batch(torch.as_tensor(indices).sort().values))
+
+    def subset(self, n: int | None, seed: int) -> "Split":
+        """Select at most ``n`` images, drawn at random by ``seed`` (function ``subset``); all where ``n`` is None."""
+        return self if n is None or n >= len(self) else self.take(subset(len(self), n, seed))
 
     def to(self, device: torch.device) -> "Split":
-        """The same on a device."""
+        """Return the same split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
+
+
+def concatenate(*splits: Split) -> Split:
+    """Join splits, one after the other."""
+    return Split(torch.cat([split.images for split in splits]), torch.cat([split.labels for split in splits]))
+
+
+def chunks(images: RawImages | Split, size: int) -> Iterator[RawImages]:
+    """Yield images in their order, at most ``size`` at a time, of a split or of a tensor."""
+    yield from images.chunks(size) if isinstance(images, Split) else torch.split(images, size)
+
+
+def subset(total: int, n: int | None, seed: int) -> Tensor:
+    """Return the positions of at most ``n`` of ``total`` images, drawn at random by ``seed``, in ascending order."""
+    if n is None or n >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=stream("cpu", seed, "subset"))[:n].sort().values
 
 
 @dataclass(frozen=True)
@@ -77,7 +117,7 @@ class Dataset:
 
     def _check(self, split: str, data: Split) -> None:
         where = f"{self.name}, {split}"
-        images, labels = data
+        images, labels = data.batch()
         if not len(images):
             raise DataError(f"{where}: no images", "every split needs some")
         if len(images) != len(labels):

@@ -1,4 +1,4 @@
-"""Training batches: the whole split as one byte tensor on the device, augmented image by image."""
+"""Training batches: the split on the device, augmented image by image."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -31,10 +31,8 @@ class Data:
 
     def build(self, split: Split, device: torch.device, seed: int) -> "Loader":
         """Build the loader; RecipeError where the table does not fit the images."""
-        if self.batch_size > len(split.images):
-            raise RecipeError(
-                f"data.batch_size {self.batch_size} is larger than the {len(split.images)} training images", "make it smaller"
-            )
+        if self.batch_size > len(split):
+            raise RecipeError(f"data.batch_size {self.batch_size} is larger than the {len(split)} training images", "make it smaller")
         if self.crop_padding >= split.images.shape[-1]:
             raise RecipeError(
                 f"data.crop_padding {self.crop_padding} does not fit images of {split.images.shape[-1]} pixels", "make it smaller"
@@ -49,7 +47,7 @@ class Loader:
         self.data = data
         self.split = split
         self.seed = seed
-        self.steps_per_epoch = len(split.images) // data.batch_size
+        self.steps_per_epoch = len(split) // data.batch_size
         self._epoch = -1
         self._order = torch.empty(0)
 
@@ -61,13 +59,12 @@ class Loader:
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             order = stream("cpu", self.seed, "epoch", epoch)
-            self._order = torch.randperm(len(self.split.images), generator=order).to(self.split.images.device)
+            self._order = torch.randperm(len(self.split), generator=order).to(self.split.labels.device)
             self._epoch = epoch
         size = self.data.batch_size
-        chosen = self._order[position * size : (position + 1) * size]
-        images = to_model(self.split.images[chosen])
-        augmented = self.augment(images, generator)
-        return Batch(augmented, self.split.labels[chosen], self.with_noise(images, generator) if clean else None)
+        raw, labels = self.split.batch(self._order[position * size : (position + 1) * size])
+        images = to_model(raw)
+        return Batch(self.augment(images, generator), labels, self.with_noise(images, generator) if clean else None)
 
     def augment(self, images: Images, generator: torch.Generator) -> Images:
         """Crop, mirror and add noise, drawn per image."""

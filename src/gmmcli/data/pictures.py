@@ -26,8 +26,8 @@ def save_image(array: np.ndarray, path: Path) -> None:
         Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(hidden)
 
 
-def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "", cell: int = 48) -> None:
-    """Write rows of images, each row with its label at the left, and a caption below.
+def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "", cell: int = 48) -> list[Path]:
+    """Write rows of images, each row with its label at the left, and a caption below; return the path, as a list.
 
     Small images are enlarged by whole factors without smoothing, to about ``cell`` pixels: what one sees are the pixels.
     """
@@ -48,6 +48,7 @@ def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "",
     draw.text((5, pitch * len(arrays) + 14), caption, fill=INK, font=font, anchor="lm")
     with replacing(path) as hidden:
         sheet.save(hidden)
+    return [path]
 
 
 def wrapped(images: Images, columns: int, label: str) -> list[tuple[str, Images]]:

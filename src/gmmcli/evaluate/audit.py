@@ -20,7 +20,7 @@ from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
 from gmmcli.attacks.within_ball import over_eps
 from gmmcli.core.classifier import frozen
 from gmmcli.evaluate import plots
-from gmmcli.evaluate.measured import Measured, kept
+from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.robustness import attacked, pixel_protocol
 from gmmcli.evaluate.subject import Subject
 from gmmcli.progress import ProgressBar
@@ -56,9 +56,17 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     title = f"{subject.card.recipe.name}, n = {len(labels):,}"
     figure = plots.robustness(curves, _curve(values["worst_case"]), values["clean_accuracy"], title)
     words = [f"transfer {transfer.run.id}"] if transfer else []
-    measured = kept(subject, subject.result("attack audit", protocol, values), figure, out, arrays, *words)
+    measured = save(
+        subject,
+        subject.result("attack audit", protocol, values),
+        *words,
+        arrays=arrays,
+        picture=partial(plots.save, figure),
+        out=out,
+        warnings=[f"{one['name']}: {one['why']}" for one in values["verdicts"] if one["fired"]],
+    )
     rmtree(folder)
-    return measured._replace(warnings=[f"{one['name']}: {one['why']}" for one in values["verdicts"] if one["fired"]])
+    return measured
 
 
 def _curve(rows: Mapping[str, Mapping[str, Any]]) -> dict[float, float]:

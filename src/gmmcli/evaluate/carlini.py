@@ -1,6 +1,8 @@
 """The smallest change that makes a subject's images misclassified (C&W): found, saved image by image, and drawn."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from gmmcli.attacks.pixel_model import PixelModel, distances, pixel_logits
 from gmmcli.core.classifier import frozen
 from gmmcli.data.pictures import save_grid
 from gmmcli.errors import RecipeError
-from gmmcli.evaluate.measured import Measured
+from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.robustness import attacked, save_adversarial
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import proportion
@@ -25,7 +27,13 @@ AT_A_TIME = 100  # images between two lines of progress
 
 
 def carlini(
-    subject: Subject, attack: CarliniWagner, *, float64: bool = False, save: Path | None = None, out: Path | None = None, quiet: bool = True
+    subject: Subject,
+    attack: CarliniWagner,
+    *,
+    float64: bool = False,
+    save_to: Path | None = None,
+    out: Path | None = None,
+    quiet: bool = True,
 ) -> Measured:
     """Mean and median of the smallest L2 change (Table 7), with clean image, change and adversarial image side by side (Fig. 7)."""
     model, pixels, labels = attacked(subject, float64)
@@ -46,16 +54,15 @@ def carlini(
     smallest[clean] = torch.where(success, norms, torch.inf)
     arrays = {"l2": smallest.cpu().numpy(), "labels": labels.cpu().numpy()}
     words = [*departures(attack, CarliniWagner()), *["float64"] * float64]
-    path = subject.run.save_result(result, subject.name("attack cw", *words), **arrays)
-    pictures = []
-    if bool(success.any()):
-        pictures.append(out or subject.run.path / "figures" / f"{path.stem}.png")
-        _draw(subject, pictures[0], pixels[clean], found, labels[clean], predicted, success)
-    if save:
+    rows = _rows(subject.card.class_names, pixels[clean], found, labels[clean], predicted, success)
+    caption = f"{subject.card.recipe.name}: clean, change (enlarged to full range), adversarial"
+    picture = partial(save_grid, rows, caption=caption, cell=64) if rows else None
+    measured = save(subject, result, *words, arrays=arrays, picture=picture, out=out)
+    if save_to:
         adversarial = pixels.clone()
         adversarial[clean] = found.to(pixels.dtype)
-        pictures.append(save_adversarial(save, adversarial, fell=arrays["l2"], labels=arrays["labels"]))
-    return Measured(result, pictures)
+        measured.pictures.append(save_adversarial(save_to, adversarial, fell=arrays["l2"], labels=arrays["labels"]))
+    return measured
 
 
 def _attack(attack: CarliniWagner, model: PixelModel, pixels: Tensor, labels: Tensor, quiet: bool) -> tuple[Tensor, Tensor]:
@@ -79,12 +86,12 @@ def _values(clean: Tensor, success: Tensor, norms: Tensor, n_pixels: int) -> dic
     }
 
 
-def _draw(subject: Subject, path: Path, pixels: Tensor, found: Tensor, labels: Tensor, predicted: Tensor, success: Tensor) -> None:
-    """Draw one deceived image of each class."""
-    names = subject.card.class_names
+def _rows(
+    names: Sequence[str], pixels: Tensor, found: Tensor, labels: Tensor, predicted: Tensor, success: Tensor
+) -> list[tuple[str, Tensor]]:
+    """One misclassified image of each class, with its true and its predicted class."""
     picked = torch.cat([((labels == k) & success).nonzero().flatten()[:1] for k in range(len(names))])[:SHOWN].tolist()
-    rows = [(f"{names[int(labels[i])]} > {names[int(predicted[i])]}", _triple(pixels[i], found[i])) for i in picked]
-    save_grid(rows, path, f"{subject.card.recipe.name}: clean, change (enlarged to full range), adversarial", cell=64)
+    return [(f"{names[int(labels[i])]} > {names[int(predicted[i])]}", _triple(pixels[i], found[i])) for i in picked]
 
 
 def _triple(clean: Tensor, adversarial: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gmmcli.data.dataset import subset
 from gmmcli.data.outliers import Outliers, default_sets, outliers, title
 from gmmcli.errors import DataError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, kept, own_outputs
-from gmmcli.evaluate.subject import Subject, chosen
+from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.ood import ood_protocol, ood_values
 from gmmcli.metrics.outputs import Outputs, outputs
 from gmmcli.metrics.scores import SCORES
@@ -40,7 +41,7 @@ def ood(
     own = own_outputs(subject, quiet, mass)
     others: dict[str, Outputs] = {}
     for name, one in found.items():
-        images = one.images[chosen(len(one.images), subject.n, subject.seed)]
+        images = one.images[subset(len(one.images), subject.n, subject.seed)]
         with image_progress(name, len(images), quiet) as at:
             others[name] = outputs(subject.model, images, subject.gamma2 if mass else None, at)
         about[name] = {"n": len(images), "images": one.about}

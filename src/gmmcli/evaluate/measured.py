@@ -1,6 +1,7 @@
 """A measured subject: its result, saved in the run with the arrays behind it, and the pictures drawn of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ from matplotlib.figure import Figure
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import Outputs
-from gmmcli.progress import image_progress
+
+Picture = Callable[[Path], list[Path]]
+"""Draws to a path and returns the files it wrote, as ``partial(plots.save, figure)`` and ``partial(save_grid, rows)`` do."""
 
 
 class Measured(NamedTuple):
@@ -21,17 +24,38 @@ class Measured(NamedTuple):
     warnings: Sequence[str] = ()
 
 
+def save(
+    subject: Subject,
+    result: dict[str, Any],
+    *words: str,
+    arrays: Mapping[str, np.ndarray],
+    picture: Picture | None = None,
+    out: Path | None = None,
+    warnings: Sequence[str] = (),
+) -> Measured:
+    """Save a result with its arrays, and its picture under the same name in the run's figures/, or at ``out``.
+
+    Args:
+        subject: what was measured.
+        result: its result object (``Subject.result``).
+        words: the settings that differ from their defaults, for the name (``Subject.name``).
+        arrays: what the values were computed from, saved beside them as .npz.
+        picture: draws it.
+        out: where to draw it.
+        warnings: to show with the result.
+    """
+    path = subject.run.save_result(result, subject.name(result["command"], *words), **arrays)
+    pictures = picture(out or subject.run.path / "figures" / f"{path.stem}.png") if picture else []
+    return Measured(result, pictures, warnings)
+
+
 def own_outputs(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:
     """The pass over the subject's own images."""
-    with image_progress(f"{subject.dataset.title} {subject.split}", len(subject.images.labels), quiet) as at:
-        return subject.outputs(mass=mass, at=at)
+    return subject.outputs(mass=mass, quiet=quiet)
 
 
 def kept(
-    subject: Subject, result: dict[str, Any], figure: Figure | None, out: Path | None, arrays: Mapping[str, np.ndarray], *departures: str
+    subject: Subject, result: dict[str, Any], figure: Figure | None, out: Path | None, arrays: Mapping[str, np.ndarray], *words: str
 ) -> Measured:
-    """Save a result with its arrays, and its figure in the run's figures/ or where ``out`` says."""
-    name = subject.name(result["command"], *departures)
-    saved = subject.run.save_result(result, name, **arrays)
-    pictures = plots.save(figure, out or subject.run.path / "figures" / f"{saved.stem}.png") if figure else []
-    return Measured(result, pictures)
+    """Save a result with its arrays and its figure."""
+    return save(subject, result, *words, arrays=arrays, picture=partial(plots.save, figure) if figure else None, out=out)

@@ -17,7 +17,7 @@ from gmmcli.attacks.losses import LOSSES
 from gmmcli.attacks.pixel_model import PixelModel, distances
 from gmmcli.attacks.within_ball import over_eps
 from gmmcli.core.classifier import frozen
-from gmmcli.evaluate.measured import Measured, kept
+from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import proportion
 from gmmcli.progress import ProgressBar
@@ -30,7 +30,7 @@ def attacked(subject: Subject, float64: bool = False, scale: float = 1.0) -> tup
     dtype = torch.float64 if float64 else torch.float32
     model = deepcopy(subject.model).to(dtype)
     model.bf16 = False
-    images, labels = subject.images.to(subject.device)
+    images, labels = subject.images.to(subject.device).batch()
     return PixelModel(model, dtype, scale), images.to(dtype) / 255, labels
 
 
@@ -41,7 +41,7 @@ def robust_accuracy(
     *,
     float64: bool = False,
     scale: float = 1.0,
-    save: Path | None = None,
+    save_to: Path | None = None,
     quiet: bool = True,
 ) -> Measured:
     """Robust accuracy under one attack at one or several radii; eps = 0 is clean accuracy."""
@@ -65,9 +65,9 @@ def robust_accuracy(
     words += [f"eps {' '.join(values['eps'])}"] * (radii != DEFAULT_EPS[attack.norm])
     words += [f"scale {scale:g}"] * (scale != 1) + ["float64"] * float64
     arrays = {"fell": fell.cpu().numpy(), "labels": labels.cpu().numpy()}
-    measured = kept(subject, subject.result(f"attack {attack.kind}", protocol, values), None, None, arrays, *words)
-    pictures = [save_adversarial(save, adversarial, **arrays)] if save else []
-    return Measured(measured.result, pictures, _warnings(attack, values["eps"]))
+    result = subject.result(f"attack {attack.kind}", protocol, values)
+    measured = save(subject, result, *words, arrays=arrays, warnings=_warnings(attack, values["eps"]))
+    return measured._replace(pictures=[save_adversarial(save_to, adversarial, **arrays)]) if save_to else measured
 
 
 def _at_radius(eps: float, fell: Tensor, outcome: Outcome) -> dict[str, Any]:

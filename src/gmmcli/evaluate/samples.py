@@ -1,19 +1,24 @@
-"""Samples of a run: fresh chains from noise, or the replay buffer as training left it."""
+"""Samples of a run: fresh chains from noise, the replay buffer as training left it, or a file of ``gmmc sample``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from gmmcli.core.buffer import decode
-from gmmcli.core.chains import CHUNK, fresh_samples
-from gmmcli.core.classifier import predict
+from gmmcli.core.chains import CHUNK, Chains, fresh_samples
+from gmmcli.core.classifier import Classifier, predict
 from gmmcli.core.samplers import changed
-from gmmcli.errors import DivergedError, RecipeError
+from gmmcli.data.dataset import Split
+from gmmcli.data.npz import UNREADABLE
+from gmmcli.errors import DataError, DivergedError, RecipeError
+from gmmcli.model_card import ModelCard
 from gmmcli.rng import stream
 from gmmcli.run import Run
-from gmmcli.types import Images, Labels, to_bytes
+from gmmcli.types import Images, Labels, to_bytes, to_model
 
 Origin = Literal["noise", "buffer"]
 
@@ -25,10 +30,20 @@ class Samples(NamedTuple):
     labels: Labels
     protocol: dict[str, Any]
 
+    def to_split(self) -> Split:
+        """The images rounded to bytes, with their labels."""
+        return Split(to_bytes(self.images), self.labels)
+
+
+def spread(classes: Sequence[int], n: int) -> Labels:
+    """Return the labels of ``n`` images in total, class by class; where they do not divide evenly, the first classes get one more."""
+    counts = [n // len(classes) + (i < n % len(classes)) for i in range(len(classes))]
+    return torch.tensor(classes).repeat_interleave(torch.tensor(counts))
+
 
 @dataclass(frozen=True)
 class Draw:
-    """How to draw: everything left out is as the recipe says and as training left it."""
+    """How to draw samples; what is not given is as in the recipe."""
 
     origin: Origin = "noise"
     steps: int | None = None
@@ -37,79 +52,95 @@ class Draw:
     noise: float | None = None
     seed: int = 1
 
-    def __call__(
-        self,
-        run: Run,
-        classes: Sequence[int],
-        n: int,
-        best: bool = False,
-        device: torch.device | str = "cpu",
-        at: Callable[[int], None] = lambda _: None,
-    ) -> Samples:
-        """Draw n images of each class, class by class.
+    def __call__(self, run: Run, model: Classifier, labels: Labels, progress: Callable[[int], None] = lambda _: None) -> Samples:
+        """Draw one image per label.
 
         Args:
-            run: whose.
-            classes: their indices.
-            n: images of each.
-            best: the weights of the best validation instead of the last.
-            device: where the chains run.
-            at: told how many images are done.
+            run: whose recipe, buffer and starts are used.
+            model: its classifier; fresh chains run on its device.
+            labels: the class of each image, class by class.
+            progress: called with the number of images done.
 
         Raises:
-            RecipeError: the buffer holds fewer, or a fresh chain's option was given with it.
+            RecipeError: the buffer holds fewer images, or an option of fresh chains was given with it.
             RunError: there is no buffer.
+            DivergedError: images that are not finite.
         """
-        labels = torch.tensor(classes).repeat_interleave(n)
-        if self.origin == "buffer":
-            if any(option is not None for option in (self.steps, self.step_size, self.noise)):
-                raise RecipeError("--steps, --step-size and --noise shape fresh chains", "leave them out with --from buffer")
-            return Samples(self._from_buffer(run, classes, n), labels, {"from": "buffer", "seed": self.seed})
-        card = run.card(best)
-        chains = card.recipe.chains.of_classes
-        if self.noise is not None:
-            chains = replace(chains, fresh_noise_std=self.noise)
-        if self.step_size is not None:
-            chains = replace(chains, sampler=changed(chains.sampler, step_size=self.step_size))
+        return self._from_buffer(run, labels) if self.origin == "buffer" else self._from_noise(run, model, labels, progress)
+
+    def _from_noise(self, run: Run, model: Classifier, labels: Labels, progress: Callable[[int], None]) -> Samples:
+        device = next(model.parameters()).device
+        chains, starts = self._chains(run.recipe.chains.of_classes), run.starts(device)
         steps = chains.lifetime if self.steps is None else self.steps
-        model, starts = run.model(best, device), run.starts(device)
         parts = []
         for i, part in enumerate(torch.split(labels, CHUNK)):
             generator = stream(device, self.seed, "sample", i)
             parts.append(fresh_samples(model, chains, starts, part.to(device), generator, steps).cpu())
-            at(min(len(labels), (i + 1) * CHUNK))
+            progress(min(len(labels), (i + 1) * CHUNK))
         images = torch.cat(parts)
         if not bool(images.isfinite().all()):
-            raise DivergedError(f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is far too long")
-        noise = {"noise_std": chains.sampler.noise_std, "fresh_noise_std": chains.fresh_noise_std}
+            raise DivergedError(f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is too large")
         protocol = {
             "from": "noise",
             "steps": steps,
-            "start": chains.start.kind if card.recipe.needs_chains else "uniform",
+            "start": chains.start.kind if run.recipe.needs_chains else "uniform",
             "step_size": chains.sampler.step_size,
-            **noise,
+            "noise_std": chains.sampler.noise_std,
+            "fresh_noise_std": chains.fresh_noise_std,
             "seed": self.seed,
         }
         return Samples(images, labels, protocol)
 
-    def _from_buffer(self, run: Run, classes: Sequence[int], n: int) -> Images:
-        """Random images of each class, none twice."""
-        found = []
-        for k, own in zip(classes, buffer_classes(run, classes), strict=True):
-            if n > len(own):
-                raise RecipeError(f"{n} images a class are more than the buffer's {len(own)}", "ask for fewer, or use --from noise")
-            found.append(own[torch.randperm(len(own), generator=stream("cpu", self.seed, "slots", k))[:n]])
-        return torch.cat([decode(images) for images in found])
+    def _chains(self, chains: Chains) -> Chains:
+        """The recipe's chains with the options that were given."""
+        if self.noise is not None:
+            chains = replace(chains, fresh_noise_std=self.noise)
+        if self.step_size is not None:
+            chains = replace(chains, sampler=changed(chains.sampler, step_size=self.step_size))
+        return chains
+
+    def _from_buffer(self, run: Run, labels: Labels) -> Samples:
+        """Random images of each class, without replacement."""
+        if any(option is not None for option in (self.steps, self.step_size, self.noise)):
+            raise RecipeError("--steps, --step-size and --noise are options of fresh chains", "leave them out with --from buffer")
+        classes = list(dict.fromkeys(labels.tolist()))
+        drawn = []
+        for k, stored in zip(classes, buffer_classes(run, classes), strict=True):
+            n = int((labels == k).sum())
+            if n > len(stored):
+                raise RecipeError(f"the buffer holds {len(stored)} images of a class, not {n}", "ask for fewer, or use --from noise")
+            drawn.append(stored[torch.randperm(len(stored), generator=stream("cpu", self.seed, "slots", k))[:n]])
+        return Samples(torch.cat([decode(images) for images in drawn]), labels, {"from": "buffer", "seed": self.seed})
 
 
 def buffer_classes(run: Run, classes: Sequence[int]) -> list[torch.Tensor]:
-    """Return the replay buffer's images of each class, as the buffer keeps them.
+    """Return the replay buffer's images of each class, as the buffer stores them.
 
-    A class is its place in the buffer; where chains ran without labels (JEM), it is what the model takes the image for.
+    The class of an image is its place in the buffer; where chains ran without labels (JEM), it is the class that the model predicts.
     """
     images = run.buffer().images
     if not run.recipe.chains.classless:
         return [images[k] for k in classes]
     everyone = images.flatten(0, 1)
-    taken_for = predict(run.model(), to_bytes(decode(everyone))).argmax(1)
-    return [everyone[taken_for == k] for k in classes]
+    predicted = predict(run.model(), to_bytes(decode(everyone))).argmax(1)
+    return [everyone[predicted == k] for k in classes]
+
+
+def read_samples(path: Path, card: ModelCard) -> Samples:
+    """Read a file of ``gmmc sample --format npz``; DataError where it is none, or of other images or classes than the model's."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            images, labels = torch.from_numpy(archive["images"]), torch.from_numpy(archive["labels"]).long()
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read as samples ({error})", "write them with gmmc sample --format npz") from error
+    channels, height, width = card.image_shape
+    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels) or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{path} has images of shape {tuple(images.shape)} and labels of {tuple(labels.shape)}, "
+            f"this run needs bytes of (n, {height}, {width}, {channels}) and n labels",
+            "give samples of this run, or of one on the same data",
+        )
+    n_classes = len(card.class_names)
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= n_classes):
+        raise DataError(f"{path} has a label outside 0..{n_classes - 1}", "give samples of a run on the same classes")
+    return Samples(to_model(images.permute(0, 3, 1, 2)), labels, {"from": str(path)})

@@ -1,6 +1,5 @@
 """What is evaluated: a checkpoint of a run, and the images it is evaluated on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +14,17 @@ from gmmcli.errors import RecipeError, RunError
 from gmmcli.metrics.calibration import fit_temperature
 from gmmcli.metrics.outputs import Outputs, outputs
 from gmmcli.model_card import ModelCard
-from gmmcli.rng import stream
+from gmmcli.progress import image_progress
 from gmmcli.run import Run, open_run
 
 SEED = 1
-NOTHING_DRAWN = ("eval accuracy", "eval calibrate")
-"""Commands that give the same figures for every seed, as long as all images are taken."""
+DETERMINISTIC = ("eval accuracy", "eval calibrate")
+"""Commands whose values do not depend on the seed when all images are taken."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and its questions."""
+    """A model and the images it is evaluated on."""
 
     run: Run
     step: int
@@ -40,8 +39,6 @@ class Subject:
     """The dataset is another than the run's own."""
     best: bool = False
     """The checkpoint of the best validation instead of the last."""
-    asked: tuple[str, ...] = ()
-    """What was asked beyond the defaults and is part of the names of results, as words: ``("samples 200",)``."""
     _passes: dict[str, Outputs] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -63,21 +60,21 @@ class Subject:
             RecipeError: other images whose size or number of classes is not the run's.
             RunError, CheckpointError, DataError: the run or the data is unavailable.
         """
-        chosen = open_run(run, runs_dir)
-        card, checkpoint = chosen.card(best), chosen.checkpoint(best)
-        dataset = parse_source(data).load() if data else chosen.dataset()
+        found = open_run(run, runs_dir)
+        card, checkpoint = found.card(best), found.checkpoint(best)
+        dataset = parse_source(data).load() if data else found.dataset()
         if dataset.shape != card.image_shape:
             raise RecipeError(
-                f"{dataset.name} has images of {_size(dataset.shape)}, run {chosen.id} takes {_size(card.image_shape)}", FITTING
+                f"{dataset.name} has images of {_size(dataset.shape)}, run {found.id} takes {_size(card.image_shape)}", FITTING
             )
         if dataset.n_classes != len(card.class_names):
-            raise RecipeError(f"{dataset.name} has {dataset.n_classes} classes, run {chosen.id} knows {len(card.class_names)}", FITTING)
-        return cls(chosen, checkpoint.step, card, chosen.model(best, device), dataset, split, n, seed, bool(data), best)
+            raise RecipeError(f"{dataset.name} has {dataset.n_classes} classes, run {found.id} knows {len(card.class_names)}", FITTING)
+        return cls(found, checkpoint.step, card, found.model(best, device), dataset, split, n, seed, bool(data), best)
 
     @cached_property
     def images(self) -> Split:
-        """The images asked about, with their labels."""
-        return self._some(self.dataset.split(self.split))
+        """The images to evaluate on, with their labels."""
+        return self.dataset.split(self.split).subset(self.n, self.seed)
 
     @cached_property
     def validation(self) -> Split:
@@ -87,15 +84,12 @@ class Subject:
     @cached_property
     def held_out(self) -> Outputs:
         """What the model says of the validation images."""
-        return outputs(self.model, self.validation.images)
+        return outputs(self.model, self.validation)
 
     @cached_property
     def temperature(self) -> float | None:
-        """The temperature fitted on the validation images; None where all of them are classified rightly."""
+        """The temperature fitted on the validation images; None where all of them are classified correctly."""
         return fit_temperature(self.held_out.logits, self.validation.labels)
-
-    def _some(self, split: Split) -> Split:
-        return split.take(chosen(len(split.labels), self.n, self.seed).numpy())
 
     @property
     def device(self) -> torch.device:
@@ -112,13 +106,14 @@ class Subject:
             )
         return self.model.gamma2
 
-    def outputs(self, *, mass: bool = False, at: Callable[[int], None] = lambda _: None) -> Outputs:
-        """What the model says of the images, with the gradients of log p(x) where ``mass`` is asked for; taken once and kept."""
-        kept = self._passes.get("mass") or (None if mass else self._passes.get("plain"))
-        if kept is None:
-            kept = outputs(self.model, self.images.images, self.gamma2 if mass else None, at)
-            self._passes["mass" if mass else "plain"] = kept
-        return kept
+    def outputs(self, *, mass: bool = False, quiet: bool = True) -> Outputs:
+        """The model's outputs on the images, with the gradient norms of log p(x) for ``mass``: one pass, whose outputs are kept."""
+        done = self._passes.get("mass") or (None if mass else self._passes.get("plain"))
+        if done is None:
+            gamma2 = self.gamma2 if mass else None
+            with image_progress(f"{self.dataset.title} {self.split}", len(self.images), quiet) as progress:
+                done = self._passes["mass" if mass else "plain"] = outputs(self.model, self.images, gamma2, progress)
+        return done
 
     def result(self, command: str, protocol: dict[str, Any], values: dict[str, Any], n: int | None = None) -> dict[str, Any]:
         """A result object of this subject (docs/run-directory.md)."""
@@ -129,28 +124,26 @@ class Subject:
             "step": self.step,
             "dataset": self.dataset.title,
             "split": self.split,
-            "n": len(self.images.labels) if n is None else n,
+            "n": len(self.images) if n is None else n,
             "protocol": protocol,
             "values": values,
         }
 
-    def name(self, command: str, *departures: str) -> str:
-        """What a result is saved as: the command, and how it departs from its defaults, the last checkpoint and all test images."""
-        about = [*departures, *self.asked, *[self.dataset.title] * self.foreign]
+    def name(self, command: str, *words: str) -> str:
+        """The name a result is saved under: the command, and what differs from its defaults.
+
+        Args:
+            command: as in ``result``.
+            words: the command's own settings that differ; the subject's are the last checkpoint and all test images.
+        """
+        about = [*words, *[self.dataset.title] * self.foreign]
         about += [self.split] * (self.foreign or self.split != "test") + ["best"] * self.best
-        some = len(self.images.labels) < len(self.dataset.split(self.split).labels)
-        about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (self.seed != SEED and (some or command not in NOTHING_DRAWN))
+        some = len(self.images) < len(self.dataset.split(self.split))
+        about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (self.seed != SEED and (some or command not in DETERMINISTIC))
         return " ".join([command, *about])
 
 
 FITTING = "evaluate a run trained on images like these; gmmc eval ood compares with images of any kind"
-
-
-def chosen(total: int, n: int | None, seed: int) -> torch.Tensor:
-    """Return the positions of at most ``n`` of ``total`` images, drawn at random by ``seed``, in ascending order."""
-    if n is None or n >= total:
-        return torch.arange(total)
-    return torch.randperm(total, generator=stream("cpu", seed, "subset"))[:n].sort().values
 
 
 def _size(shape: tuple[int, int, int]) -> str:

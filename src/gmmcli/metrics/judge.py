@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gmmcli.core.classifier import Classifier
-from gmmcli.data.dataset import Split
+from gmmcli.data.dataset import Split, chunks
 from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.outputs import outputs
 from gmmcli.types import Labels, RawImages, to_model
@@ -30,23 +30,29 @@ class Judge(Protocol):
     def about(self) -> str:
         """What it is, for the protocol."""
 
-    def classes(self, images: RawImages) -> Labels:
+    @property
+    def name(self) -> str:
+        """What it is called in the names of results; empty for the default judge."""
+
+    def classes(self, images: RawImages | Split) -> Labels:
         """Name the class of each image."""
 
 
 class PixelJudge:
     """scikit-learn's ``SVC(C=10)`` on the pixels of real training images, at most 10,000 of them."""
 
+    name = ""
+
     def __init__(self, train: Split, seed: int) -> None:
         from sklearn.svm import SVC
 
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(train.labels))[:MOST])
-        self.about = f"SVC(C=10) on the pixels of {len(chosen):,} real training images"
-        self._svc = SVC(C=10).fit(pixels(train.images[chosen]), train.labels[chosen].numpy())
+        images, labels = train.take(np.random.default_rng(seed).permutation(len(train))[:MOST]).batch()
+        self.about = f"SVC(C=10) on the pixels of {len(images):,} real training images"
+        self._svc = SVC(C=10).fit(pixels(images), labels.numpy())
 
-    def classes(self, images: RawImages) -> Labels:
+    def classes(self, images: RawImages | Split) -> Labels:
         """Name the class of each image."""
-        return torch.from_numpy(self._svc.predict(pixels(images)))
+        return torch.from_numpy(np.concatenate([self._svc.predict(pixels(part)) for part in chunks(images, MOST)]))
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,9 @@ class ModelJudge:
 
     model: Classifier
     about: str
+    name: str
 
-    def classes(self, images: RawImages) -> Labels:
+    def classes(self, images: RawImages | Split) -> Labels:
         """Name the class of each image."""
         return outputs(self.model, images).logits.argmax(1)
 
@@ -67,10 +74,10 @@ def agreement(right: Tensor) -> dict[str, Any]:
     return {"label_agreement": overall["accuracy"], "label_agreement_ci95": overall["ci95"]}
 
 
-def agreement_values(judge: Judge, images: RawImages, labels: Labels, test: Split, class_names: tuple[str, ...]) -> dict[str, Any]:
+def agreement_values(judge: Judge, samples: Split, test: Split, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return the share of samples that the judge takes for their class, overall and by class, and its own accuracy on real images."""
-    right = judge.classes(images) == labels
-    own = proportion(judge.classes(test.images) == test.labels)
+    right, labels = judge.classes(samples) == samples.labels, samples.labels
+    own = proportion(judge.classes(test) == test.labels)
     return {
         **agreement(right),
         "per_class": {name: proportion(right[labels == k]) for k, name in enumerate(class_names) if bool((labels == k).any())},

@@ -7,6 +7,7 @@ import torch
 
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.energy import log_density
+from gmmcli.data.dataset import Split, chunks
 from gmmcli.errors import DivergedError
 from gmmcli.types import Energies, Features, Logits, RawImages, to_model
 
@@ -22,7 +23,9 @@ class Outputs(NamedTuple):
     """``||d log p(x) / dx||_2``, where it was asked for."""
 
 
-def outputs(model: Classifier, images: RawImages, gamma2: float | None = None, at: Callable[[int], None] = lambda _: None) -> Outputs:
+def outputs(
+    model: Classifier, images: RawImages | Split, gamma2: float | None = None, at: Callable[[int], None] = lambda _: None
+) -> Outputs:
     """Take byte images through the model once, a chunk at a time, on the model's device.
 
     Args:
@@ -37,7 +40,7 @@ def outputs(model: Classifier, images: RawImages, gamma2: float | None = None, a
     device = next(model.parameters()).device
     parts = []
     with frozen(model), torch.set_grad_enabled(gamma2 is not None):
-        for part in torch.split(images, CHUNK):
+        for part in chunks(images, CHUNK):
             x = to_model(part.to(device)).requires_grad_(gamma2 is not None)
             features = model.features(x)
             logits: Logits = model.head(features)

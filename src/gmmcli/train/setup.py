@@ -81,7 +81,7 @@ class Setup:
     def starts(self) -> Starts:
         """Where chains start, fitted to the training images once and shared by the states of all rollbacks."""
         train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
-        return self.recipe.chains.start.fit(train.images, train.labels, self.dataset.n_classes, seed)
+        return self.recipe.chains.start.fit(*train.batch(), self.dataset.n_classes, seed)
 
     def initial_state(self) -> TrainState:
         """The state before the first step, a function of the recipe's seed."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gmmcli.data.dataset import Split, chunks
 from gmmcli.errors import MissingPartError
 from gmmcli.metrics.features.weights import read_weights
 from gmmcli.types import Features, RawImages
@@ -67,9 +68,9 @@ class EfficientNet(nn.Module):
         return features
 
     @torch.no_grad()
-    def features(self, images: RawImages) -> Features:
+    def features(self, images: RawImages | Split) -> Features:
         """Return the pooled features of byte images of any size; grey ones are repeated to RGB, all are resized."""
-        return torch.cat([self(self.prepared(part)).cpu() for part in torch.split(images, CHUNK)])
+        return torch.cat([self(self.prepared(part)).cpu() for part in chunks(images, CHUNK)])
 
     def prepared(self, images: RawImages) -> Tensor:
         """Return byte images as the network takes them: RGB, resized (antialiased bilinear), normalised."""

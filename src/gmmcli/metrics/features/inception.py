@@ -6,6 +6,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from gmmcli.data.dataset import Split, chunks
 from gmmcli.errors import MissingPartError
 from gmmcli.metrics.features.weights import read_weights
 from gmmcli.types import Features, RawImages
@@ -59,10 +60,10 @@ class Inception(nn.Module):
         self.eval()
 
     @torch.no_grad()
-    def features(self, images: RawImages) -> Features:
+    def features(self, images: RawImages | Split) -> Features:
         """Return the pooled features of byte images; grey ones are repeated to RGB, all are resized to 299 x 299 by the network."""
         device = next(self.parameters()).device
-        unit = (part.to(device).expand(-1, 3, -1, -1).float() / 255 for part in torch.split(images, CHUNK))
+        unit = (part.to(device).expand(-1, 3, -1, -1).float() / 255 for part in chunks(images, CHUNK))
         return torch.cat([self.network(part)[0].flatten(1).cpu() for part in unit])
 
     def class_probs(self, features: Features) -> Tensor:

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from gmmcli.core.classifier import Classifier
+from gmmcli.data.dataset import Split, chunks
 from gmmcli.metrics.features import efficientnet, inception
 from gmmcli.metrics.outputs import outputs
 from gmmcli.types import Features, RawImages
+
+CHUNK = 1000
 
 
 class Space(NamedTuple):
@@ -18,14 +21,19 @@ class Space(NamedTuple):
 
     name: str
     about: str
-    embed: Callable[[RawImages], Features]
+    embed: Callable[[RawImages | Split], Features]
+    """The features of byte images, of a tensor or of a split."""
     class_probs: Callable[[Features], Tensor] | None = None
     """Inception's class probabilities, for its score."""
 
 
 def pixel_space() -> Space:
     """The pixels themselves, in float64: float32 rounds them all the same way, and distances of many pixels show it."""
-    return Space("pixels", "pixels in [-1, 1]", lambda images: images.flatten(1).double() / 127.5 - 1)
+
+    def embed(images: RawImages | Split) -> Features:
+        return torch.cat([part.flatten(1).double() / 127.5 - 1 for part in chunks(images, CHUNK)])
+
+    return Space("pixels", "pixels in [-1, 1]", embed)
 
 
 def run_space(name: str, model: Classifier) -> Space:
