@@ -44,7 +44,7 @@ def toy(tiny_recipe: Recipe, tmp_path: Path) -> Toy:
         model.gamma2 = 1.0
         run = Run(tmp_path / name)
         run.path.mkdir()
-        images, labels = split(GAPS, [0, 1, 2, 3, 2, 3, 0, 1])
+        images, labels = split(GAPS, [0, 1, 2, 3, 2, 3, 0, 1]).batch()
         test = Split(images, (labels + shift) % 4)
         if n_classes == 3:
             test = test.take(np.flatnonzero(test.labels < 3))
