@@ -12,7 +12,7 @@ import pytest
 import torch
 from animals import Gmmc, Trained
 
-from extension import install_example
+from extension import install, install_example
 from gmmcli.attacks import audit
 from gmmcli.attacks.algorithms import ATTACKS
 from gmmcli.attacks.attack import DEFAULT_EPS, Attack
@@ -390,3 +390,64 @@ def test_an_installed_attack_obeys_its_norms(gmmc: Gmmc, run: Run) -> None:
 
 def test_an_attack_that_does_not_exist_is_said_to(gmmc: Gmmc) -> None:
     assert gmmc("attack", "mi-fgsm").exit_code == 2
+
+
+ODD = """
+from gmmcli.attacks.attack import Attack
+from gmmcli.attacks.losses import AttackLoss, margin
+
+
+class Still:
+    '''Returns the images as they are; its defaults are a copy of PGD's.'''
+
+    defaults = Attack("pgd", "margin", "l2", steps=2)
+    norms = ("l2",)
+
+    def __call__(self, attack, model, state, pixels, eps, streams):
+        return pixels
+
+
+still, nothing = Still(), 3
+twice = AttackLoss(lambda logits, labels, targets: 2 * margin(logits, labels, targets), about="twice the margin")
+"""
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package that adds an attack, a loss, and parts that are neither."""
+    attacks = {"still": "odd_attack:still", "a-class": "odd_attack:Still", "nothing": "odd_attack:nothing"}
+    losses = {"twice": "odd_attack:twice", "number": "odd_attack:nothing"}
+    install(tmp_path, monkeypatch, {"odd_attack": ODD}, {"attacks": attacks, "attack_losses": losses})
+    yield
+    installed.cache_clear()
+
+
+@pytest.mark.usefixtures("odd")
+def test_an_installed_attack_runs_under_its_own_name_and_the_default_radius_of_its_norm(ask: Ask, run: Run, right: tuple[str, ...]) -> None:
+    result = ask("still", *right)
+    assert (result["command"], result["protocol"]["kind"]) == ("attack still", "still")
+    assert {eps: row["accuracy"] for eps, row in result["values"]["eps"].items()} == {"0.5": 1.0}  # PGD would break some
+    assert [stem for stem in run.results() if stem.startswith("attack")] == ["attack-still-own.npz-test"]
+
+
+@pytest.mark.usefixtures("odd")
+def test_an_installed_loss_is_one_that_attacks_maximise(ask: Ask, right: tuple[str, ...]) -> None:
+    words = ("pgd", "--steps", 3, "--eps", "8/255,64/255", *right)
+    twice, margin = ask(*words, "--loss", "twice"), ask(*words, "--loss", "margin")
+    assert twice["protocol"]["loss_is"] == "twice the margin"
+    assert margin["values"]["eps"]["64/255"]["accuracy"] < 1.0 and twice["values"]["eps"]["64/255"]["accuracy"] < 1.0
+
+
+@pytest.mark.usefixtures("odd")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nothing",), "adds 'nothing' to gmmcli's attacks, which is not an Algorithm"),
+        (("a-class",), "adds 'a-class' to gmmcli's attacks, which is not an Algorithm"),
+        (("pgd", "--loss", "number"), "adds 'number' to gmmcli's attack_losses, which is not an AttackLoss"),
+    ],
+)
+def test_an_installed_part_of_another_kind_is_refused_in_one_sentence(words: tuple[str, ...], message: str, gmmc: Gmmc, run: Run) -> None:
+    result = gmmc("attack", *words, "-q")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr.splitlines()[0]

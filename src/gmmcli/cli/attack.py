@@ -1,6 +1,6 @@
 """``gmmc attack``: fgsm, pgd, apgd, square, those of installed packages, cw, audit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,14 +93,14 @@ def _attack(kind: str, eps: list[str] | None, attacked: Attacked, images: Images
         raise RecipeError(f"--scale {attacked.scale} must be positive")
     if (step_size := settings.get("step_size")) is not None and step_size <= 0:
         raise RecipeError(f"--step-size {step_size} must be positive", "it is a share of eps; 0.25 is a quarter of the radius")
-    given = {name: value for name, value in settings.items() if value is not None}
-    chosen = radii(eps, given.get("norm", "linf"))
-    subject = of_run.open(images)
-    from gmmcli.attacks.algorithms import ATTACKS
+    from gmmcli.attacks.algorithms import configured
     from gmmcli.attacks.audit import format_eps
+
+    attack = configured(kind, seed=images.seed, **{name: value for name, value in settings.items() if value is not None})
+    chosen = radii(eps, attack.norm)
+    subject = of_run.open(images)
     from gmmcli.evaluate.robustness import robust_accuracy
 
-    attack = replace(ATTACKS[kind].defaults, seed=images.seed, **given)
     note(
         "eps " + ", ".join(f"{format_eps(radius)} = {radius:.4f}" for radius in chosen) + f" in pixels of [0, 1], {attack.norm}",
         of_run.quiet,

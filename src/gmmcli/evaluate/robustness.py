@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmmcli.attacks.algorithms import ATTACKS, check
+from gmmcli.attacks.algorithms import check, configured
 from gmmcli.attacks.attack import DEFAULT_EPS, Attack, Outcome
 from gmmcli.attacks.audit import format_eps
 from gmmcli.attacks.losses import LOSSES
@@ -61,7 +61,7 @@ def robust_accuracy(
         "largest_change": _largest_change(pixels, adversarial, (fell > 0) & fell.isfinite()),
     }
     protocol = asdict(attack) | {"loss_is": LOSSES[attack.loss].about} | pixel_protocol(float64, scale)
-    words = departures(attack, replace(ATTACKS[attack.kind].defaults, seed=attack.seed))
+    words = departures(attack, configured(attack.kind, seed=attack.seed))
     words += [f"eps {' '.join(values['eps'])}"] * (radii != DEFAULT_EPS[attack.norm])
     words += [f"scale {scale:g}"] * (scale != 1) + ["float64"] * float64
     arrays = {"fell": fell.cpu().numpy(), "labels": labels.cpu().numpy()}

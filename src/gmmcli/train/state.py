@@ -16,8 +16,16 @@ from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 from gmmcli.train.phases import Phase
+from gmmcli.types import Logits
 
 PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_distance", "best_space", "best_step")
+
+AT_ONCE = 500  # images, as many as ``predict`` takes at a time
+
+
+def logits(model: Classifier, split: Split) -> Logits:
+    """Return the logits of a split's images, read a chunk at a time."""
+    return torch.cat([predict(model, images) for images in split.chunks(AT_ONCE)])
 
 
 @dataclass
@@ -62,7 +70,7 @@ class TrainState:
         """Estimate the published model's shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
         model, gamma2 = self.published, 1.0
         if model.has_means:
-            gamma2 = float(shared_variance(joint_energy(predict(model, split.images), split.labels), model.means.shape[1]))
+            gamma2 = float(shared_variance(joint_energy(logits(model, split), split.labels), model.means.shape[1]))
         model.gamma2 = gamma2
 
     def save(self, run: Run, dataset: Dataset) -> Checkpoint:

@@ -7,16 +7,12 @@ from typing import Any, NamedTuple
 import torch
 
 from gmmcli.core.chains import CHUNK, PersistentChains, fresh_samples
-from gmmcli.core.classifier import Classifier, predict
-from gmmcli.data.dataset import Split
 from gmmcli.recipe import Criterion, Stage
 from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.train.setup import Setup
-from gmmcli.train.state import TrainState
-from gmmcli.types import Logits, RawImages, to_bytes
-
-AT_ONCE = 500  # images, as many as ``predict`` takes at a time
+from gmmcli.train.state import TrainState, logits
+from gmmcli.types import RawImages, to_bytes
 
 
 class Distance(NamedTuple):
@@ -45,11 +41,6 @@ def validate(setup: Setup, state: TrainState, run: Run, stage: Stage, distance: 
     if improved:
         state.best_accuracy, state.best_distance, state.best_space, state.best_step = accuracy, found, space, state.step
     return improved
-
-
-def logits(model: Classifier, split: Split) -> Logits:
-    """Return the logits of a split's images, read a chunk at a time."""
-    return torch.cat([predict(model, images) for images in split.chunks(AT_ONCE)])
 
 
 def rank(criterion: Criterion, accuracy: float, distance: float | None = None) -> tuple[float, ...]:
