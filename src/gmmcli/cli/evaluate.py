@@ -13,7 +13,7 @@ app.command("generate", epilog=generate.EPILOG)(generate.generate_command)
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
+        "--against",
         metavar="NAME",
         help="Compare with interp, noise (uniform and gaussian), a dataset's name, celeba, folder:PATH or npz:PATH. Repeatable. "
         "Default: interp, noise and the usual datasets.",
@@ -70,7 +70,10 @@ def calibrate_command(
     show(calibrate(subject, out=out, quiet=quiet), json)
 
 
-@app.command("ood", epilog="Examples:\n\ngmmc eval ood\n\ngmmc eval ood --set interp --set npz:svhn.npz --set folder:faces --score log_px")
+@app.command(
+    "ood",
+    epilog="Examples:\n\ngmmc eval ood\n\ngmmc eval ood --against interp --against npz:svhn.npz --against folder:faces --score log_px",
+)
 def ood_command(
     sets: Sets = None,
     scores: Scores = None,

@@ -32,7 +32,7 @@ class Entry:
     seeds: tuple[Natural, ...] = ()
     """Other seeds than the study's."""
     evaluations: tuple[str, ...] = ()
-    """Evaluations of this model beyond the study's, as gmmc's own words: ``"eval ood --set interp"``."""
+    """Evaluations of this model beyond the study's, as gmmc's own words: ``"eval ood --against interp"``."""
     once: tuple[str, ...] = ()
     """Evaluations of its first seed alone."""
 
