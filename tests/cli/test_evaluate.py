@@ -188,7 +188,7 @@ def test_detection_is_that_of_the_scores_saved_beside_it(evaluate: Evaluate, run
 def test_no_score_tells_a_set_from_itself(evaluate: Evaluate, trained: Trained) -> None:
     (scores,) = evaluate("ood", "--against", f"npz:{trained.recipe.with_suffix('.npz')}")["values"].values()
     assert {score: row["auroc"] for score, row in scores.items()} == pytest.approx(
-        dict.fromkeys(("log_px", "max_py", "mass", "distance"), 0.5)
+        dict.fromkeys(("log_px", "max_py", "mass", "max_logit", "energy"), 0.5)
     )
 
 
@@ -209,9 +209,9 @@ def test_pictures_in_a_folder_need_no_classes(evaluate: Evaluate, run: Run) -> N
     Path("faces").mkdir()
     for i, array in enumerate(noise(4, 20, 12, 3)):
         Image.fromarray(array).save(f"faces/{i}.png")
-    document = evaluate("ood", "--against", "folder:faces", "--score", "distance")
+    document = evaluate("ood", "--against", "folder:faces", "--score", "max_logit")
     assert document["protocol"]["sets"]["folder:faces"]["n"] == 4
-    assert list(document["values"]["folder:faces"]) == ["distance"]
+    assert list(document["values"]["folder:faces"]) == ["max_logit"]
 
 
 def test_a_set_that_is_missing_is_said_to_be_and_the_rest_is_measured(evaluate: Evaluate, run: Run) -> None:
@@ -298,7 +298,7 @@ def test_all_has_every_part_from_one_pass_over_the_test_images(
     for part, values in document["values"].items():
         measured = results[part]
         assert (measured["values"], measured["protocol"]) == (values, document["protocol"][part])
-    assert list(document["values"]["ood"]["uniform"]) == ["log_px", "max_py", "mass", "distance"]
+    assert list(document["values"]["ood"]["uniform"]) == ["log_px", "max_py", "mass", "max_logit", "energy"]
     assert "feature_fid" in document["values"]["generate"]
     assert "measured in pixels: Inception's weights are not there" in result.stderr
     assert run.result("eval all uniform") == document  # one of other sets is another result
@@ -328,7 +328,7 @@ def test_all_uses_inception_where_it_is_at_hand(evaluate: Evaluate, monkeypatch:
     ("words", "message"),
     [
         (("ood", "--score", "logpx"), "no score 'logpx'"),
-        (("ood", "--score", "log_px", "--score", "energy"), "give one of log_px, max_py, mass, distance"),
+        (("ood", "--score", "log_px", "--score", "distance"), "give one of log_px, max_py, mass, max_logit, energy, mahalanobis, knn, vim"),
         (("ood", "--against", "svnh"), "no set of images 'svnh'"),
         (("ood", "--against", "npz"), "no set of images 'npz'"),
         (("all", "--against", "svnh"), "no set of images 'svnh'"),
@@ -456,4 +456,4 @@ def test_a_class_is_shown_by_its_name_whatever_it_is(name: str, gmmc: Gmmc, run:
 
 def test_a_set_is_shown_by_its_name_whatever_it_is(gmmc: Gmmc, run: Run, undrawn: None) -> None:
     far = write_npz("[far].npz", noise(6, 8, 8), np.zeros(6, np.uint8))
-    assert "npz:[far].npz" in gmmc("eval", "ood", "--against", far, "--score", "distance").stdout
+    assert "npz:[far].npz" in gmmc("eval", "ood", "--against", far, "--score", "max_logit").stdout

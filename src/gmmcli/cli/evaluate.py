@@ -6,7 +6,6 @@ import typer
 
 from gmmcli.cli import generate
 from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, answer, note, opened, show
-from gmmcli.errors import RecipeError
 
 app = typer.Typer(no_args_is_help=True, help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
 app.command("generate", epilog=generate.EPILOG)(generate.generate_command)
@@ -21,7 +20,13 @@ Sets = Annotated[
     ),
 ]
 Scores = Annotated[
-    list[str] | None, typer.Option("--score", help="log_px, max_py, mass, distance. Repeatable. Default: all.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--score",
+        metavar="NAME",
+        help="Name of a score, or all. Repeatable. Default: all that need no pass over the training images.",
+        show_default=False,
+    ),
 ]
 
 
@@ -89,18 +94,19 @@ def ood_command(
 ) -> None:
     """Measure how well scores tell the run's test images from others: AUROC, AUPR, FPR at 95% TPR, with intervals and histograms.
 
-    High scores mean in-distribution. Other images are brought to the run's size and channels.
+    High scores mean in-distribution. Scores that are fitted on the training images (one more pass) are measured on request: --score knn.
+
+    Other images are brought to the run's size and channels.
 
     A set that is unavailable is reported as missing, and the others are measured.
     """
-    from gmmcli.metrics.scores import SCORES
+    from gmmcli.metrics.scores import score_names
 
-    if unknown := [score for score in scores or () if score not in SCORES]:
-        raise RecipeError(f"no score {unknown[0]!r}", f"give one of {', '.join(SCORES)}")
+    score_names(scores)  # an unknown one is refused before anything is loaded
     subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
     from gmmcli.evaluate.detection import ood
 
-    show(ood(subject, sets, scores or list(SCORES), out=out, quiet=quiet), json)
+    show(ood(subject, sets, scores, out=out, quiet=quiet), json)
 
 
 @app.command("all", epilog="Example:\n\ngmmc eval all --json")
@@ -120,7 +126,7 @@ def all_command(
     Generation is measured in the best features at hand: Inception's, EfficientNet-Lite0's, pixels; not at all without a buffer.
     """
     subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
-    from gmmcli.data.outliers import title
+    from gmmcli.data.outliers import short_name
     from gmmcli.evaluate.classification import accuracy, calibrate
     from gmmcli.evaluate.detection import ood
     from gmmcli.evaluate.generation import generate as measure_generation
@@ -136,7 +142,7 @@ def all_command(
         {name: result["protocol"] for name, result in results.items()},
         {name: result["values"] for name, result in results.items()},
     )
-    subject.run.save_result(whole, subject.name("eval all", *map(title, sets or ())))
+    subject.run.save_result(whole, subject.name("eval all", *map(short_name, sets or ())))
     if json:
         for part in parts:
             for warning in part.warnings:

@@ -19,6 +19,8 @@ from gmmcli.rng import stream
 from gmmcli.run import Run, open_run
 
 SEED = 1
+TRAINING_IMAGES = 50_000
+"""Maximum number of training images on which scores are fitted: all of CIFAR's."""
 NOTHING_DRAWN = ("eval accuracy", "eval calibrate")
 """Commands that give the same figures for every seed, as long as all images are taken."""
 
@@ -88,6 +90,18 @@ class Subject:
     def held_out(self) -> Outputs:
         """What the model says of the validation images."""
         return outputs(self.model, self.validation.images)
+
+    @cached_property
+    def training(self) -> Split:
+        """The run's own training images, at most ``TRAINING_IMAGES`` of them."""
+        train = (self.run.dataset() if self.foreign else self.dataset).train
+        return train.take(chosen(len(train.labels), TRAINING_IMAGES, self.seed).numpy())
+
+    def training_outputs(self, progress: Callable[[int], None] = lambda _: None) -> Outputs:
+        """What the model says of the training images; taken once and kept."""
+        if "training" not in self._passes:
+            self._passes["training"] = outputs(self.model, self.training.images, progress=progress)
+        return self._passes["training"]
 
     @cached_property
     def temperature(self) -> float | None:

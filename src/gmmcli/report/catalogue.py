@@ -8,7 +8,8 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-from gmmcli.data.outliers import title
+from gmmcli.data.outliers import short_name
+from gmmcli.metrics.scores import score_label
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,6 @@ MINUTES = Metric("minutes", "training, minutes", TRAINED, "low", "")
 TITLES = {"pgd": "PGD", "apgd": "APGD", "square": "Square"}
 """Attacks as papers write them; others go by their command."""
 OTHER_ATTACKS = ("attack audit", "attack cw", "attack fgsm")  # measured otherwise, or too weak to compare
-SYMBOLS = {"log_px": "log p(x)", "max_py": "max p(y|x)"}
-
-
-def score_label(score: str) -> str:
-    """A score as formulas write it. Which scores there are, results say."""
-    return SYMBOLS.get(score, score)
 
 
 def figures(result: Mapping[str, Any]) -> Iterator[tuple[Metric, Figure]]:
@@ -174,14 +169,17 @@ def _chosen(variants: Mapping[str, Any]) -> str:
 
 
 def _detection(result: Mapping[str, Any]) -> Iterator[tuple[Metric, Mapping[str, Any], str]]:
-    about = result["protocol"].get("sets", {})
+    about, fitted = result["protocol"].get("sets", {}), result["protocol"].get("fitted", {})
     for name, scores in result["values"].items():
         if "missing" in scores:
             continue
         facts = about.get(name, {})
         for score, values in scores.items():
-            metric = Metric(f"ood {title(name)} {score}", f"{score_label(score)} against {title(name)}", OOD, unit="AUROC", facts=IMAGES)
-            yield metric.of(result, ("set", name), ("set n", facts.get("n")), ("set images", facts.get("images"))), values, "auroc"
+            metric = Metric(
+                f"ood {short_name(name)} {score}", f"{score_label(score)} against {short_name(name)}", OOD, unit="AUROC", facts=IMAGES
+            )
+            of_set = ("set", name), ("set n", facts.get("n")), ("set images", facts.get("images"))
+            yield metric.of(result, *of_set, *fitted.get(score, {}).items()), values, "auroc"
 
 
 def _worst_case(result: Mapping[str, Any]) -> Iterator[tuple[Metric, Mapping[str, Any], str]]:
