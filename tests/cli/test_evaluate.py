@@ -23,8 +23,8 @@ from gmmcli.metrics import outputs as passes
 from gmmcli.run import Run
 
 Evaluate = Callable[..., dict[str, Any]]
-GONE = ("--set", "npz:gone.npz")
-UNIFORM = ("--set", "uniform", "--score", "log_px")
+GONE = ("--against", "npz:gone.npz")
+UNIFORM = ("--against", "uniform", "--score", "log_px")
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_calibration_is_given_at_three_scales_and_headed_by_gamma(evaluate: Eval
 
 
 def test_detection_is_that_of_the_scores_saved_beside_it(evaluate: Evaluate, run: Run) -> None:
-    document = evaluate("ood", "--set", "interp", "--set", "noise", "--set", "uniform", "--score", "mass", "--score", "log_px")
+    document = evaluate("ood", "--against", "interp", "--against", "noise", "--against", "uniform", "--score", "mass", "--score", "log_px")
     assert document == run.result("eval ood interp noise uniform mass log_px")
     arrays = saved(run, "eval-ood-interp-noise-uniform-mass-log_px")
     assert list(document["values"]) == list(document["protocol"]["sets"]) == ["interp", "uniform", "gaussian"]
@@ -184,9 +184,9 @@ def test_detection_is_that_of_the_scores_saved_beside_it(evaluate: Evaluate, run
 
 
 def test_no_score_tells_a_set_from_itself(evaluate: Evaluate, trained: Trained) -> None:
-    (scores,) = evaluate("ood", "--set", f"npz:{trained.recipe.with_suffix('.npz')}")["values"].values()
+    (scores,) = evaluate("ood", "--against", f"npz:{trained.recipe.with_suffix('.npz')}")["values"].values()
     assert {score: row["auroc"] for score, row in scores.items()} == pytest.approx(
-        dict.fromkeys(("log_px", "max_py", "mass", "distance"), 0.5)
+        dict.fromkeys(("log_px", "max_py", "mass", "max_logit", "energy"), 0.5)
     )
 
 
@@ -195,7 +195,7 @@ def test_nameless_images_of_one_class_are_brought_to_the_runs_size_and_colour(ev
     np.savez(
         "far.npz", train_images=images, train_labels=np.zeros(20, np.uint8), test_images=images[:15], test_labels=np.zeros(15, np.uint8)
     )
-    document = evaluate("ood", "--set", "npz:far.npz", "--score", "log_px")
+    document = evaluate("ood", "--against", "npz:far.npz", "--score", "log_px")
     about = document["protocol"]["sets"]["npz:far.npz"]
     assert about["n"] == 15
     assert "grey by luma" in about["images"]
@@ -207,14 +207,14 @@ def test_pictures_in_a_folder_need_no_classes(evaluate: Evaluate, run: Run) -> N
     Path("faces").mkdir()
     for i, array in enumerate(noise(4, 20, 12, 3)):
         Image.fromarray(array).save(f"faces/{i}.png")
-    document = evaluate("ood", "--set", "folder:faces", "--score", "distance")
+    document = evaluate("ood", "--against", "folder:faces", "--score", "max_logit")
     assert document["protocol"]["sets"]["folder:faces"]["n"] == 4
-    assert list(document["values"]["folder:faces"]) == ["distance"]
+    assert list(document["values"]["folder:faces"]) == ["max_logit"]
 
 
 def test_a_set_that_is_missing_is_said_to_be_and_the_rest_is_measured(evaluate: Evaluate, run: Run) -> None:
     missing = {"celeba": "celeba is not in data/celeba", "npz:gone.npz": "no file at gone.npz", "folder:gone": "no folder or .zip at gone"}
-    values = evaluate("ood", *(word for name in missing for word in ("--set", name)), *UNIFORM)["values"]
+    values = evaluate("ood", *(word for name in missing for word in ("--against", name)), *UNIFORM)["values"]
     assert list(values) == [*missing, "uniform"]
     assert list(values["uniform"]) == ["log_px"]
     for name, message in missing.items():
@@ -288,7 +288,7 @@ def test_all_has_every_part_from_one_pass_over_the_test_images(
         return passes.outputs(model, images, *more)
 
     monkeypatch.setattr("gmmcli.evaluate.subject.outputs", counting)
-    result = gmmc("eval", "all", "--set", "uniform", "--json")
+    result = gmmc("eval", "all", "--against", "uniform", "--json")
     document = json.loads(result.stdout)
     assert (result.exit_code, document["command"], seen) == (0, "eval all", [30, 6])  # the test images, those of validation
     assert list(document["values"]) == list(document["protocol"]) == ["accuracy", "calibrate", "ood", "generate"]
@@ -296,7 +296,7 @@ def test_all_has_every_part_from_one_pass_over_the_test_images(
     for part, values in document["values"].items():
         measured = results[part]
         assert (measured["values"], measured["protocol"]) == (values, document["protocol"][part])
-    assert list(document["values"]["ood"]["uniform"]) == ["log_px", "max_py", "mass", "distance"]
+    assert list(document["values"]["ood"]["uniform"]) == ["log_px", "max_py", "mass", "max_logit", "energy"]
     assert "feature_fid" in document["values"]["generate"]
     assert "measured in pixels: Inception's weights are not there" in result.stderr
     assert run.result("eval all uniform") == document  # one of other sets is another result
@@ -326,10 +326,10 @@ def test_all_uses_inception_where_it_is_at_hand(evaluate: Evaluate, monkeypatch:
     ("words", "message"),
     [
         (("ood", "--score", "logpx"), "no score 'logpx'"),
-        (("ood", "--score", "log_px", "--score", "energy"), "give one of log_px, max_py, mass, distance"),
-        (("ood", "--set", "svnh"), "no set of images 'svnh'"),
-        (("ood", "--set", "npz"), "no set of images 'npz'"),
-        (("all", "--set", "svnh"), "no set of images 'svnh'"),
+        (("ood", "--score", "log_px", "--score", "distance"), "give one of log_px, max_py, mass, max_logit, energy, mahalanobis, knn, vim"),
+        (("ood", "--against", "svnh"), "no set of images 'svnh'"),
+        (("ood", "--against", "npz"), "no set of images 'npz'"),
+        (("all", "--against", "svnh"), "no set of images 'svnh'"),
         (("accuracy", "--data", "npz:wide.npz"), "wide.npz has images of 16 x 16 x 1, run {run} takes 8 x 8 x 1"),
         (("calibrate", "--data", "npz:wide.npz"), "wide.npz has images of 16 x 16 x 1, run {run} takes 8 x 8 x 1"),
         (("accuracy", "--data", "npz:colour.npz"), "colour.npz has images of 8 x 8 x 3, run {run} takes 8 x 8 x 1"),
@@ -357,7 +357,7 @@ def test_what_cannot_be_meant_exits_2_in_one_sentence_and_a_hint(
     [
         ("accuracy", "--n", 1),
         ("accuracy", "--split", "val"),
-        ("accuracy", "--set", "interp"),
+        ("accuracy", "--against", "interp"),
         ("ood", "--split", "train"),
         ("all", "--out", "x.png"),
         ("calibrate", "--device", "tpu"),
@@ -374,7 +374,7 @@ def test_other_data_that_is_missing_exits_3(gmmc: Gmmc, run: Run) -> None:
     assert "no file at gone.npz" in result.stderr
 
 
-EVERY = [("accuracy",), ("calibrate",), ("ood", *UNIFORM), ("ood", "--set", "uniform", "--score", "mass"), ("all", *GONE)]
+EVERY = [("accuracy",), ("calibrate",), ("ood", *UNIFORM), ("ood", "--against", "uniform", "--score", "mass"), ("all", *GONE)]
 
 
 @pytest.mark.parametrize("words", EVERY)
@@ -454,4 +454,4 @@ def test_a_class_is_shown_by_its_name_whatever_it_is(name: str, gmmc: Gmmc, run:
 
 def test_a_set_is_shown_by_its_name_whatever_it_is(gmmc: Gmmc, run: Run, undrawn: None) -> None:
     far = write_npz("[far].npz", noise(6, 8, 8), np.zeros(6, np.uint8))
-    assert "npz:[far].npz" in gmmc("eval", "ood", "--set", far, "--score", "distance").stdout
+    assert "npz:[far].npz" in gmmc("eval", "ood", "--against", far, "--score", "max_logit").stdout

@@ -92,7 +92,7 @@ def test_a_divergence_is_said_and_no_failure(gmmc: Gmmc, write: Write) -> None:
 
 @pytest.mark.usefixtures("adopted", "light")
 def test_a_failure_exits_1_after_the_report_and_names_the_first_and_the_logs(gmmc: Gmmc, write: Write) -> None:
-    result = gmmc("study", write("eval ood --score none", "eval ood --set npz:gone.npz"), "--quiet")
+    result = gmmc("study", write("eval ood --score none", "eval ood --against npz:gone.npz"), "--quiet")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "gmmc: error: 1 of 3 tasks failed; the first: GMMC seed 1, `gmmc eval ood --score none`: no score 'none'",
@@ -113,10 +113,10 @@ def test_where_nothing_could_be_trained_it_is_said_why(gmmc: Gmmc, write: Write)
 
 
 def test_a_dry_run_shows_what_is_left_and_does_nothing(gmmc: Gmmc, write: Write) -> None:
-    path = write("eval calibrate", "eval ood --set noise", more="seeds = [1, 2]")
+    path = write("eval calibrate", "eval ood --against noise", more="seeds = [1, 2]")
     result = gmmc("study", path, "--dry-run")
     assert (result.exit_code, result.stderr) == (0, "")
-    left = "train, eval calibrate, eval ood --set noise"
+    left = "train, eval calibrate, eval ood --against noise"
     assert result.stdout.splitlines() == [f"GMMC, seed 1: {left}", f"GMMC, seed 2: {left}", "6 of 6 tasks remaining"]
     document = json.loads(gmmc("study", path, "--dry-run", "--json").stdout)
     assert (document["schema"], document["command"]) == (1, "study --dry-run")
@@ -145,7 +145,7 @@ def test_a_dry_run_leaves_out_what_is_done(gmmc: Gmmc, write: Write) -> None:
         ("runs ls", "does not measure a run"),
         ("report", "does not measure a run"),
         ("study zoo.toml", "does not measure a run"),
-        ("eval ood --set 'a b", "No closing quotation"),
+        ("eval ood --against 'a b", "No closing quotation"),
     ],
 )
 def test_an_evaluation_that_cannot_be_meant_exits_2_before_anything_is_trained(
@@ -160,7 +160,7 @@ def test_an_evaluation_that_cannot_be_meant_exits_2_before_anything_is_trained(
 
 
 def test_a_wrong_option_points_to_the_help_of_its_command(gmmc: Gmmc, write: Write) -> None:
-    result = gmmc("study", write("eval ood --set noise --scroe log_px"))
+    result = gmmc("study", write("eval ood --against noise --scroe log_px"))
     assert result.stderr.splitlines()[-1] == "gmmc: see gmmc eval ood --help"
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -5,14 +6,20 @@ import pytest
 import torch
 from digits import ALMOST, saved
 from PIL import Image
+from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from extension import install
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate import detection
+from gmmcli.evaluate import subject as subject_module
 from gmmcli.evaluate.detection import ood
 from gmmcli.evaluate.subject import Subject
+from gmmcli.evaluate.tables import result_table
 from gmmcli.metrics.outputs import outputs
-from gmmcli.metrics.scores import SCORES
+from gmmcli.metrics.scores import SCORES, score_names
+from gmmcli.registry import installed
+from gmmcli.report.catalogue import estimates
 from gmmcli.run import Run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -22,9 +29,9 @@ def test_detection_follows_from_the_scores_beside_it(subject: Subject) -> None:
     values = ood(subject, ["interp", "noise"]).result["values"]
     arrays = saved(subject.run, "eval-ood-interp-noise")
     assert list(values) == ["interp", "uniform", "gaussian"]
-    assert set(arrays) == {f"{name} {score}" for name in ("in", *values) for score in SCORES}
+    assert set(arrays) == {f"{name} {score}" for name in ("in", *values) for score in score_names(None)}
     for name, scores in values.items():
-        assert list(scores) == list(SCORES)
+        assert list(scores) == score_names(None)
         for score, row in scores.items():
             inside, outside = arrays[f"in {score}"], arrays[f"{name} {score}"]
             truth, both = np.repeat([1, 0], [len(inside), len(outside)]), np.concatenate([inside, outside])
@@ -41,14 +48,14 @@ def test_the_scores_are_those_of_the_own_images_in_their_order(subject: Subject)
     expected = {
         "log_px": np.logaddexp.reduce(own.logits.double().numpy() / subject.gamma2, axis=1),
         "mass": -own.mass.double().numpy(),
-        "distance": own.logits.double().numpy().max(1),
+        "max_logit": own.logits.double().numpy().max(1),
     }
     for score, values in expected.items():
         np.testing.assert_allclose(arrays[f"in {score}"], values, rtol=1e-9)
 
 
 def test_a_set_twice_is_measured_once_and_in_the_order_asked_for(subject: Subject) -> None:
-    result = ood(subject, ["gaussian", "noise", "interp", "gaussian"], ["distance"]).result
+    result = ood(subject, ["gaussian", "noise", "interp", "gaussian"], ["max_logit"]).result
     assert list(result["values"]) == list(result["protocol"]["sets"]) == ["gaussian", "uniform", "interp"]
     assert result["protocol"]["sets"]["interp"]["n"] == 60  # half of so few
     assert result["protocol"]["in_distribution"] == f"{subject.dataset.title} test"
@@ -101,7 +108,7 @@ def test_n_holds_for_the_others_too(run: Run) -> None:
     assert [len(array) for array in arrays.values()] == [30, 30]
 
 
-@pytest.mark.parametrize(("scores", "passes"), [(["log_px", "max_py", "distance"], 0), (["mass"], 2)])
+@pytest.mark.parametrize(("scores", "passes"), [(["log_px", "max_py", "max_logit"], 0), (["mass"], 2)])
 def test_gradients_are_taken_for_the_mass_alone(scores: list[str], passes: int, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     grad = torch.autograd.grad
@@ -117,3 +124,58 @@ def test_detection_from_data_at_a_long_path_is_drawn(subject: Subject, monkeypat
         assert picture.format == "PNG"
         picture.load()
     assert f"{subject.dataset.title} test" in svg.read_text(encoding="utf-8")
+
+
+def test_fitted_scores_see_the_training_images_in_one_pass(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = outputs(subject.model, subject.dataset.train.images)
+    passes = []
+    monkeypatch.setattr(subject_module, "outputs", lambda *words, **more: passes.append(len(words[1])) or outputs(*words, **more))
+    result = ood(subject, ["uniform"], ["knn", "mahalanobis", "log_px"]).result
+    assert passes == [200, 120]
+    assert result["protocol"]["fitted"] == {"knn": {"n_training": 200, "k": 50}, "mahalanobis": {"n_training": 200}}
+    score = SCORES["knn"].fitted(training, subject.dataset.train.labels, subject.model.head)
+    expected = score(outputs(subject.model, subject.dataset.test.images), subject.gamma2)
+    np.testing.assert_allclose(saved(subject.run, "eval-ood-uniform-knn-mahalanobis-log_px")["in knn"], expected, rtol=1e-6)
+
+
+def test_training_images_are_drawn_where_there_are_too_many(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject_module, "TRAINING_IMAGES", 70)
+    facts = ood(subject, ["uniform"], ["knn"]).result["protocol"]["fitted"]["knn"]
+    assert facts == {"n_training": 70, "k": 50}
+
+
+def test_all_scores_are_all_there_are(subject: Subject) -> None:
+    values = ood(subject, ["uniform"], ["all"]).result["values"]
+    assert list(values["uniform"]) == list(SCORES)
+    assert subject.run.result("eval ood uniform all") is not None
+
+
+NORMS = """
+from gmmcli.metrics.scores import Score
+
+NORM = Score("||phi||", lambda outputs, gamma2: outputs.features.double().norm(dim=1))
+"""
+
+
+@pytest.fixture
+def norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed package with a score."""
+    install(tmp_path, monkeypatch, {"norms": NORMS}, {"scores": {"feature_norm": "norms:NORM"}})
+    yield
+    monkeypatch.undo()
+    installed.cache_clear()
+
+
+def test_a_score_of_an_installed_package_is_measured_shown_and_reported(subject: Subject, norms: None) -> None:
+    result = ood(subject, ["uniform"], ["feature_norm"]).result
+    inside = outputs(subject.model, subject.dataset.test.images).features.double().norm(dim=1)
+    outside = saved(subject.run, "eval-ood-uniform-feature_norm")["uniform feature_norm"]
+    truth = np.repeat([1, 0], [len(inside), len(outside)])
+    auroc = roc_auc_score(truth, np.concatenate([inside.numpy(), outside]))
+    assert result["values"]["uniform"]["feature_norm"]["auroc"] == pytest.approx(auroc, **ALMOST)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(result_table(result))
+    assert f"||phi|| {auroc:.3f} [" in " ".join(shown.get().split())
+    assert [metric.label for metric, _ in estimates(result)] == ["||phi|| against uniform"]
+    assert "feature_norm" in score_names(None)

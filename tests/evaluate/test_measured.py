@@ -9,7 +9,7 @@ from digits import KEYS
 from gmmcli.errors import RunError
 from gmmcli.evaluate.classification import accuracy, calibrate
 from gmmcli.evaluate.detection import ood
-from gmmcli.evaluate.measured import Measured, own_outputs
+from gmmcli.evaluate.measured import Measured
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
 from gmmcli.run import Run
@@ -59,7 +59,7 @@ def test_one_pass_serves_all(subject: Subject, monkeypatch: pytest.MonkeyPatch) 
         return outputs(model, images, *more)
 
     monkeypatch.setattr("gmmcli.evaluate.subject.outputs", counted)
-    own_outputs(subject, quiet=True, mass=True)
+    subject.outputs(mass=True)
     for verb, more in VERBS:
         ask(subject, verb, **more)
     assert passes == [120, 60]  # the validation images once, for the temperature

@@ -170,7 +170,7 @@ def test_histograms_stand_over_those_of_the_own_images_and_each_sums_to_one() ->
         assert shares == pytest.approx([1, 1])
     legends = [axis.get_legend() for axis in figure.axes[::2]]
     assert [[text.get_text() for text in legend.get_texts()] for legend in legends if legend] == [["own", "interp"], ["own", "uniform"]]
-    assert [axis.get_title() for axis in figure.axes[:2]] == ["log_px", "max_py"]
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["log p(x)", "max p(y|x)"]
 
 
 def test_a_set_far_away_leaves_the_others_their_range() -> None:

@@ -14,7 +14,7 @@ from gmmcli.metrics.calibration import calibration_values
 from gmmcli.metrics.ood import detection
 
 NAMES = ("cat", "dog", "fox")
-SCORES = ("log_px", "max_py", "mass", "distance")
+SCORES = {"log_px": "log p(x)", "max_py": "max p(y|x)", "distance": "distance"}  # the last of a result of before
 
 
 def result(command: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def test_detection_is_written_out_whole_on_eighty_columns_a_table_a_set() -> Non
         for score, row in scores.items():
             low, high = row["auroc_ci95"]
             others = " ".join(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95"))
-            assert lines.index(f"{score} {row['auroc']:.3f} [{low:.3f}, {high:.3f}] {others}") > start
+            assert lines.index(f"{SCORES[score]} {row['auroc']:.3f} [{low:.3f}, {high:.3f}] {others}") > start
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,11 @@ def test_a_set_that_is_missing_is_named_with_its_reason_and_what_to_do() -> None
     assert "against uniform" in text
     assert "celeba is missing: celeba is not in data/celeba; put it there" in text
     assert "x is missing: no x [here]; look elsewhere" in text
+
+
+def test_an_auroc_without_an_interval_stands_alone() -> None:
+    row = {"auroc": 1.0, "auroc_ci95": None, "aupr_in": 1.0, "aupr_out": 1.0, "fpr95": 0.0}
+    assert "max logit 1.000 1.000 1.000 0.000" in " ".join(rendered("eval ood", {"x": {"max_logit": row}}).split())
 
 
 def test_nothing_but_missing_sets_is_said_too() -> None:

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from gmmcli.metrics import ood
 from gmmcli.metrics.intervals import percentiles, resampled
-from gmmcli.metrics.ood import AT_A_TIME, detection, ood_protocol, ood_values
-from gmmcli.metrics.outputs import Outputs
-from gmmcli.metrics.scores import SCORES
+from gmmcli.metrics.ood import AT_A_TIME, auroc_interval, detection, ood_protocol, ood_values
 
 Oracle = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
 
@@ -98,12 +96,9 @@ def test_intervals_hold_their_figure_and_the_truth(by: float, seed: int) -> None
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n_inside", "n_outside"), [(1, 1), (7, 13), (100, 100)])
-def test_sets_that_do_not_overlap_are_told_apart_without_doubt(n_inside: int, n_outside: int, dtype: torch.dtype) -> None:
+def test_sets_that_do_not_overlap_are_told_apart(n_inside: int, n_outside: int, dtype: torch.dtype) -> None:
     low, high = torch.arange(n_outside, dtype=dtype), 1000 + torch.arange(n_inside, dtype=dtype)
-    found = detection(high, low)
-    for name, expected in {"auroc": 1.0, "aupr_in": 1.0, "aupr_out": 1.0, "fpr95": 0.0}.items():
-        assert found[name] == pytest.approx(expected)
-        assert found[f"{name}_ci95"] == pytest.approx([expected, expected])
+    assert figures(high, low) == pytest.approx({"auroc": 1.0, "aupr_in": 1.0, "aupr_out": 1.0, "fpr95": 0.0})
 
 
 def test_a_score_the_wrong_way_round_lets_every_other_image_in() -> None:
@@ -131,22 +126,22 @@ def test_only_the_order_of_scores_matters() -> None:
 def test_replicates_without_an_image_on_the_inside_are_left_out() -> None:
     """Both others score above the one image inside: whichever are drawn, the threshold that lets it in lets them in."""
     found = detection(torch.tensor([-1.0]), torch.tensor([1.0, 0.0]))
-    assert (found["fpr95"], found["fpr95_ci95"]) == (1.0, [1.0, 1.0])
+    assert (found["fpr95"], found["fpr95_ci95"]) == (1.0, pytest.approx([0.025**0.5, 1.0]))
 
 
-def said(n: int, by: float, seed: int) -> Outputs:
+def scored(n: int, by: float, seed: int) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
-    return Outputs(torch.zeros(n, 1), torch.randn(n, 4, generator=rng) + by, torch.rand(n, generator=rng) - by + 5)
+    return {score: torch.randn(n, generator=rng, dtype=torch.float64) + by for score in ("mass", "log_px", "max_py")}
 
 
 def test_every_score_is_measured_on_every_set() -> None:
-    own, others = said(80, 1.0, 0), {"noise": said(50, 0.0, 1), "faces": said(60, 0.5, 2)}
-    found, means = ood_values(own, others, 2.0, ["mass", "log_px", "max_py"])
+    inside, others = scored(80, 1.0, 0), {"noise": scored(50, 0.0, 1), "faces": scored(60, 0.5, 2)}
+    found, means = ood_values(inside, others)
     assert list(found) == ["noise", "faces"]
     for name, other in others.items():
         assert list(found[name]) == ["mass", "log_px", "max_py"]
         for score, values in found[name].items():
-            one = detection(SCORES[score](own, 2.0), SCORES[score](other, 2.0))
+            one = detection(inside[score], other[score])
             assert {key: values[key] for key in ("auroc", "fpr95")} == {key: one[key] for key in ("auroc", "fpr95")}
             assert name != "noise" or values == one
     for score, mean in means.items():
@@ -157,15 +152,52 @@ def test_the_interval_of_a_mean_over_sets_is_as_wide_as_means_scatter() -> None:
     """The sets share the images of the run, so that the mean's error does not fall with their number."""
     drawn = []
     for seed in range(40):
-        own, others = said(60, 0.5, 100 * seed), {str(i): said(60, 0.0, 100 * seed + i) for i in (1, 2, 3)}
-        drawn.append(ood_values(own, others, 2.0, ["log_px"])[1]["log_px"])
+        inside, others = scored(60, 0.5, 100 * seed), {str(i): scored(60, 0.0, 100 * seed + i) for i in (1, 2, 3)}
+        drawn.append(ood_values(inside, others)[1]["log_px"])
     claimed = sum(one["auroc_ci95"][1] - one["auroc_ci95"][0] for one in drawn) / len(drawn) / (2 * 1.96)
     assert 0.75 < claimed / float(torch.tensor([one["auroc"] for one in drawn]).std()) < 1.35
 
 
-def test_images_that_look_like_the_training_data_are_on_the_high_side() -> None:
-    found = ood_values(said(80, 1.0, 0), {"noise": said(50, 0.0, 1)}, 2.0, ["mass", "log_px", "distance"])[0]["noise"]
-    assert all(values["auroc"] > 0.7 for values in found.values())
+def hanley_mcneil(auroc: float, n_inside: int, n_outside: int) -> float:
+    """The standard error of an AUROC (1982, Eq. 1), both numbers less one replaced by their mean."""
+    q1, q2, mean = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc), (n_inside + n_outside) / 2 - 1
+    variance = auroc * (1 - auroc) + mean * (q1 - auroc**2) + mean * (q2 - auroc**2)
+    return float(np.sqrt(variance / (n_inside * n_outside)))
+
+
+@pytest.mark.parametrize("auroc", [0.0, 0.02, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(("n_inside", "n_outside"), [(1, 1), (7, 30), (1000, 900)])
+def test_newcombes_interval_holds_the_aurocs_within_196_of_their_standard_errors(auroc: float, n_inside: int, n_outside: int) -> None:
+    grid = np.linspace(0, 1, 20_001)[1:-1]
+    within = [truth for truth in grid if abs(truth - auroc) <= norm.ppf(0.975) * hanley_mcneil(truth, n_inside, n_outside)]
+    low, high = auroc_interval(auroc, n_inside, n_outside)
+    assert (low, high) == pytest.approx((min([*within, auroc]), max([*within, auroc])), abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [5, 200])
+def test_perfect_separation_is_not_certain(n: int) -> None:
+    """Once [1.000, 1.000]: the bootstrap of a perfect order has no width."""
+    found = detection(torch.arange(n) + 1000.0, torch.arange(n) + 0.0)
+    assert (found["auroc"], found["fpr95"]) == (1.0, 0.0)
+    assert found["auroc_ci95"] == auroc_interval(1.0, n, n) and found["auroc_ci95"][0] < 1 == found["auroc_ci95"][1]
+    assert found["fpr95_ci95"] == pytest.approx([0.0, 1 - 0.025 ** (1 / n)])
+    assert found["aupr_in_ci95"] is found["aupr_out_ci95"] is None
+
+
+def test_an_fpr95_of_one_is_not_certain() -> None:
+    found = detection(torch.arange(20.0), 100 + torch.arange(30.0))
+    assert (found["auroc"], found["fpr95"]) == (0.0, 1.0)
+    assert found["fpr95_ci95"] == pytest.approx([0.025 ** (1 / 30), 1.0])
+    assert 0 == found["auroc_ci95"][0] < found["auroc_ci95"][1]
+
+
+def test_a_mean_over_a_perfectly_separated_set_is_not_more_certain_than_its_sets() -> None:
+    inside = {"x": torch.arange(50.0)}
+    found, means = ood_values(inside, {"far": {"x": torch.arange(40.0) - 100}, "near": {"x": torch.arange(40.0) - 10}})
+    far, near, mean = found["far"]["x"], found["near"]["x"], means["x"]
+    assert mean["auroc"] == pytest.approx((1 + near["auroc"]) / 2)
+    assert mean["auroc_ci95"] == pytest.approx([(a + b) / 2 for a, b in zip(far["auroc_ci95"], near["auroc_ci95"], strict=True)])
+    assert mean["aupr_in_ci95"] is None
 
 
 def test_the_protocol_tells_the_orientation_and_the_variance() -> None:

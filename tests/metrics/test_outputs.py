@@ -108,7 +108,7 @@ def test_parameters_ask_for_no_gradient_during_the_pass(model: Classifier, raw: 
 @pytest.mark.parametrize(("n", "told"), [(1, [1]), (CHUNK, [CHUNK]), (N, [CHUNK, N])])
 def test_progress_is_told_in_images(model: Classifier, raw: Tensor, n: int, told: list[int]) -> None:
     seen: list[int] = []
-    outputs(model, raw[:n], at=seen.append)
+    outputs(model, raw[:n], progress=seen.append)
     assert seen == told
 
 

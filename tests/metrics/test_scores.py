@@ -4,11 +4,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
-from torch import Tensor
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
 
-from gmmcli.core.heads import MaxMahalanobisHead
+from gmmcli.core.heads import LinearHead, MaxMahalanobisHead
+from gmmcli.errors import RecipeError
 from gmmcli.metrics.outputs import Outputs
-from gmmcli.metrics.scores import SCORES, distance, log_odds, log_px, mass, max_py
+from gmmcli.metrics.scores import SCORES, energy, log_odds, log_px, mass, max_logit, max_py, score_label, score_names
 
 
 def said(logits: Tensor, mass: Tensor | None = None) -> Outputs:
@@ -64,9 +67,11 @@ def test_log_odds_do_not_depend_on_the_order_of_the_classes(logits: Tensor, gene
 
 
 @pytest.mark.parametrize("gamma2", [0.2, 30.0])
-def test_distance_is_minus_half_the_squared_distance_to_the_nearest_mean(gamma2: float, generator: torch.Generator) -> None:
+def test_the_largest_logit_of_gaussians_is_minus_half_the_squared_distance_to_the_nearest_mean(
+    gamma2: float, generator: torch.Generator
+) -> None:
     head, features = MaxMahalanobisHead(4, 6, 3.0), 2 * torch.randn(30, 6, generator=generator)
-    found = distance(said(head(features)), gamma2)
+    found = max_logit(said(head(features)), gamma2)
     expected = -(torch.cdist(features.double(), head.means.double()).amin(1) ** 2) / 2
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
@@ -84,13 +89,101 @@ def test_mass_needs_a_pass_with_gradients() -> None:
         mass(said(torch.zeros(3, 2)), 1.0)
 
 
-def test_the_scores_by_the_names_of_the_command_line() -> None:
-    assert list(SCORES.items()) == [("log_px", log_px), ("max_py", max_py), ("mass", mass), ("distance", distance)]
-
-
-@pytest.mark.parametrize("name", ["log_px", "max_py", "distance"])
+@pytest.mark.parametrize("name", ["log_px", "max_py", "max_logit", "energy"])
 def test_an_image_at_a_class_mean_scores_highest(name: str) -> None:
     head = MaxMahalanobisHead(4, 6, 3.0)
     on_the_way = torch.linspace(1, 0, 11)[:, None] * head.means[2]  # to the middle of all means
     score = SCORES[name](said(head(on_the_way)), 1.0)
     assert bool((score.diff() < 0).all())
+
+
+def test_energy_is_logsumexp_of_the_logits_whatever_the_variance(logits: Tensor) -> None:
+    expected = logsumexp(logits.double().numpy(), axis=1)
+    assert energy(said(logits), 1.0).numpy() == pytest.approx(expected, rel=1e-14)
+    assert energy(said(logits), 30.0).numpy() == pytest.approx(expected, rel=1e-14)
+
+
+N_TRAINING, DIM, CLASSES = 400, 12, (0, 1, 3)  # a class without images
+
+
+def passed(head: nn.Module, n: int, rng: torch.Generator) -> Outputs:
+    features = torch.randn(n, DIM, generator=rng) * torch.linspace(0.2, 3, DIM) + torch.randn(DIM, generator=rng)
+    return Outputs(features, head(features).detach(), None)
+
+
+@pytest.fixture(params=["linear", "max-mahalanobis"])
+def head(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(4)
+    return LinearHead(DIM, 5) if request.param == "linear" else MaxMahalanobisHead(5, DIM, 3.0)
+
+
+@pytest.fixture
+def training(head: nn.Module, generator: torch.Generator) -> tuple[Outputs, Tensor]:
+    labels = torch.tensor(CLASSES)[torch.randint(3, (N_TRAINING,), generator=generator)]
+    return passed(head, N_TRAINING, generator), labels
+
+
+def test_mahalanobis_is_scikit_learns_distance_to_the_nearest_mean(
+    head: nn.Module, training: tuple[Outputs, Tensor], generator: torch.Generator
+) -> None:
+    images, (outputs, labels) = passed(head, 30, generator), training
+    features, classes = outputs.features.double().numpy(), labels.numpy()
+    means = {k: features[classes == k].mean(0) for k in CLASSES}
+    tied = EmpiricalCovariance(assume_centered=True).fit(features - np.stack([means[k] for k in classes]))
+    expected = -np.min([tied.mahalanobis(images.features.double().numpy() - mean) for mean in means.values()], axis=0)
+    score = SCORES["mahalanobis"].fitted(outputs, labels, head)
+    assert score(images, 2.0).numpy() == pytest.approx(expected, rel=1e-8)
+    assert score.facts == {"n_training": N_TRAINING}
+
+
+@pytest.mark.parametrize(("n", "k"), [(N_TRAINING, 50), (20, 20)])
+def test_knn_is_scikit_learns_distance_to_the_kth_neighbour(
+    n: int, k: int, head: nn.Module, training: tuple[Outputs, Tensor], generator: torch.Generator
+) -> None:
+    images, (outputs, labels) = passed(head, 300, generator), training  # more than one chunk
+    few = Outputs(outputs.features[:n], outputs.logits[:n], None)
+    unit, bank = (
+        some / np.linalg.norm(some, axis=1, keepdims=True) for some in (images.features.double().numpy(), few.features.double().numpy())
+    )
+    expected = -NearestNeighbors(n_neighbors=k).fit(bank).kneighbors(unit)[0][:, -1]
+    score = SCORES["knn"].fitted(few, labels[:n], head)
+    assert score(images, 2.0).numpy() == pytest.approx(expected, rel=1e-8)
+    assert score.facts == {"n_training": n, "k": k}
+
+
+def test_vim_is_that_of_its_authors_code(head: nn.Module, training: tuple[Outputs, Tensor], generator: torch.Generator) -> None:
+    """benchmark.py of ViM, in numpy; Gaussians by the linear layer that classifies as they do."""
+    images, (outputs, labels) = passed(head, 30, generator), training
+    if isinstance(head, LinearHead):
+        w, b = (parameter.detach().double().numpy() for parameter in (head.weight, head.bias))
+    else:
+        w = head.means.double().numpy()
+        b = -(w**2).sum(1) / 2
+    train, features = outputs.features.double().numpy(), images.features.double().numpy()
+    u = -np.matmul(np.linalg.pinv(w, rcond=1e-5), b)
+    centred = EmpiricalCovariance(assume_centered=True).fit(train - u)
+    eigenvalues, eigenvectors = np.linalg.eig(centred.covariance_)
+    null_space = np.ascontiguousarray((eigenvectors.T[np.argsort(eigenvalues * -1)[DIM // 2 :]]).T)
+    alpha = (train @ w.T + b).max(axis=-1).mean() / np.linalg.norm((train - u) @ null_space, axis=-1).mean()
+    expected = -np.linalg.norm((features - u) @ null_space, axis=-1) * alpha + logsumexp(features @ w.T + b, axis=-1)
+    score = SCORES["vim"].fitted(outputs, labels, head)
+    assert score(images, 2.0).numpy() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert score.facts == {"n_training": N_TRAINING, "dims": DIM // 2}
+
+
+def test_vim_refuses_a_head_that_is_not_linear(training: tuple[Outputs, Tensor]) -> None:
+    with pytest.raises(RecipeError, match="needs a head with a weight matrix"):
+        SCORES["vim"].fitted(*training, nn.ReLU())
+
+
+def test_the_scores_meant_by_names() -> None:
+    assert score_names(None) == ["log_px", "max_py", "mass", "max_logit", "energy"]
+    assert score_names(["all"]) == [*score_names(None), "mahalanobis", "knn", "vim"]
+    assert score_names(["knn", "mass", "knn"]) == ["knn", "mass"]
+    with pytest.raises(RecipeError, match="no score 'enrgy'") as error:
+        score_names(["log_px", "enrgy"])
+    assert error.value.hint == "did you mean energy?"
+
+
+def test_a_score_that_is_not_installed_is_shown_under_its_name() -> None:
+    assert (score_label("log_px"), score_label("distance")) == ("log p(x)", "distance")

@@ -51,6 +51,13 @@ def test_facts_differ_where_a_value_does_or_is_lacking() -> None:
             "ood svhn log_px",
             {"protocol": {"sets": {"svhn": {"n": 7}}}},
         ),
+        (
+            "eval ood",
+            {"svhn": {"knn": {"auroc": 0.5}}},
+            {"sets": {}, "fitted": {"knn": {"k": 50}}},
+            "ood svhn knn",
+            {"protocol": {"sets": {}, "fitted": {"knn": {"k": 20}}}},
+        ),
         ("attack audit", {"worst_case": {"1": {"accuracy": 0.5}}}, {"attacks": {"a": {}}}, "worst 1", {"protocol": {"attacks": {"b": {}}}}),
         ("attack cw", {"l2_mean": 0.5}, {"steps": 100}, "cw", {"protocol": {"steps": 1000}}),
         (
@@ -91,8 +98,8 @@ def test_what_is_no_finite_number_is_left_out(value: float | None) -> None:
 
 
 def test_scores_are_those_of_the_result_whatever_they_are_called() -> None:
-    labels = [metric.label for metric, _ in estimates(result("eval ood", {"svhn": {"log_px": {"auroc": 0.5}, "vim": {"auroc": 0.5}}}))]
-    assert labels == ["log p(x) against svhn", "vim against svhn"]
+    labels = [metric.label for metric, _ in estimates(result("eval ood", {"svhn": {"log_px": {"auroc": 0.5}, "distance": {"auroc": 0.5}}}))]
+    assert labels == ["log p(x) against svhn", "distance against svhn"]
 
 
 def test_registered_metrics_are_described_by_the_registry_and_may_be_negative(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,7 +301,7 @@ RUNAWAY = ("stages.0.objective.margin=0.0", "optim.learning_rate=1e6", "guard.ma
 def test_real_trainings_go_on_where_they_were_killed_diverge_and_are_evaluated_alike_by_one_job_and_by_two(
     recipe: Path, tmp_path: Path
 ) -> None:
-    cut_off = training(recipe, asked=("eval ood --set npz:gone.npz --score log_px",))
+    cut_off = training(recipe, asked=("eval ood --against npz:gone.npz --score log_px",))
     runaway = training(recipe, *RUNAWAY, model="runaway", position=1, asked=("eval calibrate",))
     run = by_hand(cut_off, tmp_path / "one")
     whole = contents(run.checkpoint())

@@ -27,7 +27,7 @@ name = "GMMC (Gen)"
 recipe = "digits_gen"
 set = ["optim.learning_rate=0.25"]
 seeds = [3]
-evaluations = ['eval ood --set "folder:my images"']
+evaluations = ['eval ood --against "folder:my images"']
 """
 
 
@@ -73,7 +73,7 @@ def test_a_training_is_the_recipe_under_the_studys_the_models_and_its_own_overri
 def test_a_run_is_asked_what_all_are_asked_and_what_its_model_is_asked(tmp_path: Path) -> None:
     first, _, third = trainings(write(tmp_path))
     assert first.evaluations == (("eval", "calibrate"),)
-    assert third.evaluations == (("eval", "calibrate"), ("eval", "ood", "--set", "folder:my images"))
+    assert third.evaluations == (("eval", "calibrate"), ("eval", "ood", "--against", "folder:my images"))
 
 
 def test_what_takes_long_is_asked_of_the_first_seed_of_each_model_alone(tmp_path: Path) -> None:

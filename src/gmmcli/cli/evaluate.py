@@ -5,15 +5,14 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli import generate
-from gmmcli.cli.options import Best, Data, Device, Json, N, Out, Quiet, RunName, RunsDir, Seed, SplitOption, answer, note, opened, show
-from gmmcli.errors import RecipeError
+from gmmcli.cli.options import Images, OfRun, Out, SomeImages, answer, note, show, with_options
 
 app = typer.Typer(no_args_is_help=True, help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
 app.command("generate", epilog=generate.EPILOG)(generate.generate_command)
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
+        "--against",
         metavar="NAME",
         help="Compare with interp, noise (uniform and gaussian), a dataset's name, celeba, folder:PATH or npz:PATH. Repeatable. "
         "Default: interp, noise and the usual datasets.",
@@ -21,120 +20,99 @@ Sets = Annotated[
     ),
 ]
 Scores = Annotated[
-    list[str] | None, typer.Option("--score", help="log_px, max_py, mass, distance. Repeatable. Default: all.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--score",
+        metavar="NAME",
+        help="Name of a score, or all. Repeatable. Default: all that need no pass over the training images.",
+        show_default=False,
+    ),
 ]
 
 
 @app.command("accuracy", epilog="Examples:\n\ngmmc eval accuracy\n\ngmmc eval accuracy --split validation --json")
-def accuracy_command(
-    data: Data = None,
-    split: SplitOption = "test",
-    n: N = None,
-    seed: Seed = 1,
-    out: Out = None,
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@with_options
+def accuracy_command(out: Out = None, *, images: Images, of_run: OfRun) -> None:
     """Measure accuracy, NLL and Brier score, overall and by class; draws the confusion matrix."""
-    subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
+    subject = of_run.open(images)
     from gmmcli.evaluate.classification import accuracy
 
-    show(accuracy(subject, out=out, quiet=quiet), json)
+    of_run.show(accuracy(subject, out=out, quiet=of_run.quiet))
 
 
 @app.command("calibrate", epilog="Examples:\n\ngmmc eval calibrate\n\ngmmc eval calibrate --out reliability.png")
-def calibrate_command(
-    data: Data = None,
-    split: SplitOption = "test",
-    n: N = None,
-    seed: Seed = 1,
-    out: Out = None,
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@with_options
+def calibrate_command(out: Out = None, *, images: Images, of_run: OfRun) -> None:
     """Measure calibration at three scales: unit variance, the estimated gamma^2, and a temperature fitted on the validation split.
 
     Draws the reliability diagram, and warns where the softmax is saturated.
     """
-    subject = opened(run, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed)
+    subject = of_run.open(images)
     from gmmcli.evaluate.classification import calibrate
 
-    show(calibrate(subject, out=out, quiet=quiet), json)
+    of_run.show(calibrate(subject, out=out, quiet=of_run.quiet))
 
 
-@app.command("ood", epilog="Examples:\n\ngmmc eval ood\n\ngmmc eval ood --set interp --set npz:svhn.npz --set folder:faces --score log_px")
+@app.command(
+    "ood",
+    epilog="Examples:\n\ngmmc eval ood\n\ngmmc eval ood --against interp --against npz:svhn.npz --against folder:faces --score log_px",
+)
+@with_options
 def ood_command(
     sets: Sets = None,
     scores: Scores = None,
-    n: N = None,
-    seed: Seed = 1,
     out: Out = None,
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    images: SomeImages,
+    of_run: OfRun,
 ) -> None:
     """Measure how well scores tell the run's test images from others: AUROC, AUPR, FPR at 95% TPR, with intervals and histograms.
 
-    High scores mean in-distribution. Other images are brought to the run's size and channels.
+    High scores mean in-distribution. Scores that are fitted on the training images (one more pass) are measured on request: --score knn.
+
+    Other images are brought to the run's size and channels.
 
     A set that is unavailable is reported as missing, and the others are measured.
     """
-    from gmmcli.metrics.scores import SCORES
+    from gmmcli.metrics.scores import score_names
 
-    if unknown := [score for score in scores or () if score not in SCORES]:
-        raise RecipeError(f"no score {unknown[0]!r}", f"give one of {', '.join(SCORES)}")
-    subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
+    score_names(scores)  # an unknown one is refused before anything is loaded
+    subject = of_run.open(images)
     from gmmcli.evaluate.detection import ood
 
-    show(ood(subject, sets, scores or list(SCORES), out=out, quiet=quiet), json)
+    of_run.show(ood(subject, sets, scores, out=out, quiet=of_run.quiet))
 
 
 @app.command("all", epilog="Example:\n\ngmmc eval all --json")
+@with_options
 def all_command(
     sets: Sets = None,
-    n: N = None,
-    seed: Seed = 1,
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    images: SomeImages,
+    of_run: OfRun,
 ) -> None:
     """Measure everything in one pass over the test images: accuracy, calibration, out-of-distribution, and the replay buffer's images.
 
     Generation is measured in the best features at hand: Inception's, EfficientNet-Lite0's, pixels; not at all without a buffer.
     """
-    subject = opened(run, runs_dir, device, quiet, best=best, n=n, seed=seed)
-    from gmmcli.data.outliers import title
+    subject = of_run.open(images)
+    from gmmcli.data.outliers import short_name
     from gmmcli.evaluate.classification import accuracy, calibrate
     from gmmcli.evaluate.detection import ood
     from gmmcli.evaluate.generation import generate as measure_generation
-    from gmmcli.evaluate.measured import own_outputs
 
-    own_outputs(subject, quiet, mass=True)  # the one pass, which all that follow share
-    parts = [accuracy(subject), calibrate(subject), ood(subject, sets, quiet=quiet)]
-    if subject.run.checkpoint(best).has("buffer"):
-        parts.append(measure_generation(subject, generate.asked(subject, quiet=quiet), quiet=quiet))
+    subject.outputs(mass=True, quiet=of_run.quiet)  # the one pass, which all that follow share
+    parts = [accuracy(subject), calibrate(subject), ood(subject, sets, quiet=of_run.quiet)]
+    if subject.run.checkpoint(of_run.best).has("buffer"):
+        parts.append(measure_generation(subject, generate.settings(subject, quiet=of_run.quiet), quiet=of_run.quiet))
     results = {part.result["command"].removeprefix("eval "): part.result for part in parts}
     whole = subject.result(
         "eval all",
         {name: result["protocol"] for name, result in results.items()},
         {name: result["values"] for name, result in results.items()},
     )
-    subject.run.save_result(whole, subject.name("eval all", *map(title, sets or ())))
-    if json:
+    subject.run.save_result(whole, subject.name("eval all", *map(short_name, sets or ())))
+    if of_run.json:
         for part in parts:
             for warning in part.warnings:
                 note(f"warning: {warning}")

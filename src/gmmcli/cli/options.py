@@ -118,6 +118,24 @@ class OfRun:
         show(measured, self.json)
 
 
+@dataclass(frozen=True)
+class OfRuns:
+    """As ``OfRun``, of several runs side by side."""
+
+    best: Best = False
+    run: RunNames = None
+    runs_dir: RunsDir = None
+    device: Device = "auto"
+    json: Json = False
+    quiet: Quiet = False
+
+    def open(self, images: SomeImages) -> "list[Subject]":
+        """The subject of each run, as ``OfRun.open``."""
+        names: list[str | None] = [*self.run] if self.run else [None]
+        each = (OfRun(self.best, name, self.runs_dir, self.device, self.json, self.quiet) for name in names)
+        return [one.open(images) for one in each]
+
+
 def answer(document: Any) -> None:
     """Print the one object of ``--json``."""
     print(json.dumps(document, indent=1))

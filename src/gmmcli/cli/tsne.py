@@ -1,17 +1,25 @@
 """``gmmc tsne``."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from gmmcli.cli.options import Best, Data, Device, Json, N, Origin, Out, Quiet, RunNames, RunsDir, Seed, SplitOption, answer, opened, show
+from gmmcli.cli.options import Images, N, OfRuns, Origin, Out, answer, show, with_options
 from gmmcli.errors import RecipeError
 
 EPILOG = "Examples:\n\ngmmc tsne\n\ngmmc tsne --run digits_dis --run digits_gen --per-class 20 --out fig1.png"
 
 
+@dataclass(frozen=True)
+class ImagesOfAll(Images):
+    """At most 2,000 images by default."""
+
+    n: N = 2000
+
+
+@with_options
 def tsne_command(
-    runs: RunNames = None,
     per_class: Annotated[
         int, typer.Option("--per-class", min=0, help="Number of samples per class to draw from each run, shown as crosses.")
     ] = 0,
@@ -22,20 +30,13 @@ def tsne_command(
             "--features", metavar="SPACE", help="efficientnet-lite0, inception or pixels. Default: the run's own.", show_default=False
         ),
     ] = None,
-    data: Data = None,
-    split: SplitOption = "test",
-    n: N = 2000,
-    seed: Seed = 1,
     out: Out = None,
-    best: Best = False,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    images: ImagesOfAll,
+    of_runs: OfRuns,
 ) -> None:
     """Draw the features in the plane, by PCA and t-SNE, coloured by class; saves the coordinates and says how far to trust them."""
-    names: list[str | None] = [*runs] if runs else [None]
-    subjects = [opened(name, runs_dir, device, quiet, best=best, data=data, split=split, n=n, seed=seed) for name in names]
+    subjects = of_runs.open(images)
     if len({subject.card.class_names for subject in subjects}) > 1:
         raise RecipeError("these runs know different classes", "draw them one by one")
     from gmmcli.evaluate.samples import Draw
@@ -47,9 +48,9 @@ def tsne_command(
         raise RecipeError(
             f"no feature space {features!r}", "give efficientnet-lite0, inception, pixels or best; a run's own are the default"
         )
-    settings = Embedding(space, Draw(origin, seed=seed), per_class, seed)
-    measured = tsne(subjects, settings, out=out, quiet=quiet)
-    if json:
+    settings = Embedding(space, Draw(origin, seed=images.seed), per_class, images.seed)
+    measured = tsne(subjects, settings, out=out, quiet=of_runs.quiet)
+    if of_runs.json:
         first = measured[0].result
         answer(first if len(measured) == 1 else first | {"runs": [one.result for one in measured]})
         return

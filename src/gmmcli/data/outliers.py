@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Outliers(NamedTuple):
     about: str
 
 
-def title(name: str) -> str:
+def short_name(name: str) -> str:
     """What a set is called in pictures and reports: of a path its last part."""
     return re.sub(r"^(npz|folder):(?:.*/)?", "", name)
 
@@ -70,7 +70,7 @@ def outliers(name: str, dataset: Dataset, seed: int) -> Outliers:
         source = parse_source(name)
     except RecipeError as error:
         raise RecipeError(f"no set of images {name!r}", f"give one of {', '.join((*MADE, CELEBA, *map(usage, SOURCES)))}") from error
-    if isinstance(source, Folder):
+    if hasattr(source, "pictures"):
         return _fitted(source, channels, size)
     return matched(source.load().test.images, dataset.shape)
 
@@ -95,8 +95,8 @@ def _gaussian(images: RawImages, seed: int) -> RawImages:
     return (mean + std * noise).round().clamp(0, 255).byte()
 
 
-def _fitted(folder: Folder, channels: int, size: int, last: int = 0) -> Outliers:
-    fitted = replace(folder, channels=cast(Literal[1, 3], channels), size=size)
+def _fitted(folder: Any, channels: int, size: int, last: int = 0) -> Outliers:
+    fitted = replace(folder, channels=channels, size=size)
     return Outliers(fitted.pictures(last), f"shorter side resized to {size}, centre crop, {'grey' if channels == 1 else 'RGB'}")
 
 

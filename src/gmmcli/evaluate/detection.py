@@ -1,63 +1,108 @@
 """Out-of-distribution detection of a subject, whole: measured, saved and drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from gmmcli.data.dataset import subset
-from gmmcli.data.outliers import Outliers, default_sets, outliers, title
+from gmmcli.data.outliers import Outliers, default_sets, outliers, short_name
 from gmmcli.errors import DataError
 from gmmcli.evaluate import plots
-from gmmcli.evaluate.measured import Measured, kept, own_outputs
+from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.ood import ood_protocol, ood_values
-from gmmcli.metrics.outputs import Outputs, outputs
-from gmmcli.metrics.scores import SCORES
+from gmmcli.metrics.outputs import outputs
+from gmmcli.metrics.scores import ALL, SCORES, Score, score_names
 from gmmcli.progress import image_progress
+from gmmcli.types import Energies
 
 NOISE = ("uniform", "gaussian")
+Scored = dict[str, Energies]
+"""Scores of images by the name of the score."""
 
 
 def ood(
-    subject: Subject,
-    sets: Sequence[str] | None = None,
-    scores: Sequence[str] = tuple(SCORES),
-    *,
-    out: Path | None = None,
-    quiet: bool = True,
+    subject: Subject, sets: Sequence[str] | None = None, scores: Sequence[str] | None = None, *, out: Path | None = None, quiet: bool = True
 ) -> Measured:
-    """Out-of-distribution detection; a set that is unavailable is reported as missing, and the rest is measured."""
-    mass = "mass" in scores
-    own_words = [title(name) for name in sets or ()] + [*scores] * (tuple(scores) != tuple(SCORES))
-    names = sets or default_sets(subject.dataset, subject.run.recipe.data.source.kind)
-    names = list(dict.fromkeys(one for name in names for one in (NOISE if name == "noise" else (name,))))
-    found: dict[str, Outliers] = {}
-    about: dict[str, dict[str, Any]] = {}
+    """Out-of-distribution detection; a set that is unavailable is reported as missing, and the rest is measured.
+
+    Args:
+        subject: the model, and the in-distribution images.
+        sets: names of sets of images, as of ``--against``; by default those of ``default_sets``.
+        scores: names of scores, as of ``--score``.
+        out: where the picture is written; by default in the run's figures/.
+        quiet: without progress.
+    """
+    used, order = score_names(scores), _set_names(subject, sets)
+    found, missing = _find_sets(subject, order)
+    fitted = _fitted(subject, used, quiet)
+    inside, others = _score(subject, fitted, found, quiet)
+    by_set, means = ood_values(inside, others)
+    about = {name: missing.get(name) or {"n": _n(others[name]), "images": found[name].about} for name in order}
+    protocol = ood_protocol(subject.gamma2) | {"in_distribution": _title(subject), "sets": about}
+    protocol |= {"fitted": facts} if (facts := {name: dict(score.facts) for name, score in fitted.items() if score.facts}) else {}
+    result = subject.result("eval ood", protocol, {name: (by_set | missing)[name] for name in order}) | {"means": means}
+    arrays = {f"{name} {score}": values.numpy() for name, some in ({"in": inside} | others).items() for score, values in some.items()}
+    picture = partial(plots.save, _picture(subject, inside, others)) if others else None
+    return save(subject, result, *map(short_name, sets or ()), *_departures(used), arrays=arrays, picture=picture, out=out)
+
+
+def _set_names(subject: Subject, sets: Sequence[str] | None) -> list[str]:
+    """The sets meant, each once."""
+    names: Iterable[str] = sets or default_sets(subject.dataset, subject.run.recipe.data.source.kind)
+    return list(dict.fromkeys(one for name in names for one in (NOISE if name == "noise" else (name,))))
+
+
+def _find_sets(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Outliers], dict[str, dict[str, Any]]]:
+    """The sets of images at hand, and why the others are missing."""
+    found, missing = {}, {}
     for name in names:
         try:
             found[name] = outliers(name, subject.dataset, subject.seed)
         except DataError as error:
-            about[name] = {"missing": error.message, "hint": error.hint}
-    own = own_outputs(subject, quiet, mass)
-    others: dict[str, Outputs] = {}
+            missing[name] = {"missing": error.message, "hint": error.hint}
+    return found, missing
+
+
+def _fitted(subject: Subject, names: Sequence[str], quiet: bool) -> dict[str, Score]:
+    """The scores, fitted where they have to be, on one pass over the training images."""
+    scores = {name: SCORES[name] for name in names}
+    if not any(score.needs_training for score in scores.values()):
+        return scores
+    training = subject.training_outputs(quiet)
+    return {name: score.fitted(training, subject.training.labels, subject.model.head) for name, score in scores.items()}
+
+
+def _score(subject: Subject, scores: Mapping[str, Score], found: Mapping[str, Outliers], quiet: bool) -> tuple[Scored, dict[str, Scored]]:
+    """Every score of the in-distribution images, and of each set's."""
+    gradient = any(score.needs_gradient for score in scores.values())
+    passes = {"": subject.outputs(mass=gradient, quiet=quiet)}
     for name, one in found.items():
         images = one.images[subset(len(one.images), subject.n, subject.seed)]
-        with image_progress(name, len(images), quiet) as at:
-            others[name] = outputs(subject.model, images, subject.gamma2 if mass else None, at)
-        about[name] = {"n": len(images), "images": one.about}
-    by_set, means = ood_values(own, others, subject.gamma2, scores)
-    values: dict[str, Any] = by_set | {
-        name: {"missing": fact["missing"], "hint": fact["hint"]} for name, fact in about.items() if "missing" in fact
-    }
-    protocol = ood_protocol(subject.gamma2) | {"in_distribution": f"{subject.dataset.title} {subject.split}", "sets": about}
-    result = subject.result("eval ood", protocol, {name: values[name] for name in names}) | {"means": means}
-    everyone = {"": own} | others
-    arrays = {
-        f"{name or 'in'} {score}": SCORES[score](passed, subject.gamma2).numpy() for name, passed in everyone.items() for score in scores
-    }
-    if not others:
-        return kept(subject, result, None, out, arrays, *own_words)
-    own_name = f"{subject.dataset.title} {subject.split}"
-    drawn = {score: {name or own_name: arrays[f"{name or 'in'} {score}"] for name in everyone} for score in scores}
-    figure = plots.histograms(drawn, own_name, f"{subject.card.recipe.name}: high = in-distribution")
-    return kept(subject, result, figure, out, arrays, *own_words)
+        with image_progress(name, len(images), quiet) as progress:
+            passes[name] = outputs(subject.model, images, subject.gamma2 if gradient else None, progress)
+    scored = {name: {key: score(one, subject.gamma2) for key, score in scores.items()} for name, one in passes.items()}
+    return scored.pop(""), scored
+
+
+def _picture(subject: Subject, inside: Scored, others: Mapping[str, Scored]) -> Figure:
+    """The histograms of every score."""
+    sets = {_title(subject): inside, **others}
+    drawn = {score: {name: some[score].numpy() for name, some in sets.items()} for score in inside}
+    return plots.histograms(drawn, _title(subject), f"{subject.card.recipe.name}: high = in-distribution")
+
+
+def _departures(names: list[str]) -> list[str]:
+    """What the scores add to a result's name."""
+    return [] if names == score_names(None) else [ALL] if names == list(SCORES) else names
+
+
+def _title(subject: Subject) -> str:
+    return f"{subject.dataset.title} {subject.split}"
+
+
+def _n(scores: Scored) -> int:
+    return len(next(iter(scores.values())))

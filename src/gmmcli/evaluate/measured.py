@@ -1,16 +1,12 @@
 """A measured subject: its result, saved in the run with the arrays behind it, and the pictures drawn of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from gmmcli.evaluate import plots
 from gmmcli.evaluate.subject import Subject
-from gmmcli.metrics.outputs import Outputs
 
 Picture = Callable[[Path], list[Path]]
 """Draws to a path and returns the files it wrote, as ``partial(plots.save, figure)`` and ``partial(save_grid, rows)`` do."""
@@ -47,15 +43,3 @@ def save(
     path = subject.run.save_result(result, subject.name(result["command"], *words), **arrays)
     pictures = picture(out or subject.run.path / "figures" / f"{path.stem}.png") if picture else []
     return Measured(result, pictures, warnings)
-
-
-def own_outputs(subject: Subject, quiet: bool, mass: bool = False) -> Outputs:
-    """The pass over the subject's own images."""
-    return subject.outputs(mass=mass, quiet=quiet)
-
-
-def kept(
-    subject: Subject, result: dict[str, Any], figure: Figure | None, out: Path | None, arrays: Mapping[str, np.ndarray], *words: str
-) -> Measured:
-    """Save a result with its arrays and its figure."""
-    return save(subject, result, *words, arrays=arrays, picture=partial(plots.save, figure) if figure else None, out=out)

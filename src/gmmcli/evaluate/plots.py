@@ -12,7 +12,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from gmmcli.data.outliers import title as set_title
+from gmmcli.data.outliers import short_name
+from gmmcli.metrics.scores import score_label
 from gmmcli.storage import replacing
 
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
@@ -117,11 +118,11 @@ def histograms(scores: Mapping[str, Mapping[str, np.ndarray]], own: str, title: 
             edges = np.linspace(low, high if high > low else low + 1, 60)
             for values, color, label in ((sets[own], BLUE, own), (sets[name], RED, name)):
                 shares = np.histogram(np.clip(values, low, high), edges)[0] / len(values)
-                axis.stairs(shares, edges, fill=True, color=color, alpha=0.6, label=set_title(label))
+                axis.stairs(shares, edges, fill=True, color=color, alpha=0.6, label=short_name(label))
             axis.set_yticks([])
             axis.locator_params("x", nbins=4)
             axis.tick_params(labelsize=7)
-        axes[0][column].set_title(score)
+        axes[0][column].set_title(score_label(score))
     for row in range(len(others)):
         axes[row][0].legend(fontsize=7)
     figure.suptitle(title)

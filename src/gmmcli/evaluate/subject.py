@@ -18,6 +18,8 @@ from gmmcli.progress import image_progress
 from gmmcli.run import Run, open_run
 
 SEED = 1
+TRAINING_IMAGES = 50_000
+"""Maximum number of training images on which scores are fitted: all of CIFAR's."""
 DETERMINISTIC = ("eval accuracy", "eval calibrate")
 """Commands whose values do not depend on the seed when all images are taken."""
 
@@ -85,6 +87,18 @@ class Subject:
     def held_out(self) -> Outputs:
         """What the model says of the validation images."""
         return outputs(self.model, self.validation)
+
+    @cached_property
+    def training(self) -> Split:
+        """The run's own training images, at most ``TRAINING_IMAGES`` of them."""
+        return (self.run.dataset() if self.foreign else self.dataset).train.subset(TRAINING_IMAGES, self.seed)
+
+    def training_outputs(self, quiet: bool = True) -> Outputs:
+        """The model's outputs on the training images: one pass, whose outputs are kept."""
+        if "training" not in self._passes:
+            with image_progress(f"{self.dataset.title} train", len(self.training), quiet) as progress:
+                self._passes["training"] = outputs(self.model, self.training, progress=progress)
+        return self._passes["training"]
 
     @cached_property
     def temperature(self) -> float | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gmmcli.metrics.metric import METRICS, SAMPLE_METRICS, Metric
+from gmmcli.metrics.scores import score_label
 
 SHARES = {
     "accuracy",
@@ -112,7 +113,9 @@ def _ood(values: dict[str, Any]) -> list[Table | Text]:
             continue
         table = _table("score", "AUROC", "AUPR in", "AUPR out", "FPR95")
         for score, row in scores.items():
-            table.add_row(score, format_estimate("auroc", row), *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95")))
+            table.add_row(
+                score_label(score), format_estimate("auroc", row), *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95"))
+            )
         parts += [Text(f"against {name}"), table]
     return parts
 

@@ -24,7 +24,7 @@ class Outputs(NamedTuple):
 
 
 def outputs(
-    model: Classifier, images: RawImages | Split, gamma2: float | None = None, at: Callable[[int], None] = lambda _: None
+    model: Classifier, images: RawImages | Split, gamma2: float | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> Outputs:
     """Take byte images through the model once, a chunk at a time, on the model's device.
 
@@ -32,7 +32,7 @@ def outputs(
         model: the classifier; in evaluation mode and without parameter gradients meanwhile.
         images: the images.
         gamma2: the variance at which to take the gradient of log p(x) as well, one backward pass; None: forward only.
-        at: told how many images are done.
+        progress: told how many images are done.
 
     Raises:
         DivergedError: logits that are not finite.
@@ -49,7 +49,7 @@ def outputs(
                 (gradient,) = torch.autograd.grad(log_density(logits, gamma2).sum(), x)
                 mass = gradient.flatten(1).norm(dim=1).cpu()
             parts.append(Outputs(features.detach().cpu(), logits.detach().cpu(), mass))
-            at(min(len(images), CHUNK * len(parts)))
+            progress(min(len(images), CHUNK * len(parts)))
     all_features, all_logits, masses = zip(*parts, strict=True)
     whole = Outputs(torch.cat(all_features), torch.cat(all_logits), torch.cat(masses) if gamma2 is not None else None)
     broken = int((~whole.logits.isfinite().all(1)).sum())

@@ -8,8 +8,9 @@ from math import inf, isfinite
 from statistics import fmean
 from typing import Any
 
-from gmmcli.data.outliers import title
+from gmmcli.data.outliers import short_name
 from gmmcli.metrics.metric import METRICS, SAMPLE_METRICS, Better, Estimate, Metric, Unit
+from gmmcli.metrics.scores import score_label
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,6 @@ MINUTES = Quantity("minutes", "training time, minutes", TRAINING, "low", "")
 TITLES = {"pgd": "PGD", "apgd": "APGD", "square": "Square"}
 """Attacks as papers write them; others go by their command."""
 OTHER_ATTACKS = ("attack audit", "attack cw", "attack fgsm")  # measured otherwise, or too weak to compare
-SYMBOLS = {"log_px": "log p(x)", "max_py": "max p(y|x)"}
-
-
-def score_label(score: str) -> str:
-    """A score as formulas write it. Which scores there are, results say."""
-    return SYMBOLS.get(score, score)
 
 
 def estimates(result: Mapping[str, Any]) -> Iterator[tuple[Quantity, Estimate]]:
@@ -178,15 +173,16 @@ def _registered(metrics: Mapping[str, Metric[Any]], values: Mapping[str, Any], g
 
 
 def _detection(result: Mapping[str, Any]) -> Readings:
-    about = result["protocol"].get("sets", {})
+    about, fitted = result["protocol"].get("sets", {}), result["protocol"].get("fitted", {})
     for name, scores in result["values"].items():
         if "missing" in scores:
             continue
         facts = about.get(name, {})
         for score, values in scores.items():
-            label = f"{score_label(score)} against {title(name)}"
-            quantity = Quantity(f"ood {title(name)} {score}", label, OOD, unit="AUROC", facts=IMAGES)
-            yield quantity.under(result, ("set", name), ("set n", facts.get("n")), ("set images", facts.get("images"))), values, "auroc"
+            label = f"{score_label(score)} against {short_name(name)}"
+            quantity = Quantity(f"ood {short_name(name)} {score}", label, OOD, unit="AUROC", facts=IMAGES)
+            of_set = ("set", name), ("set n", facts.get("n")), ("set images", facts.get("images"))
+            yield quantity.under(result, *of_set, *fitted.get(score, {}).items()), values, "auroc"
 
 
 def _worst_case(result: Mapping[str, Any]) -> Readings:

@@ -5,7 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gmmcli.report.catalogue import format_value, score_label
+from gmmcli.metrics.scores import score_label
+from gmmcli.report.catalogue import format_value
 from gmmcli.report.charts import charts
 from gmmcli.report.claims import findings
 from gmmcli.report.compare import Comparison

@@ -32,7 +32,7 @@ class Entry:
     seeds: tuple[Natural, ...] = ()
     """Seeds of this model instead of the study's."""
     evaluations: tuple[str, ...] = ()
-    """Evaluations of this model in addition to the study's, as gmmc commands: ``"eval ood --set interp"``."""
+    """Evaluations of this model in addition to the study's, as gmmc commands: ``"eval ood --against interp"``."""
     once: tuple[str, ...] = ()
     """Evaluations of its first seed only."""
 
