@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from extension import install
+from extension import install_example
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate import detection
 from gmmcli.evaluate import subject as subject_module
@@ -150,17 +150,10 @@ def test_all_scores_are_all_there_are(subject: Subject) -> None:
     assert subject.run.result("eval ood uniform all") is not None
 
 
-NORMS = """
-from gmmcli.metrics.scores import Score
-
-NORM = Score("||phi||", lambda outputs, gamma2: outputs.features.double().norm(dim=1))
-"""
-
-
 @pytest.fixture
 def norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An installed package with a score."""
-    install(tmp_path, monkeypatch, {"norms": NORMS}, {"scores": {"feature_norm": "norms:NORM"}})
+    """The score of docs/extending.md, installed."""
+    install_example("A score", tmp_path, monkeypatch)
     yield
     monkeypatch.undo()
     installed.cache_clear()
