@@ -365,7 +365,7 @@ def test_a_targeted_loss_is_tried_on_the_nine_likeliest_classes(n_classes: int, 
         aimed.append(targets)
         return towards.value(logits, own, targets)
 
-    monkeypatch.setitem(LOSSES._own, "mmc-targeted", replace(towards, value=noting))
+    monkeypatch.setitem(LOSSES.builtin, "mmc-targeted", replace(towards, value=noting))
     run(Attack("pgd", "mmc-targeted", steps=1), model, pixels, labels, 1e-6)
     assert len(aimed) == aims
     for i, (z, y) in enumerate(zip(model(pixels).numpy(), labels.tolist(), strict=True)):

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -258,3 +259,20 @@ def test_the_noise_of_fresh_samples_falls_to_the_samplers_own(linear_model: Clas
 def test_chains_without_labels_draw_a_class_by_its_own_energy() -> None:
     assert Chains(target=Marginal(), reinit_prob=0.5).of_classes == Chains(target=Conditional(), reinit_prob=0.5)
     assert Chains(target=StagedLatent(std=0.1)).of_classes == Chains(target=StagedLatent(std=0.1))
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A sampler of another package, whose noise cannot be set."""
+
+    noise_std: ClassVar[float] = 0.0
+    kind: str = "silent"
+    n_steps: int = 1
+    step_size: float = 1.0
+
+    def __call__(self, energy: Any, images: torch.Tensor, generator: torch.Generator) -> Any: ...
+
+
+def test_a_sampler_whose_settings_are_no_keys_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^noise_std must be a key of sampler silent"):
+        Chains(sampler=Silent())

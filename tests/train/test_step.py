@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trainings import Begin
 
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.objectives import CenterRegression, ContrastiveDivergence
 from gmmcli.recipe import Stage
 from gmmcli.train.guard import GuardedStep
@@ -342,3 +343,10 @@ def test_an_objective_gets_clean_images_where_it_asks_for_them(begin: Begin, mon
     at = (asked.clean.flatten(1)[:, None] == originals).all(2)
     assert at.any(1).all() and not (asked.images.flatten(1)[:, None] == originals).all(2).any(1).all()
     assert all((setup.dataset.train.labels[row] == label).any() for row, label in zip(at, asked.labels, strict=True))
+
+
+def test_batch_norm_of_features_is_frozen_too() -> None:
+    """A backbone of another package may have it."""
+    model = Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4)), torch.nn.Linear(4, 2))
+    set_mode(model, Stage(epochs=1, objective=CenterRegression(), freeze_norm=True))
+    assert [model.training, model.backbone.get_submodule("1").training] == [True, False]

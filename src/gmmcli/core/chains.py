@@ -1,6 +1,6 @@
 """Persistent chains (Alg. 1): draw from the buffer, sometimes start afresh, sample, write back."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated
 
 import torch
@@ -79,6 +79,10 @@ class Chains:
     start: Annotated[protocols.Start, STARTS] = field(default_factory=Uniform)
     target: Annotated[protocols.Target, TARGETS] = field(default_factory=StagedLatent)
     sampler: Annotated[protocols.Sampler, SAMPLERS] = field(default_factory=SGLD)
+
+    def __post_init__(self) -> None:
+        for name in {"n_steps", "noise_std", "step_size"} - {spec.name for spec in fields(self.sampler)}:
+            raise ValueError(f"{name} must be a key of sampler {self.sampler.kind}: samples are drawn with other values of it")
 
     @property
     def lifetime(self) -> int:

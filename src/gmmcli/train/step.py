@@ -31,7 +31,7 @@ def set_mode(model: Classifier, stage: Stage) -> None:
     model.train()
     if stage.freeze_norm:
         for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 layer.eval()
 
 
