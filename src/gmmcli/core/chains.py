@@ -1,7 +1,7 @@
 """Persistent chains (Alg. 1): draw from the buffer, sometimes start afresh, sample, write back."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import torch
 
@@ -81,7 +81,7 @@ class Chains:
     sampler: Annotated[protocols.Sampler, SAMPLERS] = field(default_factory=SGLD)
 
     def __post_init__(self) -> None:
-        for name in {"n_steps", "noise_std", "step_size"} - {spec.name for spec in fields(self.sampler)}:
+        for name in {"n_steps", "noise_std", "step_size"} - {spec.name for spec in fields(cast(Any, self.sampler))}:
             raise ValueError(f"{name} must be a key of sampler {self.sampler.kind}: samples are drawn with other values of it")
 
     @property
