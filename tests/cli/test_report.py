@@ -104,7 +104,12 @@ def test_only_what_the_commands_measured_alike_is_compared(
     one, other = (Path(shutil.copytree(trained.path, Path("runs") / f"{trained.path.name}-{i}")) for i in (1, 2))
     recipe = other / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('name = "animals"', 'name = "beasts"').replace("batch_size = 16", "batch_size = 17"))
-    asked = [(one, "--against noise"), (other, "--against noise"), (one, "--against interp --against uniform"), (other, "--against noise --score max_logit")]
+    asked = [
+        (one, "--against noise"),
+        (other, "--against noise"),
+        (one, "--against interp --against uniform"),
+        (other, "--against noise --score max_logit"),
+    ]
     for run, words in asked:
         assert gmmc("eval", "ood", "--run", run, *words.split(), "--quiet").exit_code == 0
     found = json.loads(gmmc("report", "--run", one, "--run", other, "--json").stdout)
