@@ -111,7 +111,7 @@ def knn(training: Outputs, labels: Labels, head: nn.Module) -> Fitted:
 
     def values(outputs: Outputs, gamma2: float) -> Energies:
         chunks = torch.split(normalize(outputs.features.double()), CHUNK)
-        return -torch.cat([torch.cdist(chunk, bank).kthvalue(k).values for chunk in chunks])
+        return -torch.cat([torch.cdist(chunk, bank).topk(k, largest=False).values[:, -1] for chunk in chunks])
 
     return values, {"k": k}
 
