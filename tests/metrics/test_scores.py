@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,8 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
+from extension import install
+from gmmcli import registry
 from gmmcli.core.heads import LinearHead, MaxMahalanobisHead
 from gmmcli.errors import RecipeError
 from gmmcli.metrics.outputs import Outputs
@@ -159,6 +164,7 @@ def test_vim_is_that_of_its_authors_code(head: nn.Module, training: tuple[Output
     else:
         w = head.means.double().numpy()
         b = -(w**2).sum(1) / 2
+        w, b = w - w.mean(0), b - b.mean()
     train, features = outputs.features.double().numpy(), images.features.double().numpy()
     u = -np.matmul(np.linalg.pinv(w, rcond=1e-5), b)
     centred = EmpiricalCovariance(assume_centered=True).fit(train - u)
@@ -169,6 +175,15 @@ def test_vim_is_that_of_its_authors_code(head: nn.Module, training: tuple[Output
     score = SCORES["vim"].fitted(outputs, labels, head)
     assert score(images, 2.0).numpy() == pytest.approx(expected, rel=1e-6, abs=1e-6)
     assert score.facts == {"n_training": N_TRAINING, "dims": DIM // 2}
+
+
+def test_vim_is_low_outside_the_subspace_also_where_features_are_near_the_centre_of_all_means(generator: torch.Generator) -> None:
+    """Logits with -1/2 ||mu||^2 are negative there, and alpha would be: the wrong way round."""
+    head = MaxMahalanobisHead(4, 12, 3.0)
+    features = torch.randn(90, 12, generator=generator) * torch.tensor([0.1] * 6 + [0.001] * 6)
+    score = SCORES["vim"].fitted(Outputs(features, head(features), None), torch.arange(90) % 4, head)
+    inside, outside = (score(Outputs(some, head(some), None), 1.0) for some in (features, features + torch.eye(12)[11]))
+    assert bool((outside < inside).all())
 
 
 def test_vim_refuses_a_head_that_is_not_linear(training: tuple[Outputs, Tensor]) -> None:
@@ -183,6 +198,21 @@ def test_the_scores_meant_by_names() -> None:
     with pytest.raises(RecipeError, match="no score 'enrgy'") as error:
         score_names(["log_px", "enrgy"])
     assert error.value.hint == "did you mean energy?"
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What a test installs is gone after it."""
+    yield
+    registry.installed.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("names", [None, ["all"], ["bare"]])
+def test_what_a_package_adds_that_is_no_score_is_refused(names: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, {"bare": "def score(outputs, gamma2): ..."}, {"scores": {"bare": "bare:score"}})
+    with pytest.raises(RecipeError, match="package others adds 'bare' to gmmcli's scores, which is no Score"):
+        score_names(names)
 
 
 def test_a_score_that_is_not_installed_is_shown_under_its_name() -> None:

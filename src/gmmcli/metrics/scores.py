@@ -111,7 +111,7 @@ def knn(training: Outputs, labels: Labels, head: nn.Module) -> Fitted:
 
     def values(outputs: Outputs, gamma2: float) -> Energies:
         chunks = torch.split(normalize(outputs.features.double()), CHUNK)
-        return -torch.cat([torch.cdist(chunk, bank).kthvalue(k).values for chunk in chunks])
+        return -torch.cat([torch.cdist(chunk, bank).topk(k, largest=False).values[:, -1] for chunk in chunks])
 
     return values, {"k": k}
 
@@ -140,13 +140,17 @@ def vim(training: Outputs, labels: Labels, head: nn.Module) -> Fitted:
 
 
 def _as_linear(head: nn.Module) -> tuple[Tensor, Tensor]:
-    """A head's weight matrix and bias; Gaussians with means mu classify as ``<mu_k, phi> - 1/2 ||mu_k||^2`` does."""
+    """A head's weight matrix and bias; Gaussians with means mu classify as ``<mu_k, phi> - 1/2 ||mu_k||^2`` does, less its mean over k.
+
+    So centred, the largest logit is never negative, and neither is alpha: with it, the distance to the subspace would count for an image.
+    """
     weight, bias, means = (getattr(head, name, None) for name in ("weight", "bias", "means"))
     if isinstance(weight, Tensor) and isinstance(bias, Tensor):
         return weight.detach().double().cpu(), bias.detach().double().cpu()
     if isinstance(means, Tensor):
         weight = means.detach().double().cpu()
-        return weight, -weight.square().sum(1) / 2
+        bias = -weight.square().sum(1) / 2
+        return weight - weight.mean(0), bias - bias.mean()
     raise RecipeError("the score vim needs a head with a weight matrix and a bias, or with class means", "leave out --score vim")
 
 
@@ -170,14 +174,13 @@ def score_names(asked: Sequence[str] | None) -> list[str]:
     """The scores meant by names of a command line: ``all``, or without any those that need no pass over training images.
 
     Raises:
-        RecipeError: there is no such score.
+        RecipeError: there is no such score, or what a package adds is none.
     """
-    if not asked:
-        return [name for name, score in SCORES.items() if not score.needs_training]
-    names = [one for name in asked for one in (SCORES if name == ALL else (name,))]
+    names = [one for name in asked or (ALL,) for one in (SCORES if name == ALL else (name,))]
     for name in names:
-        SCORES.find(name, "score")
-    return list(dict.fromkeys(names))
+        if not isinstance(SCORES.find(name, "score"), Score):
+            raise RecipeError(f"package {SCORES.package(name)} adds {name!r} to gmmcli's scores, which is no Score", "mend or remove it")
+    return list(dict.fromkeys(name for name in names if asked or not SCORES[name].needs_training))
 
 
 def score_label(name: str) -> str:
