@@ -70,7 +70,7 @@ def test_what_the_evaluations_really_save_is_understood(subject: Subject, monkey
         "ece": values[1]["ece"],
         "ece temperature": values[1]["variants"]["temperature"]["ece"],
         "ece chosen": found["ece chosen"],
-        **{f"ood uniform {score}": values[2]["uniform"][score]["auroc"] for score in ("log_px", "max_py", "mass", "distance")},
+        **{f"ood uniform {score}": values[2]["uniform"][score]["auroc"] for score in ("log_px", "max_py", "mass", "max_logit", "energy")},
         **{key: values[3][key] for key in ("label_agreement", "precision", "recall", "coverage")},
         "feature_fid": values[3]["feature_fid"],
         **{f"pgd-margin-linf {eps}/255": values[4]["eps"][f"{eps}/255"]["accuracy"] for eps in (4, 8)},

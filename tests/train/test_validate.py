@@ -50,7 +50,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
         for accuracy, distance in pairs:
             wrong = torch.arange(len(labels)) >= round(accuracy * len(labels))
             logits = torch.nn.functional.one_hot((labels + wrong) % 10, 10)
-            monkeypatch.setattr("gmmcli.train.validate.predict", lambda *_, logits=logits: logits)
+            monkeypatch.setattr("gmmcli.train.state.predict", lambda *_, logits=logits: logits)
             state.step += 1
             given = Distance(space, lambda _, distance=distance: distance)
             improved.append(validate(setup, state, run, setup.recipe.stages[0], given))

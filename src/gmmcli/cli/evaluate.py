@@ -8,7 +8,6 @@ from gmmcli.cli import generate
 from gmmcli.cli.options import Images, OfRun, Out, SomeImages, answer, note, show, with_options
 
 app = typer.Typer(no_args_is_help=True, help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
-app.command("generate", epilog=generate.EPILOG)(generate.generate_command)
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,6 +80,9 @@ def ood_command(
     from gmmcli.evaluate.detection import ood
 
     of_run.show(ood(subject, sets, scores, out=out, quiet=of_run.quiet))
+
+
+app.command("generate", epilog=generate.EPILOG)(generate.generate_command)
 
 
 @app.command("all", epilog="Example:\n\ngmmc eval all --json")
