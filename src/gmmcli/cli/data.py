@@ -15,7 +15,10 @@ def ls(json: Json = False) -> None:
     """List the kinds of datasets."""
     from gmmcli.data.sources import SOURCES, usage
 
-    about = {usage(kind): (source.__doc__ or "").partition("\n")[0].removeprefix("Source table: ") for kind, source in SOURCES.items()}
+    about = {
+        usage(kind): (source.__doc__ or "").partition("\n")[0].removeprefix("Source table: ").replace("``", "")
+        for kind, source in SOURCES.items()
+    }
     if json:
         answer({"schema": 1, "command": "data ls", "values": about})
         return
