@@ -5,6 +5,7 @@ import json
 import types
 import typing
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -106,7 +107,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             raise RecipeError(f"`{path}` must be a list of tables, got {value!r}", f"write [[{path}]]")
         return tuple(_value(item[0], entry, f"{path}.{i}") for i, entry in enumerate(value))
     try:  # through JSON, whose strict mode takes a list for a tuple
-        return TypeAdapter(hint, config=STRICT).validate_json(json.dumps(value, default=str))
+        return _adapter(hint).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         first = error.errors()[0]
         wanted = (
@@ -118,6 +119,12 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         )
         at = "".join(f".{part}" for part in first["loc"])
         raise RecipeError(f"`{path}{at}` {wanted}, got {first['input']!r}") from error
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    """Pydantic's check of a type, whose making takes longer than its use."""
+    return TypeAdapter(hint, config=STRICT)
 
 
 def _table(value: Any, path: str) -> dict[str, Any]:
