@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 from handwritten import GEN, JEM, JOINT, audited, calibrated, detected, models, save, scored, write
 
-from gmmcli.report.claims import HOLDS, OPPOSITE, UNDECIDED, UNTESTED, Finding, findings
+from gmmcli.report.claims import HOLDS, OPPOSITE, UNDECIDED, UNTESTED, ClaimResult, claim_results
 from gmmcli.report.collect import gather
 from gmmcli.report.compare import compare
 from gmmcli.run import Run
 
 
-def verdict(runs: Sequence[Run], text: str) -> Finding:
+def verdict(runs: Sequence[Run], text: str) -> ClaimResult:
     """What became of the one claim that starts like this."""
-    (found,) = [one for one in findings(compare(gather(runs))) if one.claim.text.startswith(text)]
+    (found,) = [one for one in claim_results(compare(gather(runs))) if one.claim.text.startswith(text)]
     return found
 
 
@@ -78,7 +78,7 @@ def test_a_claim_about_what_was_not_measured_is_not_tested(tmp_path: Path) -> No
 
 
 def test_every_claim_gets_its_verdict_whatever_was_measured(tmp_path: Path) -> None:
-    found = findings(compare(gather([write(tmp_path, JOINT)])))
+    found = claim_results(compare(gather([write(tmp_path, JOINT)])))
     assert {one.verdict for one in found} == {UNTESTED}
 
 

@@ -6,7 +6,7 @@ import pytest
 from handwritten import DIS, GEN, JEM, SOFTMAX, attacked, audited, calibrated, checkpoint, detected, models, save, scored, write
 
 from gmmcli.report.catalogue import ACCURACY, Quantity
-from gmmcli.report.claims import UNTESTED, findings
+from gmmcli.report.claims import UNTESTED, claim_results
 from gmmcli.report.collect import gather
 from gmmcli.report.compare import Answer, Comparison, Line, Ranking, compare, rank
 from gmmcli.report.summary import Summary
@@ -197,7 +197,7 @@ def test_samples_that_were_measured_unlike_are_two_rows_and_nobody_wins(
     assert all(row.ranking is None for row in rows)
     assert "Whose samples cover the real images best?" not in [one.question for one in comparison.answers]
     assert comparison.left_out == [f"coverage: measured under 2 protocols, one row each ({told[0]}: {GEN}; {told[1]}: {JEM})"]
-    (verdict,) = [one for one in findings(comparison) if one.claim.text == "... and cover the real images as well"]
+    (verdict,) = [one for one in claim_results(comparison) if one.claim.text == "... and cover the real images as well"]
     assert (verdict.verdict, verdict.measured) == (UNTESTED, f"measured differently: {told[0]} against {told[1]}")
 
 

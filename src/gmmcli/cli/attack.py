@@ -97,16 +97,16 @@ def _attack(kind: str, eps: list[str] | None, attacked: Attacked, images: Images
     from gmmcli.attacks.audit import format_eps
 
     attack = configured(kind, seed=images.seed, **{name: value for name, value in settings.items() if value is not None})
-    chosen = radii(eps, attack.norm)
+    all_eps = radii(eps, attack.norm)
     subject = of_run.open(images)
     from gmmcli.evaluate.robustness import robust_accuracy
 
     note(
-        "eps " + ", ".join(f"{format_eps(radius)} = {radius:.4f}" for radius in chosen) + f" in pixels of [0, 1], {attack.norm}",
+        "eps " + ", ".join(f"{format_eps(radius)} = {radius:.4f}" for radius in all_eps) + f" in pixels of [0, 1], {attack.norm}",
         of_run.quiet,
     )
     of_run.show(
-        robust_accuracy(subject, attack, chosen, float64=attacked.float64, scale=attacked.scale, save_to=attacked.save, quiet=of_run.quiet)
+        robust_accuracy(subject, attack, all_eps, float64=attacked.float64, scale=attacked.scale, save_to=attacked.save, quiet=of_run.quiet)
     )
 
 

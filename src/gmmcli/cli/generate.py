@@ -113,7 +113,7 @@ def generate_command(
     from gmmcli.evaluate.generation import generate
 
     subject = of_run.open(SomeImages(seed=seed))
-    chosen = settings(
+    asked = settings(
         subject,
         features,
         judge,
@@ -128,4 +128,4 @@ def generate_command(
         save_stats=save_stats,
         top_share=top_share,
     )
-    of_run.show(generate(subject, chosen, out=out, quiet=of_run.quiet))
+    of_run.show(generate(subject, asked, out=out, quiet=of_run.quiet))

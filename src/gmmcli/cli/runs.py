@@ -37,17 +37,17 @@ def show(run: RunName = None, runs_dir: RunsDir = None, json: Json = False) -> N
     """Show a run's provenance, checkpoints and last metrics."""
     from gmmcli.run import open_run
 
-    chosen = open_run(run, runs_dir)
-    logged = [line for line in chosen.metrics() if "loss" in line]
+    found = open_run(run, runs_dir)
+    logged = [line for line in found.metrics() if "loss" in line]
     values = {
-        "path": str(chosen.path),
-        "provenance": chosen.provenance,
-        "checkpoints": [checkpoint.step for checkpoint in chosen.checkpoints],
-        "best": chosen.checkpoint(best=True).progress,
+        "path": str(found.path),
+        "provenance": found.provenance,
+        "checkpoints": [checkpoint.step for checkpoint in found.checkpoints],
+        "best": found.checkpoint(best=True).progress,
         "last_metrics": logged[-1] if logged else None,
     }
     if json:
-        answer({"schema": 1, "command": "runs show", "run": chosen.id, "values": values})
+        answer({"schema": 1, "command": "runs show", "run": found.id, "values": values})
         return
     for key, value in values.items():
         if isinstance(value, dict):

@@ -54,29 +54,29 @@ def train_command(
         answer(planned.document()) if json else print(planned.text())
         return
     if resume:
-        chosen = open_run(run, runs_dir, unfinished=True)
-        complete = chosen.provenance.get("status") == "finished" and chosen.checkpoints and chosen.card().gamma2 is not None
-        if complete and (done := chosen.result("eval accuracy")):
-            note(f"run {chosen.path} is finished: nothing to resume")
+        found = open_run(run, runs_dir, unfinished=True)
+        complete = found.provenance.get("status") == "finished" and found.checkpoints and found.card().gamma2 is not None
+        if complete and (done := found.result("eval accuracy")):
+            note(f"run {found.path} is finished: nothing to resume")
             if json:
                 answer(done | {"command": "train"})
             return
-        setup = Setup.prepare(chosen.recipe, chosen.dataset())
+        setup = Setup.prepare(found.recipe, found.dataset())
         distance = _distance(setup)
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))
         distance = _distance(setup)  # errors up to here leave no run directory
-        chosen = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)
-    note(f"run {chosen.path}", quiet)
-    with chosen.locked():
-        state = train(setup, chosen, resume=resume, quiet=quiet, distance=distance)
-        subject = Subject(chosen, state.step, chosen.card(), state.published, setup.dataset, "test")
+        found = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)
+    note(f"run {found.path}", quiet)
+    with found.locked():
+        state = train(setup, found, resume=resume, quiet=quiet, distance=distance)
+        subject = Subject(found, state.step, found.card(), state.published, setup.dataset, "test")
         result = accuracy(subject).result
     if json:
         answer(result | {"command": "train"})
         return
     accuracy, (low, high) = result["values"]["accuracy"], result["values"]["ci95"]
-    print(chosen.path)
+    print(found.path)
     print(f"test accuracy {accuracy:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")
 
 

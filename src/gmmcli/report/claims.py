@@ -11,7 +11,7 @@ KNOWN = {quantity.key: quantity for quantity in (ACCURACY, ECE, OOD_MEAN)}
 """How published values are written where nothing was measured."""
 
 
-class Finding(NamedTuple):
+class ClaimResult(NamedTuple):
     """One of the paper's claims, and what was measured about it."""
 
     claim: Claim
@@ -20,12 +20,12 @@ class Finding(NamedTuple):
     verdict: str
 
 
-def findings(comparison: Comparison) -> list[Finding]:
+def claim_results(comparison: Comparison) -> list[ClaimResult]:
     """Every claim with its verdict."""
-    return [_finding(comparison, claim) for claim in paper().claims]
+    return [_claim_result(comparison, claim) for claim in paper().claims]
 
 
-def _finding(comparison: Comparison, claim: Claim) -> Finding:
+def _claim_result(comparison: Comparison, claim: Claim) -> ClaimResult:
     lines = comparison.lines.get(claim.metric, [])
     families = (claim.better, claim.than)
     quantity = lines[0].quantity if lines else KNOWN.get(claim.metric) or Quantity(claim.metric, "", "")
@@ -36,9 +36,9 @@ def _finding(comparison: Comparison, claim: Claim) -> Finding:
     for line, (one, other) in zip(lines, pairs, strict=True):
         if one is not None and other is not None:
             measured = f"{line.cells[one]} against {line.cells[other]}"
-            return Finding(claim, published, measured, verdict(line, one, other, claim.or_equal))
+            return ClaimResult(claim, published, measured, verdict(line, one, other, claim.or_equal))
     unlike = [next((line for line, pair in zip(lines, pairs, strict=True) if pair[i] is not None), None) for i in (0, 1)]
-    return Finding(claim, published, _difference(*unlike), UNTESTED)
+    return ClaimResult(claim, published, _difference(*unlike), UNTESTED)
 
 
 def _difference(one: Line | None, other: Line | None) -> str:

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gmmcli.metrics.scores import score_label
 from gmmcli.report.catalogue import format_value
 from gmmcli.report.charts import charts
-from gmmcli.report.claims import findings
+from gmmcli.report.claims import claim_results
 from gmmcli.report.compare import Comparison
 from gmmcli.report.published import paper
 
@@ -32,7 +32,7 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
         about=about,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         comparison=comparison,
-        findings=findings(comparison),
+        claim_results=claim_results(comparison),
         paper=paper(),
         charts=charts(comparison.models),
         provenance=provenance(comparison),

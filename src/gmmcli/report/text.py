@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gmmcli.report.catalogue import format_value
-from gmmcli.report.claims import UNDECIDED, findings
+from gmmcli.report.claims import UNDECIDED, claim_results
 from gmmcli.report.compare import Answer, Comparison, Line
 from gmmcli.report.published import paper
 
@@ -79,7 +79,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
         "left_out": comparison.left_out,
         "claims": [
             {"text": v.claim.text, "where": v.claim.where, "printed": v.published, "measured": v.measured, "verdict": v.verdict}
-            for v in findings(comparison)
+            for v in claim_results(comparison)
         ],
     }
 
@@ -132,7 +132,7 @@ def _results(comparison: Comparison) -> Iterator[str]:
 
 def _rest(comparison: Comparison) -> Iterator[str]:
     yield from ("## The paper's claims", "", "| claim | source | paper | measured | verdict |", "|---|---|---|---|---|")
-    for one in findings(comparison):
+    for one in claim_results(comparison):
         yield _row([one.claim.text, one.claim.where, one.published, one.measured, one.verdict])
     yield from ("", "## Published results", "")
     for table in paper().tables:
