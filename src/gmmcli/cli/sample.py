@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gmmcli.cli.options import Best, Device, Json, Origin, Quiet, RunName, RunsDir, answer, check_grid, class_indices, note, select_device
+from gmmcli.cli.options import OfRun, Origin, answer, check_grid, class_indices, note, select_device, with_options
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Format(StrEnum):
     npz = "npz"
 
 
+@with_options
 def sample_command(
     label: Annotated[str, typer.Option("--class", metavar="CLASS", help="A class by name or index, or all.")] = "all",
     n: Annotated[
@@ -55,12 +56,8 @@ def sample_command(
         Format, typer.Option("--format", help="A labelled grid, single PNGs in a folder, or an .npz (images N x H x W x C uint8, labels).")
     ] = Format.grid,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: samples/ in the run.")] = None,
-    best: Best = False,
-    run: RunName = None,
-    runs_dir: RunsDir = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
+    *,
+    of_run: OfRun,
 ) -> None:
     """Draw images of a class, from fresh chains or from the replay buffer; prints the path of what it wrote."""
     if step_size is not None and step_size <= 0:
@@ -76,13 +73,13 @@ def sample_command(
     from gmmcli.run import open_run
     from gmmcli.types import to_bytes
 
-    found = open_run(run, runs_dir)
-    card, checkpoint, where = found.card(best), found.checkpoint(best), select_device(device)
-    note(f"run {found.path}, step {checkpoint.step}", quiet)
+    found, best = open_run(of_run.run, of_run.runs_dir), of_run.best
+    card, checkpoint, where = found.card(best), found.checkpoint(best), select_device(of_run.device)
+    note(f"run {found.path}, step {checkpoint.step}", of_run.quiet)
     classes = class_indices(label, card.class_names)
     model, draw = found.model(best, where), Draw(origin, steps, step_size, noise, seed)
     labels = spread(classes, n or (per_class or EACH) * len(classes))
-    with image_progress("chains", len(labels), quiet) as progress:
+    with image_progress("chains", len(labels), of_run.quiet) as progress:
         images, _, protocol = draw(found, model, labels, progress)
     about = "from the replay buffer"
     if origin == "noise":
@@ -91,7 +88,7 @@ def sample_command(
     caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(found, checkpoint.step)}"
     words = [f"n{len(labels)}"] * (len(labels) != EACH * len(classes)) + departures(draw, Draw()) + ["best"] * best
     paths = _write(found, card, images, labels, form, out, caption, words)
-    if not json:
+    if not of_run.json:
         print("\n".join(map(str, paths)))
         return
     values = {
