@@ -1,6 +1,7 @@
 """A package of another author, installed for one test: modules, and the entry points that add their parts to gmmcli."""
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, modules: Mapping[str,
         parts: ``{family: {name: "module:attribute"}}``.
     """
     for name, source in modules.items():
+        monkeypatch.delitem(sys.modules, name, raising=False)  # another test's module of this name
         (folder / f"{name}.py").write_text(source)
     about = folder / "others-1.0.dist-info"
     about.mkdir()

@@ -70,3 +70,14 @@ def test_unknown_names_get_a_suggestion() -> None:
     with pytest.raises(RecipeError) as raised:
         fruit().find("zzz", "fruit")
     assert raised.value.hint == "give one of apple, pear"
+
+
+@pytest.mark.parametrize("part", ["7", "str", "None"])
+def test_what_is_no_object_of_the_familys_kind_is_refused(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    colours: Registry[str] = Registry("fruit", {"apple": "red"}, str)
+    install(
+        tmp_path, monkeypatch, {"tropics": f"kiwi = {part}\nlime = 'green'"}, {"fruit": {"kiwi": "tropics:kiwi", "lime": "tropics:lime"}}
+    )
+    assert colours["lime"] == "green"
+    with pytest.raises(RecipeError, match="package others adds 'kiwi' to gmmcli's fruit, which is no str"):
+        colours["kiwi"]

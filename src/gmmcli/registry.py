@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gmmcli.errors import RecipeError
 
@@ -31,11 +31,17 @@ class Registry(Mapping[str, Part], Generic[Part]):
 
     A package adds a part by an entry point in the group ``gmmcli.FAMILY``, whose name is the part's. It is imported when it is first asked
     for, so that listing names imports nothing. No recipe or run names a module to import: only what was installed can run.
+
+    Args:
+        family: its name.
+        builtin: the parts of this package.
+        kind: the class or protocol that an added part must be an object of; None where whoever uses the registry checks.
     """
 
-    def __init__(self, family: str, builtin: Mapping[str, Part]) -> None:
+    def __init__(self, family: str, builtin: Mapping[str, Part], kind: Any = None) -> None:
         self.family = family
         self.group = f"gmmcli.{family}"
+        self.kind = kind
         self.builtin = dict(builtin)
         self._loaded: dict[str, Part] = {}
 
@@ -53,20 +59,19 @@ class Registry(Mapping[str, Part], Generic[Part]):
 
         Raises:
             KeyError: there is none.
-            PartError: the package that adds it cannot be imported.
+            PartError: the package that adds it cannot be imported, or adds what is no such part.
         """
         if name in self.builtin:
             return self.builtin[name]
         if name not in self._loaded:
-            point = self._point(name)
+            point, added = self._point(name), f"package {self.package(name)} adds {name!r} to gmmcli's {self.family}"
             try:
-                self._loaded[name] = point.load()
+                part = point.load()
             except Exception as error:  # whatever another package's module raises
-                package = self.package(name)
-                raise PartError(
-                    f"package {package} adds {name!r} to gmmcli's {self.family}, and cannot be imported: {error}",
-                    f"reinstall {package}, or remove it",
-                ) from error
+                raise PartError(f"{added}, and cannot be imported: {error}", "reinstall the package, or remove it") from error
+            if self.kind and (isinstance(part, type) or not isinstance(part, self.kind)):  # a class has what its objects have
+                raise PartError(f"{added}, which is no {self.kind.__name__}", "fix the package, or remove it")
+            self._loaded[name] = part
         return self._loaded[name]
 
     def package(self, name: str) -> str:

@@ -98,8 +98,11 @@ class Run(Results):
         return found[-1]
 
     def card(self, best: bool = False) -> ModelCard:
-        """The card of a checkpoint's model, parsed once."""
-        checkpoint = self.checkpoint(best)
+        """The card of a checkpoint's model."""
+        return self._card(self.checkpoint(best))
+
+    def _card(self, checkpoint: Checkpoint) -> ModelCard:
+        """The card of a checkpoint, parsed once."""
         digest = checkpoint.digest("model")
         if digest not in self._cards:
             self._cards[digest] = ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
@@ -113,7 +116,7 @@ class Run(Results):
         checkpoint = self.checkpoint(best)
         key = checkpoint.digest("model"), str(device)
         if key not in self._models:
-            card = _card(checkpoint)
+            card = self._card(checkpoint)
             model = card.build()
             model.load_state_dict(checkpoint.tensors("model"))
             self._models[key] = card.recipe.compute.place(model, torch.device(device)).eval()
@@ -130,7 +133,7 @@ class Run(Results):
         """Where the run's chains start, on a device; uniform noise for a run trained without chains."""
         checkpoint = self.checkpoint()
         tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-        card = _card(checkpoint)
+        card = self._card(checkpoint)
         start = card.recipe.chains.start if card.recipe.needs_chains else Uniform()
         return start.restored({name: tensor.to(device) for name, tensor in tensors.items()}, card.image_shape)
 
@@ -156,10 +159,6 @@ class Run(Results):
             except BlockingIOError as error:
                 raise RunError(f"{self.id} is being trained by another process", "wait for that process, or stop it") from error
             yield
-
-
-def _card(checkpoint: Checkpoint) -> ModelCard:
-    return ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path))
 
 
 def default_runs_dir() -> Path:

@@ -442,9 +442,9 @@ def test_an_installed_loss_is_one_that_attacks_maximise(ask: Ask, right: tuple[s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("nothing",), "adds 'nothing' to gmmcli's attacks, which is not an Algorithm"),
-        (("a-class",), "adds 'a-class' to gmmcli's attacks, which is not an Algorithm"),
-        (("pgd", "--loss", "number"), "adds 'number' to gmmcli's attack_losses, which is not an AttackLoss"),
+        (("nothing",), "adds 'nothing' to gmmcli's attacks, which is no Algorithm"),
+        (("a-class",), "adds 'a-class' to gmmcli's attacks, which is no Algorithm"),
+        (("pgd", "--loss", "number"), "adds 'number' to gmmcli's attack_losses, which is no AttackLoss"),
     ],
 )
 def test_an_installed_part_of_another_kind_is_refused_in_one_sentence(words: tuple[str, ...], message: str, gmmc: Gmmc, run: Run) -> None:

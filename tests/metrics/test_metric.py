@@ -1,11 +1,13 @@
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from extension import install
 from gmmcli.errors import RecipeError
-from gmmcli.metrics.metric import Estimate, Metric, with_metrics
-from gmmcli.registry import Registry
+from gmmcli.metrics.metric import METRICS, SAMPLE_METRICS, Estimate, Metric, with_metrics
+from gmmcli.registry import Registry, installed
 
 
 def registry(**values: Estimate) -> Registry[Metric[[float]]]:
@@ -35,12 +37,20 @@ def test_a_value_that_is_not_finite_is_none_as_json_has_no_other_word(value: flo
     assert with_metrics({}, registry(odd=Estimate(value)), 1.0) == {"odd": None}
 
 
-@pytest.mark.parametrize(
-    "part", [Metric("label", lambda factor: 0.5), lambda factor: Estimate(0.5)], ids=["a bare number", "a bare function"]
-)
-def test_what_is_no_metric_is_one_sentence_and_no_traceback(part: Any) -> None:
-    with pytest.raises(RecipeError, match="adds 'odd' to gmmcli's metrics, which is not a Metric that returns an Estimate"):
+def test_a_metric_that_returns_a_bare_number_is_one_sentence_and_no_traceback() -> None:
+    part: Metric[Any] = Metric("label", lambda factor: 0.5)
+    with pytest.raises(RecipeError, match="adds 'odd' to gmmcli's metrics, which does not return an Estimate"):
         with_metrics({}, Registry("metrics", {"odd": part}), 1.0)
+
+
+@pytest.mark.parametrize("family", [METRICS, SAMPLE_METRICS], ids=lambda family: family.family)
+def test_a_bare_function_is_no_metric(family: Registry[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, {"bare": "def odd(*inputs): ..."}, {family.family: {"odd": "bare:odd"}})
+    try:
+        with pytest.raises(RecipeError, match=f"package others adds 'odd' to gmmcli's {family.family}, which is no Metric"):
+            with_metrics({}, family, 1.0)
+    finally:
+        installed.cache_clear()
 
 
 def test_a_metric_replaces_no_other_value() -> None:

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from gmmcli.attacks.adversary import Adversary, AttackState
 from gmmcli.attacks.attack import Attack, Norm
-from gmmcli.attacks.losses import LOSSES, AttackLoss
+from gmmcli.attacks.losses import LOSSES
 from gmmcli.attacks.pixel_model import PixelModel
 from gmmcli.errors import RecipeError
 from gmmcli.registry import Registry
@@ -110,34 +110,21 @@ class Square:
         return _run(square, pixels, state.labels)
 
 
-ATTACKS: Registry[Algorithm] = Registry("attacks", {"fgsm": FGSM(), "pgd": PGD(), "apgd": APGD(), "square": Square()})
+ATTACKS: Registry[Algorithm] = Registry("attacks", {"fgsm": FGSM(), "pgd": PGD(), "apgd": APGD(), "square": Square()}, Algorithm)
 
 
 def configured(kind: str, **given: Any) -> Attack:
     """Return the attack of this name with its default settings but for those given; RecipeError where there is none."""
-    return replace(_algorithm(kind).defaults, kind=kind, **given)  # an entry point gives the name, whatever the defaults say
+    return replace(ATTACKS.find(kind, "attack").defaults, kind=kind, **given)  # an entry point gives the name, whatever the defaults say
 
 
 def check(attack: Attack, n_classes: int) -> None:
     """Raise RecipeError for an attack or a loss that does not exist, or does not fit the norm or the number of classes."""
-    norms, loss = _algorithm(attack.kind).norms, LOSSES.find(attack.loss, "attack loss")
-    if not isinstance(loss, AttackLoss):
-        raise _foreign(attack.loss, LOSSES.family, "an AttackLoss")
+    norms, loss = ATTACKS.find(attack.kind, "attack").norms, LOSSES.find(attack.loss, "attack loss")
     if n_classes < loss.n_classes:
         raise RecipeError(f"loss {attack.loss} compares {loss.n_classes} logits, and this run has {n_classes} classes", "use --loss margin")
     if attack.norm not in norms:
         raise RecipeError(f"{attack.kind} has no {attack.norm} form", f"use --norm {norms[0]}, or pgd, which has both")
-
-
-def _algorithm(kind: str) -> Algorithm:
-    found = ATTACKS.find(kind, "attack")
-    if isinstance(found, type) or not isinstance(found, Algorithm):  # a class has what its instances have
-        raise _foreign(kind, ATTACKS.family, "an Algorithm")
-    return found
-
-
-def _foreign(name: str, family: str, form: str) -> RecipeError:
-    return RecipeError(f"an installed package adds {name!r} to gmmcli's {family}, which is not {form}", "fix the package, or uninstall it")
 
 
 def seed_of(streams: Sequence[torch.Generator]) -> int:

@@ -82,6 +82,7 @@ LOSSES: Registry[AttackLoss] = Registry(
         "mmc": AttackLoss(away, about="squared distance to the true mean"),
         "mmc-targeted": AttackLoss(towards, targeted=True, about="squared distance to each of 9 other means"),
     },
+    AttackLoss,
 )
 
 

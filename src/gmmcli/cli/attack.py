@@ -18,7 +18,7 @@ class Attacks(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names."""
         own = super().list_commands(ctx)
-        return [*own, *(point.name for point in installed("gmmcli.attacks") if point.name not in own)]
+        return list(dict.fromkeys([*own, *(point.name for point in installed("gmmcli.attacks"))]))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, or None."""

@@ -119,21 +119,15 @@ class OfRun:
 
 
 @dataclass(frozen=True)
-class OfRuns:
+class OfRuns(OfRun):
     """As ``OfRun``, of several runs side by side."""
 
-    best: Best = False
-    run: RunNames = None
-    runs_dir: RunsDir = None
-    device: Device = "auto"
-    json: Json = False
-    quiet: Quiet = False
+    run: RunNames = None  # type: ignore[assignment]  # several, at the same place among the options
 
-    def open(self, images: SomeImages) -> "list[Subject]":
-        """The subject of each run, as ``OfRun.open``."""
+    def open_each(self, images: SomeImages) -> "list[Subject]":
+        """The subject of each run, as ``open``."""
         names: list[str | None] = [*self.run] if self.run else [None]
-        each = (OfRun(self.best, name, self.runs_dir, self.device, self.json, self.quiet) for name in names)
-        return [one.open(images) for one in each]
+        return [self.open(images, name) for name in names]
 
 
 def answer(document: Any) -> None:

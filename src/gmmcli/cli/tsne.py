@@ -36,7 +36,7 @@ def tsne_command(
     of_runs: OfRuns,
 ) -> None:
     """Draw the features in the plane, by PCA and t-SNE, coloured by class; saves the coordinates and says how far to trust them."""
-    subjects = of_runs.open(images)
+    subjects = of_runs.open_each(images)
     if len({subject.card.class_names for subject in subjects}) > 1:
         raise RecipeError("these runs know different classes", "draw them one by one")
     from gmmcli.evaluate.samples import Draw

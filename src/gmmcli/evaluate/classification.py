@@ -37,9 +37,7 @@ def calibrate(subject: Subject, *, out: Path | None = None, quiet: bool = True) 
     validation, held_out, temperature = subject.validation, subject.held_out.logits, subject.temperature
     values = with_validation(calibration_values(predicted.logits, labels, gamma2, temperature), held_out, validation.labels)
     result = subject.result("eval calibrate", calibration_protocol(gamma2, len(validation.labels), temperature is not None), values)
-    figure = plots.reliability(
-        values["variants"], f"{subject.card.recipe.name}, {subject.dataset.title} {subject.split}, n = {len(labels):,}"
-    )
+    figure = plots.reliability(values["variants"], f"{subject.card.recipe.name}, {subject.title}, n = {len(labels):,}")
     return save(
         subject,
         result,

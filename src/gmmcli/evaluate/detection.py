@@ -42,7 +42,7 @@ def ood(
     inside, others = _score(subject, fitted, found, quiet)
     by_set, means = ood_values(inside, others)
     about = {name: missing.get(name) or {"n": _n(others[name]), "images": found[name].about} for name in order}
-    protocol = ood_protocol(subject.gamma2) | {"in_distribution": _title(subject), "sets": about}
+    protocol = ood_protocol(subject.gamma2) | {"in_distribution": subject.title, "sets": about}
     protocol |= {"fitted": facts} if (facts := {name: dict(score.facts) for name, score in fitted.items() if score.facts}) else {}
     result = subject.result("eval ood", protocol, {name: (by_set | missing)[name] for name in order}) | {"means": means}
     arrays = {f"{name} {score}": values.numpy() for name, some in ({"in": inside} | others).items() for score, values in some.items()}
@@ -90,18 +90,14 @@ def _score(subject: Subject, scores: Mapping[str, Score], found: Mapping[str, Ou
 
 def _picture(subject: Subject, inside: Scored, others: Mapping[str, Scored]) -> Figure:
     """The histograms of every score."""
-    sets = {_title(subject): inside, **others}
+    sets = {subject.title: inside, **others}
     drawn = {score: {name: some[score].numpy() for name, some in sets.items()} for score in inside}
-    return plots.histograms(drawn, _title(subject), f"{subject.card.recipe.name}: high = in-distribution")
+    return plots.histograms(drawn, subject.title, f"{subject.card.recipe.name}: high = in-distribution")
 
 
 def _departures(names: list[str]) -> list[str]:
     """What the scores add to a result's name."""
     return [] if names == score_names(None) else [ALL] if names == list(SCORES) else names
-
-
-def _title(subject: Subject) -> str:
-    return f"{subject.dataset.title} {subject.split}"
 
 
 def _n(scores: Scored) -> int:

@@ -106,6 +106,11 @@ class Subject:
         return fit_temperature(self.held_out.logits, self.validation.labels)
 
     @property
+    def title(self) -> str:
+        """What the images are called in pictures: ``digits test``."""
+        return f"{self.dataset.title} {self.split}"
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
@@ -125,7 +130,7 @@ class Subject:
         done = self._passes.get("mass") or (None if mass else self._passes.get("plain"))
         if done is None:
             gamma2 = self.gamma2 if mass else None
-            with image_progress(f"{self.dataset.title} {self.split}", len(self.images), quiet) as progress:
+            with image_progress(self.title, len(self.images), quiet) as progress:
                 done = self._passes["mass" if mass else "plain"] = outputs(self.model, self.images, gamma2, progress)
         return done
 

@@ -35,10 +35,10 @@ class Metric(Generic[Inputs]):
     """Which values are better; "" where neither are."""
 
 
-METRICS: Registry[Metric[[Logits, Labels, float]]] = Registry("metrics", {})
+METRICS: Registry[Metric[[Logits, Labels, float]]] = Registry("metrics", {}, Metric)
 """Of a classifier: of the logits (image, class) in float32, the labels (image,) and gamma^2.
 ``eval accuracy`` measures them."""
-SAMPLE_METRICS: Registry[Metric[[Features, Features, int]]] = Registry("sample_metrics", {})
+SAMPLE_METRICS: Registry[Metric[[Features, Features, int]]] = Registry("sample_metrics", {}, Metric)
 """Of samples: of their features (sample, feature), those of the reference (image, feature), and a seed.
 ``eval generate`` measures them."""
 
@@ -58,10 +58,10 @@ def with_metrics(
                 f"an installed package adds the metric {key!r}, which is the key of another value of this result",
                 f"rename the entry point in the group {metrics.group}, or uninstall the package",
             )
-        estimate = metric.measure(*inputs, **named) if isinstance(metric, Metric) else None
+        estimate = metric.measure(*inputs, **named)
         if not isinstance(estimate, Estimate):
             raise RecipeError(
-                f"an installed package adds {key!r} to gmmcli's {metrics.family}, which is not a Metric that returns an Estimate",
+                f"an installed package adds {key!r} to gmmcli's {metrics.family}, which does not return an Estimate",
                 "fix the package (docs/extending.md), or uninstall it",
             )
         added[key] = float(estimate.value) if isfinite(estimate.value) else None

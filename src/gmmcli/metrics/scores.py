@@ -166,6 +166,7 @@ SCORES: Registry[Score] = Registry(
         "knn": Score("kNN", fit=knn),
         "vim": Score("ViM", fit=vim),
     },
+    Score,
 )
 ALL = "all"
 
@@ -177,10 +178,8 @@ def score_names(asked: Sequence[str] | None) -> list[str]:
         RecipeError: there is no such score, or what a package adds is none.
     """
     names = [one for name in asked or (ALL,) for one in (SCORES if name == ALL else (name,))]
-    for name in names:
-        if not isinstance(SCORES.find(name, "score"), Score):
-            raise RecipeError(f"package {SCORES.package(name)} adds {name!r} to gmmcli's scores, which is no Score", "mend or remove it")
-    return list(dict.fromkeys(name for name in names if asked or not SCORES[name].needs_training))
+    found = {name: SCORES.find(name, "score") for name in names}
+    return [name for name, score in found.items() if asked or not score.needs_training]
 
 
 def score_label(name: str) -> str:
