@@ -15,8 +15,8 @@ demo: $(READY)  ## Train on handwritten digits, then draw 64 threes
 	$(BIN)/gmmc train recipes/digits_gen.toml
 	$(BIN)/gmmc sample --class 3 --n 64
 
-test: $(READY)  ## The test suite: a few minutes on two cores
-	$(BIN)/python -m pytest
+test: $(READY)  ## The test suite, in two processes: two minutes on two cores
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-slow: $(READY)  ## Tests that take minutes: ten kills in a row, ...
 	$(BIN)/python -m pytest -m slow
