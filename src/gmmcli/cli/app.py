@@ -2,6 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,9 +18,10 @@ class Boundary(TyperGroup):
     """Every GmmcError ends here: message and hint on stderr, its own exit code. Anything else is a bug and shows itself."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command that was asked for, in every process that torchrun started; only rank 0 answers."""
         try:
-            return super().invoke(ctx)
+            with _among_processes():
+                return super().invoke(ctx)
         except GmmcError as error:
             kind = "stopped" if isinstance(error, StoppedError) else "error"
             print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
@@ -30,6 +34,21 @@ class Boundary(TyperGroup):
         except BrokenPipeError:  # `gmmc recipes ls | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+
+
+@contextmanager
+def _among_processes() -> Iterator[None]:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # torchrun sets it; the check spares all others the import of torch
+        yield
+        return
+    from gmmcli.distributed import joined
+
+    with joined() as here, ExitStack() as muted:
+        if not here.is_main:  # errors are printed after the block, by every process that has one
+            nowhere = muted.enter_context(Path(os.devnull).open("w"))
+            muted.enter_context(redirect_stdout(nowhere))
+            muted.enter_context(redirect_stderr(nowhere))
+        yield
 
 
 app = typer.Typer(

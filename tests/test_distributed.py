@@ -1,0 +1,96 @@
+"""Several processes: who they are, and what they know together."""
+
+import os
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gmmcli.distributed import World, any_of, barrier, from_main, gather, joined, mean, minimum, world
+from gmmcli.errors import GmmcError
+from ranks import on_ranks
+
+
+def test_one_process_is_the_main_one_and_everything_is_its_own():
+    values = torch.arange(3.0)
+    with joined() as alone:
+        assert alone == world() == World(0, 1, 0)
+        assert alone.is_main
+        assert alone.share(5) == slice(0, 5)
+        assert mean(values) is values
+        assert minimum(values) is values
+        assert gather(values) is values
+        assert any_of(True)
+        assert not any_of(False)
+        assert from_main("a") == "a"
+        barrier()
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 3), (2, 3), (0, 2), (9, 3)])
+def test_shares_are_all_of_it_in_order_and_nearly_equal(n, size):
+    parts = [list(range(n))[World(rank, size).share(n)] for rank in range(size)]
+    assert [i for part in parts for i in part] == list(range(n))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def _collectives():
+    here = world()
+    mine = torch.tensor([float(here.rank), 1.0])
+    rows = torch.arange(6, dtype=torch.uint8).reshape(3, 2)[: here.rank]  # none of rank 0, one of rank 1, two of rank 2
+    gathered = gather(rows)
+    named = from_main("von Rang 0: ä" if here.is_main else "ignored and longer than that")
+    return tuple(here), mean(mine).tolist(), minimum(mine).tolist(), any_of(here.rank == 1), any_of(False), gathered.tolist(), named
+
+
+def test_three_processes_agree():
+    for rank, (here, averaged, least, one, none, rows, named) in enumerate(on_ranks(3, _collectives)):
+        assert here == (rank, 3, rank)
+        assert averaged == [1.0, 1.0]
+        assert least == [0.0, 1.0]
+        assert one
+        assert not none
+        assert rows == [[0, 1], [0, 1], [2, 3]]
+        assert named == "von Rang 0: ä"
+
+
+def _gradient():
+    model = nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(0.5)
+    averaging = DistributedDataParallel(model)
+    averaging(torch.tensor([[1.0, 2.0]]) * (1 + world().rank)).sum().backward()
+    return model.weight.grad.tolist()
+
+
+def test_gradients_are_the_mean_of_all_processes():
+    assert on_ranks(2, _gradient) == [[[1.5, 3.0]]] * 2
+
+
+def _one_dies():
+    if world().rank == 1:
+        os._exit(0)
+    barrier()
+
+
+def _one_hangs():
+    if world().rank == 1:
+        time.sleep(60)
+    else:
+        barrier()
+
+
+@pytest.mark.parametrize("function", [_one_dies, _one_hangs])
+def test_a_process_that_dies_or_hangs_ends_the_others_in_one_sentence(function):
+    with pytest.raises(GmmcError, match=r"^another process ended or did not answer for 1 s$"):
+        on_ranks(2, function, timeout=1.0)
+
+
+def _breaks():
+    raise RuntimeError("a bug")
+
+
+def test_a_bug_is_no_trouble_of_another_process():
+    with pytest.raises(RuntimeError, match="a bug"):
+        on_ranks(2, _breaks)
