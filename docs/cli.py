@@ -52,6 +52,7 @@ Every command that answers takes `--json`: one object on stdout, all else on std
 | 4 | an optional part is missing |
 | 5 | training diverged; the last good checkpoint is kept |
 | 6 | damaged checkpoint |
+| 7 | a file that cannot be written or read: a full disk, no permission |
 | 130 | interrupted, after saving |
 """
 

@@ -3,7 +3,17 @@ import inspect
 import pytest
 
 from gmmcli import errors
-from gmmcli.errors import CheckpointError, DataError, DivergedError, GmmcError, MissingPartError, RecipeError, RunError, StoppedError
+from gmmcli.errors import (
+    CheckpointError,
+    DataError,
+    DivergedError,
+    GmmcError,
+    MissingPartError,
+    RecipeError,
+    RunError,
+    StoppedError,
+    StorageError,
+)
 
 EXIT_CODES = {
     GmmcError: 1,
@@ -13,6 +23,7 @@ EXIT_CODES = {
     MissingPartError: 4,
     DivergedError: 5,
     CheckpointError: 6,
+    StorageError: 7,
     StoppedError: 130,
 }
 

@@ -1,5 +1,6 @@
 """Lines on stderr: seldom, informative, and none on stdout."""
 
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -86,3 +87,21 @@ def test_after_a_step_back_rate_and_remaining_time_count_from_there(clock: Clock
         clock.now = 11.0
         bar.update(40)
     assert spoken(capsys) == ["digits 40/60, 2.00 steps/s, 0:10 left"]
+
+
+class Closed:
+    """A stderr whose reader has gone, as in `gmmc train 2>&1 | head -1`."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def flush(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_stderr_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Closed())
+    bar = ProgressBar("digits", 3, quiet=True)
+    bar.warn("gmmc: a warning")
+    loud = ProgressBar("digits", 3)
+    loud.update(3)

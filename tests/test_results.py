@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gmmcli.attacks.algorithms import ATTACKS
 from gmmcli.attacks.attack import Attack
+from gmmcli.errors import RunError
 from gmmcli.results import Results, departures
 
 
@@ -30,17 +32,17 @@ def test_results_are_saved_under_their_command(tmp_path: Path) -> None:
 )
 def test_whatever_a_result_is_about_its_file_lies_in_results(name: str, file: str, tmp_path: Path) -> None:
     results = Results(tmp_path)
-    path = results.save_result({"command": "eval accuracy"}, name, logits=np.zeros(1))
+    path = results.save_result({"command": "eval accuracy", "values": {}}, name, logits=np.zeros(1))
     assert path == tmp_path / "results" / f"{file}.json"
     assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".npz")]
-    assert results.result(name) == {"command": "eval accuracy"}
+    assert results.result(name) == {"command": "eval accuracy", "values": {}}
     assert results.result("eval accuracy") is None
 
 
 def test_the_arrays_of_a_result_lie_beside_it_and_are_plain(tmp_path: Path) -> None:
     results = Results(tmp_path)
     arrays = {"logits": np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3), "labels": np.array([2, 0]), "in log_px": np.ones(2)}
-    path = results.save_result({"command": "eval ood"}, **arrays)
+    path = results.save_result({"command": "eval ood", "values": {}}, **arrays)
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
         found = dict(archive)
     assert list(found) == list(arrays)
@@ -51,7 +53,7 @@ def test_the_arrays_of_a_result_lie_beside_it_and_are_plain(tmp_path: Path) -> N
 
 def test_a_result_without_arrays_is_one_file(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    path = results.save_result({"command": "eval all"})
+    path = results.save_result({"command": "eval all", "values": {}})
     assert list(path.parent.iterdir()) == [path]
     assert results.arrays("eval-all") == {}
 
@@ -59,7 +61,11 @@ def test_a_result_without_arrays_is_one_file(tmp_path: Path) -> None:
 def test_all_results_come_back_by_their_files_stems_with_their_arrays(tmp_path: Path) -> None:
     results = Results(tmp_path)
     assert results.results() == {}
-    saved = {"tsne-n50": {"command": "tsne", "n": 50}, "eval-ood-validation": {"command": "eval ood", "n": 9}, "tsne": {"command": "tsne"}}
+    saved: dict[str, dict[str, Any]] = {
+        "tsne-n50": {"command": "tsne", "n": 50, "values": {}},
+        "eval-ood-validation": {"command": "eval ood", "n": 9, "values": {}},
+        "tsne": {"command": "tsne", "values": {}},
+    }
     for stem, result in saved.items():
         results.save_result(result, stem, labels=np.arange(3), **{"in log_px": np.ones(2)})
     (tmp_path / "results" / "attack-audit-0123").mkdir()  # an audit under way
@@ -73,3 +79,15 @@ def test_all_results_come_back_by_their_files_stems_with_their_arrays(tmp_path: 
 def test_departures_are_the_fields_that_differ() -> None:
     assert departures(Attack("apgd", "margin", restarts=5), ATTACKS["apgd"].defaults) == ["loss margin", "steps 40", "restarts 5"]
     assert departures(ATTACKS["pgd"].defaults, Attack()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"command": 1, "values": {}}', '{"command": "tsne", "values": 3}'])
+def test_a_damaged_result_is_named_and_hides_no_other(content: str, tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.save_result({"command": "eval accuracy", "values": {"accuracy": 0.5}})
+    (tmp_path / "results" / "tsne.json").write_text(content)
+    assert [*results.results()] == ["eval-accuracy"]
+    (damage,) = results.damaged_results()
+    assert str(tmp_path / "results" / "tsne.json") in damage
+    with pytest.raises(RunError, match=r"tsne\.json is damaged"):
+        results.result("tsne")

@@ -287,3 +287,29 @@ def test_a_run_finds_its_data_from_anywhere_and_moved_together_with_them(
     (tmp_path / "there" / "data" / "x.npz").unlink()
     with pytest.raises(DataError, match=r"^no file at data/x\.npz$"):
         Run(Path("runs") / run.id).dataset()
+
+
+def test_a_training_that_nobody_holds_the_lock_of_was_killed(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    assert run.status == "created"
+    run.describe(status="running")
+    assert run.status == "killed"  # not even a lock file
+    with run.locked():
+        assert run.status == "running"
+    assert run.status == "killed"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("tiny2", "did you mean tiny?"),
+        ("2026-01-02T000000Z-tini", "did you mean 2026-01-02T000000Z-tiny?"),
+        ("9", "`gmmc runs ls` lists all 2"),
+    ],
+)
+def test_a_mistyped_run_says_what_there_is(name: str, hint: str, tmp_path: Path, tiny_recipe: Recipe) -> None:
+    for stamp in ("2026-01-01T000000Z-tiny", "2026-01-02T000000Z-tiny"):
+        named(tmp_path, stamp, tiny_recipe, step=None)
+    with pytest.raises(RunError, match=f"^no run {name} in ") as error:
+        open_run(name, tmp_path)
+    assert hint in error.value.hint

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gmmcli.storage import LONGEST, append_json, file_stem, read_json_lines, replacing, write_arrays, write_text
+from gmmcli.errors import RunError
+from gmmcli.storage import LONGEST, append_json, file_stem, read_json, read_json_lines, replacing, write_arrays, write_text
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -77,3 +79,17 @@ def test_lines_come_back_in_order_without_one_cut_short(tmp_path: Path) -> None:
     append_json(path, {"c": 3})
     assert path.read_text() == '{"a": 1}\n{"b": 2, "lo\n{"c": 3}\n'
     assert read_json_lines(path) == [{"a": 1}, {"c": 3}]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[" * 100_000, b"[1]", b"null"])
+def test_a_file_of_anything_but_one_object_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "provenance.json"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=rf"^{re.escape(str(path))} is damaged: "):
+        read_json(path)
+
+
+def test_damaged_lines_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"a": 1}\n\xff\xfe\x00}\n{"b": }\n3\n\n{"c": "\xc3\xa4"}\n')
+    assert read_json_lines(path) == [{"a": 1}, {"c": "ä"}]

@@ -48,6 +48,12 @@ class CheckpointError(GmmcError):
     exit_code = 6
 
 
+class StorageError(GmmcError):
+    """A file or folder that cannot be written or read: a full disk, no permission, a name that is taken."""
+
+    exit_code = 7
+
+
 class StoppedError(GmmcError):
     """The user asked to stop; everything is saved."""
 

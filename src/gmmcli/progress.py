@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -68,7 +68,8 @@ class ProgressBar:
         self._print(line)
 
     def _print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody reads on, as in `gmmc train 2>&1 | head -1`: no reason to lose a training
+            print(line, file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

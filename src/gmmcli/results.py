@@ -1,13 +1,15 @@
 """Results: one JSON file for each measurement, named after it, and a .npz of the arrays it was computed from."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gmmcli.storage import file_stem, write_arrays, write_text
+from gmmcli.errors import RunError
+from gmmcli.storage import file_stem, read_json, write_arrays, write_text
 
 
 class Results:
@@ -19,12 +21,22 @@ class Results:
     def result(self, name: str) -> dict[str, Any] | None:
         """The saved result of this name, as in ``"eval accuracy"``, or None."""
         path = self._result_path(name)
-        document: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-        return document
+        return _read(path) if path.exists() else None
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """Every saved result, by the stem of its file's name."""
-        return {path.stem: json.loads(path.read_text()) for path in sorted((self.path / "results").glob("[!.]*.json"))}
+        """Every saved result that can be read, by the stem of its file's name; ``damaged_results`` tells of the others."""
+        return {path.stem: result for path, result in self._results() if not isinstance(result, RunError)}
+
+    def damaged_results(self) -> list[str]:
+        """Why files of results/ cannot be read, a sentence each."""
+        return [result.message for _, result in self._results() if isinstance(result, RunError)]
+
+    def _results(self) -> Iterator[tuple[Path, dict[str, Any] | RunError]]:
+        for path in sorted((self.path / "results").glob("[!.]*.json")):
+            try:
+                yield path, _read(path)
+            except RunError as error:
+                yield path, error
 
     def arrays(self, stem: str) -> dict[str, np.ndarray]:
         """The arrays that a saved result was computed from; empty where none were saved."""
@@ -44,6 +56,14 @@ class Results:
 
     def _result_path(self, name: str) -> Path:
         return self.path / "results" / f"{file_stem(name)}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a result; RunError for a file that is none."""
+    result = read_json(path)
+    if not isinstance(result.get("command"), str) or not isinstance(result.get("values"), dict):
+        raise RunError(f"{path} is damaged: it is not a result of gmmc", "remove it, and measure again")
+    return result
 
 
 def departures(settings: Any, defaults: Any) -> list[str]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from gmmcli.model_card import ModelCard
 from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe
 from gmmcli.results import Results
-from gmmcli.storage import append_json, read_json_lines, write_text
+from gmmcli.storage import append_json, read_json, read_json_lines, write_text
 
 
 class Run(Results):
@@ -69,10 +70,15 @@ class Run(Results):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What provenance.json records: how the run was made, and its status."""
+        """What provenance.json records: how the run was made, and its status; RunError where it is damaged."""
         path = self.path / "provenance.json"
-        document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        return document
+        return read_json(path) if path.exists() else {}
+
+    @property
+    def status(self) -> str:
+        """The status that provenance.json records; ``killed`` where a training should be running and no process holds the run's lock."""
+        recorded = str(self.provenance.get("status", "unknown"))
+        return "killed" if recorded == "running" and not self.is_locked else recorded
 
     def describe(self, **facts: Any) -> None:
         """Add facts to provenance.json."""
@@ -150,6 +156,18 @@ class Run(Results):
         kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process is training the run."""
+        try:
+            with (self.path / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run for training: two processes must not write one run. The lock of a killed process is released."""
@@ -195,6 +213,15 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
         named = re.compile(rf"[^Z]+Z-{re.escape(str(name))}(-\d+)?")
         found = [run for run in runs if (name is None or named.fullmatch(run.id)) and (unfinished or run.checkpoints)][-1:]
     if not found:
-        what = f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}"
-        raise RunError(what, "train one first: gmmc train digits_gen")
+        raise _no_run(name, [run.id for run in runs], runs_dir)
     return found[0]
+
+
+def _no_run(name: str | Path | None, ids: list[str], runs_dir: Path) -> RunError:
+    """The error of a run that is not there, with the nearest that is."""
+    if name is None or not ids:
+        return RunError(f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}", "train one first: gmmc train digits_gen")
+    names = {id: id for id in ids} | {re.sub(r"^.*?Z-", "", id): id for id in ids}  # ids, and the recipes' names in them
+    near = get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the newest is {ids[-1]}; `gmmc runs ls` lists all {len(ids)}"
+    return RunError(f"no run {name} in {runs_dir}", hint)

@@ -4,12 +4,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gmmcli.errors import RunError
 
 LONGEST = 200  # bytes of a stem: prefixes and suffixes come on top
 
@@ -44,6 +46,17 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no keywords but its own
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of one JSON object; RunError where it holds anything else."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}", "remove it, or restore it from a copy") from error
+    if not isinstance(document, dict):
+        raise RunError(f"{path} is damaged: it does not hold a JSON object", "remove it, or restore it from a copy")
+    return document
+
+
 def append_json(path: Path, document: dict[str, Any]) -> None:
     """Append one JSON object as a line of its own, also after a line that a crash cut short."""
     with path.open("ab+") as file:
@@ -55,9 +68,12 @@ def append_json(path: Path, document: dict[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a file of JSON lines, in order, without a line that a crash cut short; none where there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    """Read the objects of a file of JSON lines, in order, without lines that a crash cut short or damaged; none where there is no file."""
+    objects = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        with suppress(ValueError):
+            objects.append(json.loads(line))
+    return [line for line in objects if isinstance(line, dict)]
 
 
 def file_stem(words: str) -> str:

@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 import shutil
@@ -191,3 +192,29 @@ def test_without_a_verb_there_is_help(words: list[str], gmmc: Gmmc) -> None:
 def test_wrong_usage_exits_2(words: list[str], gmmc: Gmmc) -> None:
     result = gmmc(*words)
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), "runs/x: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), "runs: Permission denied"),
+        (OSError(errno.EIO, "Input/output error"), "the output: Input/output error"),
+    ],
+)
+def test_what_the_disk_refuses_is_a_sentence_and_exit_7(error: OSError, said: str) -> None:
+    result = CliRunner().invoke(failing(error), ["fail"])
+    assert result.exit_code == 7
+    first, hint = result.stderr.splitlines()
+    assert first == f"gmmc: error: {said}"
+    assert hint.startswith("gmmc: ") and len(hint) > 20
+
+
+def test_an_answer_to_a_full_disk_is_a_sentence_too() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gmmcli", "recipes", "show", "digits_gen"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 7
+    assert done.stderr.splitlines()[0] == "gmmc: error: the output: No space left on device"
+    assert "Traceback" not in done.stderr

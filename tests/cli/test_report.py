@@ -123,3 +123,15 @@ def test_only_what_the_commands_measured_alike_is_compared(
     (answer,) = [one for one in found["answers"] if one["metric"] == key]
     assert (answer["answer"], len(answer["as_good"])) == ("undecided", 1)
     assert found["left_out"] == ["log p(x) against interp: measured for animals only, so left out of the mean over sets"]
+
+
+def test_a_damaged_run_of_several_is_left_out_and_said_so(gmmc: Gmmc, runs: list[Run]) -> None:
+    (runs[0].path / "provenance.json").write_text("{")
+    (runs[1].path / "results" / "eval-ood.json").write_text("[]")
+    result = gmmc("report", "--study", "runs", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert list(json.loads(result.stdout)["values"]) == [SOFTMAX]
+    assert f"warning: {runs[0].path / 'provenance.json'} is damaged" in result.stderr
+    assert f"warning: {runs[1].path / 'results' / 'eval-ood.json'} is damaged" in result.stderr
+    alone = gmmc("report", "--run", runs[0].id)
+    assert (alone.exit_code, "is damaged" in alone.stderr) == (1, True)

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,18 @@ def test_show_of_an_unknown_run_exits_1(gmmc: Gmmc, trained: Trained) -> None:
     result = gmmc("runs", "show", "--run", "1999", "--runs-dir", trained.runs_dir)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "no run 1999" in result.stderr
+
+
+@pytest.mark.parametrize("file", ["provenance.json", "results/tsne.json"])
+def test_a_damaged_file_of_one_run_is_said_and_hides_no_other(file: str, gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.path, tmp_path / "2026-01-01T000000Z-a")
+    shutil.copytree(trained.path, tmp_path / "2026-01-02T000000Z-b")
+    (tmp_path / "2026-01-01T000000Z-a" / file).write_text("{")
+    answer = gmmc("runs", "ls", "--runs-dir", tmp_path, "--json")
+    assert answer.exit_code == 0
+    statuses = {row["run"]: row["status"] for row in json.loads(answer.stdout)["values"]}
+    assert statuses == {
+        "2026-01-01T000000Z-a": "damaged" if file == "provenance.json" else "finished",
+        "2026-01-02T000000Z-b": "finished",
+    }
+    assert f"warning: {tmp_path / '2026-01-01T000000Z-a' / file} is damaged" in answer.stderr

@@ -56,7 +56,7 @@ class Scripted(Schedule):
             run = self._run_of(call)
             run.describe(status=ENDS.get(exit_code, "failed"))
             if not exit_code:
-                run.save_result({"command": "eval accuracy"})
+                run.save_result({"command": "eval accuracy", "values": {}})
         else:
             assert Run(Path(call[call.index("--run") + 1])).recipe
         with log.open("a") as file:
@@ -183,7 +183,7 @@ def test_a_finished_training_whose_test_was_cut_off_is_resumed(recipe: Path, tmp
     run = Run.create(training(recipe).recipe, tmp_path / "s", [])
     run.describe(status="finished")
     assert Scripted(tmp_path / "s", [training(recipe)]).remaining(training(recipe))[0] == ("train",)
-    run.save_result({"command": "eval accuracy"})
+    run.save_result({"command": "eval accuracy", "values": {}})
     assert ("train",) not in Scripted(tmp_path / "s", [training(recipe)]).remaining(training(recipe))
 
 
@@ -274,7 +274,7 @@ def by_hand(task: Training, directory: Path) -> Run:
     """Trained and tested without a study."""
     run = Run.create(task.recipe, directory, [])
     train(Setup.prepare(task.recipe), run, quiet=True)
-    run.save_result({"command": "eval accuracy"})
+    run.save_result({"command": "eval accuracy", "values": {}})
     return run
 
 

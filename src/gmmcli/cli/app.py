@@ -1,5 +1,6 @@
 """The ``gmmc`` command: its verbs, and the one boundary where errors become sentences and exit codes."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from gmmcli.cli import attack, data, env, evaluate, recipes, report, runs, sample, study, train, tsne
-from gmmcli.errors import GmmcError, StoppedError
+from gmmcli.errors import GmmcError, StoppedError, StorageError
+
+OS_HINTS = {
+    errno.ENOSPC: "the disk is full: free some space, or choose another with --runs-dir; a training resumes with --resume",
+    errno.EDQUOT: "your quota is used up: free some space, or choose another disk with --runs-dir",
+    errno.EACCES: "you may not write there: choose another place with --runs-dir or --out",
+    errno.EROFS: "that disk is read-only: choose another place with --runs-dir or --out",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+}
+"""What to do, by the number of an error of the operating system."""
 
 
 class Boundary(TyperGroup):
@@ -34,6 +45,12 @@ class Boundary(TyperGroup):
         except BrokenPipeError:  # `gmmc recipes ls | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+        except OSError as error:
+            if error.strerror is None:  # not of the operating system
+                raise
+            print(f"gmmc: error: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+            print(f"gmmc: {OS_HINTS.get(error.errno or 0, 'check the path, its permissions and the disk')}", file=sys.stderr)
+            raise typer.Exit(StorageError.exit_code) from None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import wraps
@@ -138,7 +139,8 @@ def answer(document: Any) -> None:
 def note(line: str, quiet: bool = False) -> None:
     """Say something beside the answer, on stderr."""
     if not quiet:
-        print(f"gmmc: {line}", file=sys.stderr)
+        with suppress(OSError):  # of a stderr that nobody reads
+            print(f"gmmc: {line}", file=sys.stderr)
 
 
 def show(measured: "Measured", json: bool) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gmmcli.cli.options import Json, Quiet, RunNames, RunsDir, answer, note
 from gmmcli.errors import RecipeError, RunError
+
+if TYPE_CHECKING:
+    from gmmcli.run import Run
 
 EPILOG = "Examples:\n\ngmmc report\n\ngmmc report --run digits_dis --run digits_gen\n\ngmmc report --study runs/study-digits"
 
@@ -69,7 +72,7 @@ def present(
     else:
         names: list[str | None] = [*runs] if runs else [None]
         found = [open_run(name, runs_dir) for name in names]
-    comparison = compare(gather(found))
+    comparison = compare(gather([run for run in found if _readable(run, alone=len(found) == 1)]))
     plan = study / "study.toml" if study else None
     described = tomli.loads(plan.read_text(encoding="utf-8")) if plan and plan.exists() else {}
     title = f"Study {described['name']}" if described else ", ".join(model.name for model in comparison.models)
@@ -89,3 +92,17 @@ def present(
         Console(highlight=False).print(terminal(comparison))
     note(f"Markdown: {path.with_suffix('.md')}", quiet)
     print(path)
+
+
+def _readable(run: "Run", alone: bool) -> bool:
+    """Whether a run can be reported; what is damaged is said on stderr, and raised of a run that is alone."""
+    for damage in run.damaged_results():
+        note(f"warning: {damage}; it is left out")
+    try:
+        _ = run.recipe, run.provenance
+    except RunError as error:
+        if alone:
+            raise
+        note(f"warning: {error.message}; the run is left out")
+        return False
+    return True

@@ -2,7 +2,8 @@
 
 import typer
 
-from gmmcli.cli.options import Json, RunName, RunsDir, answer
+from gmmcli.cli.options import Json, RunName, RunsDir, answer, note
+from gmmcli.errors import RunError
 
 app = typer.Typer(no_args_is_help=True, help="List and show runs.")
 
@@ -11,16 +12,24 @@ app = typer.Typer(no_args_is_help=True, help="List and show runs.")
 def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     """List the runs, oldest first: status, last saved step, test accuracy."""
     from gmmcli.run import default_runs_dir, list_runs
+    from gmmcli.storage import file_stem
 
     rows = []
     for run in list_runs(runs_dir or default_runs_dir()):
-        checkpoints, result = run.checkpoints, run.result("eval accuracy")
+        checkpoints, measured = run.checkpoints, run.results().get(file_stem("eval accuracy"))
+        for damage in run.damaged_results():
+            note(f"warning: {damage}")
+        try:
+            status = run.status
+        except RunError as error:
+            note(f"warning: {error.message}")
+            status = "damaged"
         rows.append(
             {
                 "run": run.id,
-                "status": run.provenance.get("status", "unknown"),
+                "status": status,
                 "step": checkpoints[-1].step if checkpoints else None,
-                "accuracy": result["values"]["accuracy"] if result else None,
+                "accuracy": measured["values"]["accuracy"] if measured else None,
             }
         )
     if json:

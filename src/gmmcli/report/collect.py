@@ -14,6 +14,7 @@ from gmmcli.recipe import Recipe
 from gmmcli.report.catalogue import FINISHED, IMAGES, MINUTES, ROLLBACKS, Protocol, Quantity, estimates, is_detection, mean_detection
 from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run
+from gmmcli.storage import file_stem
 
 Results = Mapping[str, dict[str, Any]]
 Estimates = dict[Quantity, Estimate]
@@ -24,9 +25,9 @@ def comparable_results(run: Run) -> dict[str, dict[str, Any]]:
 
     Each carries its ``stem``, by which ``Run.arrays`` finds what it was computed from.
     """
-    accuracy = run.result("eval accuracy")
-    comparable = {}
-    for stem, result in sorted(run.results().items()):
+    results, comparable = run.results(), {}
+    accuracy = results.get(file_stem("eval accuracy"))
+    for stem, result in sorted(results.items()):
         # the split of samples is what they are compared with; eval all is the sum of others
         keys = ["dataset", "step"] + ["split"] * (result["command"] != "eval generate")
         if accuracy and result["command"] != "eval all" and all(result.get(key) == accuracy[key] for key in keys):
@@ -126,7 +127,7 @@ def gather(runs: Sequence[Run]) -> list[ModelRuns]:
     Raises:
         RunError: none of them has ended.
     """
-    ended = [run for run in runs if run.provenance.get("status") in ("finished", "diverged") or run.result("eval accuracy")]
+    ended = [run for run in runs if run.provenance.get("status") in ("finished", "diverged") or file_stem("eval accuracy") in run.results()]
     if not ended:
         raise RunError("none of these runs has ended: there is nothing to report", "finish one first: gmmc train --resume")
     newest = {run.recipe: run for run in sorted(ended, key=lambda run: run.id)}  # trained again with the same seed: no other seed
