@@ -33,9 +33,8 @@ class Part:
 class Draft:
     """A checkpoint that is being written, in a hidden folder: a crash leaves all older ones whole.
 
-    Used in a ``with`` block, which on an error removes what was written so far and raises CheckpointError for a full or broken disk.
-    Several processes may write their parts, each with a draft of its own, after one of them has called ``begin`` and before the same
-    one calls ``commit`` with what the others have in ``files``.
+    Used in a ``with`` block, which on an error removes what was written so far. Several processes may write parts, each with a draft of
+    its own, between ``begin`` and ``commit``, both of the same one; it needs the ``files`` of the others for the manifest.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -50,11 +49,8 @@ class Draft:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             shutil.rmtree(self.path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise CheckpointError(
-                f"the checkpoint of step {self.step} cannot be written to {self.folder}: {error.strerror or error}",
-                "earlier checkpoints are kept; make room, then resume with gmmc train --resume",
-            ) from error
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say of what file
+            error.filename = str(self.path)
 
     def begin(self) -> None:
         """Make the hidden folder, and remove what crashes have left."""
@@ -96,7 +92,7 @@ class Checkpoint:
 
     @classmethod
     def save(cls, folder: Path, step: int, parts: Mapping[str, Part], progress: Mapping[str, Any]) -> "Checkpoint":
-        """Write a checkpoint; CheckpointError where the disk is full or broken."""
+        """Write a checkpoint; OSError where the disk is full or broken, and then all is as it was before."""
         with Draft(folder, step) as draft:
             draft.begin()
             for name, part in parts.items():

@@ -50,7 +50,7 @@ class Snapshot:
         """Write it as a checkpoint, then remove old ones except the newest ``log.keep`` and the best.
 
         Raises:
-            CheckpointError: the disk is full or broken; what was there before is still there.
+            OSError: the disk is full or broken; what was there before is still there.
         """
         try:
             if self.device.type == "cuda":
