@@ -58,8 +58,8 @@ class Loader:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            order = stream("cpu", self.seed, "epoch", epoch)
-            self._order = torch.randperm(len(self.split), generator=order).to(self.split.labels.device)
+            order = torch.randperm(len(self.split), generator=stream("cpu", self.seed, "epoch", epoch))
+            self._order = order.to(self.split.labels.device, non_blocking=True)  # the host does not wait for the device
             self._epoch = epoch
         size = self.data.batch_size
         raw, labels = self.split.batch(self._order[position * size : (position + 1) * size])
