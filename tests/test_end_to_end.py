@@ -35,6 +35,7 @@ learning_rate = 1e-2
 schedule = "cosine"
 [compute]
 device = "cpu"
+precision = "fp32"
 [[stages]]
 epochs = 2
 objective = { kind = "contrastive-divergence", margin = 2.0 }

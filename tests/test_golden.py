@@ -31,6 +31,7 @@ learning_rate = 1e-3
 warmup_steps = 5
 [compute]
 device = "cpu"
+precision = "fp32"
 """
 REGRESSION = '{epochs=1,objective={kind="center-regression"}}'
 CONTRASTIVE = '{epochs=1,ramp_epochs=1,objective={kind="contrastive-divergence",beta=0.5,margin=2.0}}'

@@ -21,6 +21,8 @@ backbone = {{ kind = "wide-resnet", depth = 10, width = 1, init = "kaiming", ste
 [chains]
 buffer_size = 12
 sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
+[compute]
+precision = "fp32"
 [[stages]]
 epochs = 2
 objective = {{ kind = "contrastive-divergence", margin = 2.0 }}

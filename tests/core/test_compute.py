@@ -1,12 +1,15 @@
 import copy
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from gmmcli.core.classifier import Classifier
-from gmmcli.core.compute import Compute, has_fast_bf16
+from gmmcli.core.compute import Compute, bf16_speedup, has_fast_bf16
 from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import WideResNet
 
@@ -78,7 +81,7 @@ def test_layout_does_not_change_the_logits(model: Classifier, generator: torch.G
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "fast"),
+    ("capabilities", "native"),
     [
         ({"avx512_bf16": True}, True),
         ({"amx_bf16": True, "avx512_bf16": False}, True),
@@ -87,11 +90,69 @@ def test_layout_does_not_change_the_logits(model: Classifier, generator: torch.G
         ({}, False),
     ],
 )
-def test_bf16_is_fast_where_the_cpu_has_instructions_for_it(
-    capabilities: dict[str, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("speedup", [0.1, 1.19, 1.2, 4.0])
+def test_bf16_pays_where_the_cpu_has_instructions_for_it_and_they_are_clearly_faster(
+    capabilities: dict[str, bool], native: bool, speedup: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert has_fast_bf16(CPU) is fast
+    monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", lambda device: speedup)
+    assert has_fast_bf16(CPU) is (native and speedup >= 1.2)
+
+
+def test_emulated_bf16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", pytest.fail)
+    assert not has_fast_bf16(CPU)
+
+
+def test_the_speedup_is_measured_once_from_the_shortest_turn_of_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, took = [0.0], {torch.float32: iter([9.0, 6.0, 8.0, 7.0, 6.5, 9.0]), torch.bfloat16: iter([50.0, 4.0, 5.0, 3.0, 70.0, 8.0])}
+    convolution = torch.conv2d
+
+    def slow(images: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        clock[0] += next(took[images.dtype])
+        return convolution(images, *rest, **more)
+
+    monkeypatch.setattr(torch, "conv2d", slow)
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    bf16_speedup.cache_clear()
+    assert [bf16_speedup(CPU), bf16_speedup(CPU)] == [2.0, 2.0]
+    monkeypatch.undo()
+    bf16_speedup.cache_clear()
+    assert bf16_speedup(CPU) > 0
+
+
+KEEPS = """
+import resource, torch
+from gmmcli.core.compute import Compute
+
+def faults_of_a_step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(2**21) for _ in range(16)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+without = [faults_of_a_step() for _ in range(4)][-1]
+Compute(device="cpu").select()
+kept = [faults_of_a_step() for _ in range(4)][-1]
+print(without, kept)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    """16 tensors of 8 MiB are 32,768 pages, which the kernel clears at every step that gave them back."""
+    answer = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True, check=True)
+    without, kept = map(int, answer.stdout.split())
+    assert kept < 100 < without
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError])
+def test_another_c_library_is_left_alone(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ctypes.CDLL", none)
+    assert Compute(device="cpu").select() == CPU
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp32")])

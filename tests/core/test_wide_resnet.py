@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gmmcli.core.classifier import frozen
 from gmmcli.core.model import Model
-from gmmcli.core.wide_resnet import SLOPE, Downsample, Norm, WideResNet, WideResNetFeatures
+from gmmcli.core.wide_resnet import SLOPE, Downsample, GroupNorm, Norm, WideResNet, WideResNetFeatures
 
 
 def conv(inputs: int, outputs: int, size: int) -> int:
@@ -262,3 +262,13 @@ def test_a_wide_stem_changes_the_stem_and_its_first_block_alone() -> None:
     changed = {name for name in narrow if narrow[name].shape != wide[name].shape}
     assert changed == {"stem.weight", "stem.bias", "blocks.0.conv1.weight", "blocks.0.shortcut.weight"}
     assert wide["stem.weight"].shape == (48, 3, 3, 3)
+
+
+def test_group_norm_is_done_in_float32_under_autocast_and_in_float64_in_a_model_of_that_kind(generator: torch.Generator) -> None:
+    norm, torchs = GroupNorm(8, 16), nn.GroupNorm(8, 16)
+    x = torch.randn(4, 16, 5, 5, generator=generator)
+    rounded = x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(norm(rounded), torchs(rounded.float()).bfloat16())
+    assert torch.equal(norm(x), torchs(x))
+    assert torch.equal(norm.double()(x.double()), torchs.double()(x.double()))

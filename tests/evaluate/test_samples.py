@@ -32,6 +32,8 @@ dtype = "uint8"
 fresh_steps = 6
 fresh_noise_std = 0.02
 sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
+[compute]
+precision = "fp32"
 [[stages]]
 epochs = 2
 objective = {{ kind = "contrastive-divergence", margin = 2.0 }}

@@ -26,6 +26,8 @@ name = "small"
 data.source = {{ kind = "npz", path = '{path}' }}
 model.backbone = {{ kind = "wide-resnet", depth = 10, width = 1, init = "kaiming" }}
 chains.buffer_size = 3
+[compute]
+precision = "fp32"
 [[stages]]
 epochs = 1
 objective = {{ kind = "contrastive-divergence", margin = 2.0 }}

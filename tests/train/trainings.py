@@ -27,6 +27,8 @@ buffer_size = 100
 sampler = {{ kind = "sgld", n_steps = 2, step_size = 0.1 }}
 [optim]
 learning_rate = 1e-3
+[compute]
+precision = "fp32"
 [[stages]]
 epochs = 1
 objective = {{ kind = "contrastive-divergence", margin = 2.0 }}

@@ -68,7 +68,9 @@ class Setup:
         """Settings that work, but probably not as intended."""
         found = []
         if self.recipe.compute.precision == "bf16" and not has_fast_bf16(self.device):
-            found.append("this machine has no bfloat16 instructions: bf16 is emulated and many times slower; set compute.precision=fp32")
+            found.append(
+                "bf16 is no faster than fp32 on this machine, and many times slower where it is emulated; set compute.precision=fp32"
+            )
         for i, stage in enumerate(self.recipe.stages):
             if stage.objective.needs_negatives and getattr(self.recipe.model.backbone, "norm", None) == "batch" and not stage.freeze_norm:
                 found.append(
