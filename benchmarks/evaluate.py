@@ -15,7 +15,6 @@ from gmmcli.core.energy import log_density
 from gmmcli.data.outliers import outliers
 from gmmcli.evaluate import measure
 from gmmcli.evaluate.subject import Subject
-from gmmcli.metrics.outputs import CHUNK
 from gmmcli.types import RawImages, to_model
 
 SETS = ["interp", "uniform"]
@@ -24,7 +23,7 @@ SETS = ["interp", "uniform"]
 def bare(subject: Subject, images: RawImages, gradients: bool) -> None:
     """A plain loop over the images: forward, and one backward where gradients are needed."""
     with frozen(subject.model), torch.set_grad_enabled(gradients):
-        for part in torch.split(images, CHUNK):
+        for part in torch.split(images, 250):
             x = to_model(part).requires_grad_(gradients)
             logits = subject.model(x)
             if gradients:

@@ -62,9 +62,12 @@ def test_frozen_restores_everything_even_after_an_error(model: Classifier) -> No
     assert {name: p.requires_grad for name, p in model.named_parameters()} == wanted
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 11, 500])
-def test_predict_is_a_direct_forward_in_evaluation_mode(model: Classifier, raw: torch.Tensor, chunk: int) -> None:
-    logits = predict(model.train(), raw, chunk)
+@pytest.mark.parametrize("size", [1, 4, 11, 500])
+def test_predict_is_a_direct_forward_in_evaluation_mode_whatever_the_batch(
+    model: Classifier, raw: torch.Tensor, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmmcli.core.classifier.batch_size", lambda model, like: size)
+    logits = predict(model.train(), raw)
     assert model.training and not logits.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(logits, model.eval()(to_model(raw)), rtol=1e-4, atol=1e-3)

@@ -9,11 +9,16 @@ from gmmcli.core.heads import Linear, MaxMahalanobisHead
 from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.errors import DivergedError
-from gmmcli.metrics.outputs import CHUNK, outputs
+from gmmcli.metrics.outputs import outputs
 from gmmcli.types import to_model
 
 TINY = WideResNet(depth=10, width=1, norm="batch", init="kaiming")
-N = CHUNK + 3
+N, SIZE = 23, 20
+
+
+@pytest.fixture
+def twenty_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmmcli.metrics.outputs.batch_size", lambda model, like: SIZE)
 
 
 @pytest.fixture
@@ -26,12 +31,13 @@ def raw(generator: torch.Generator) -> Tensor:
     return torch.randint(256, (N, 1, 8, 8), generator=generator).byte()
 
 
+@pytest.mark.usefixtures("twenty_at_a_time")
 @pytest.mark.parametrize("gamma2", [None, 5.0])
-def test_outputs_are_the_models_a_chunk_at_a_time(model: Classifier, raw: Tensor, gamma2: float | None) -> None:
+def test_outputs_are_the_models_a_batch_at_a_time(model: Classifier, raw: Tensor, gamma2: float | None) -> None:
     found = outputs(model, raw, gamma2)
     model.eval()
     with torch.no_grad():
-        for part in (slice(0, CHUNK), slice(CHUNK, N)):
+        for part in (slice(0, SIZE), slice(SIZE, N)):
             assert torch.equal(found.features[part], model.features(to_model(raw[part])))
             assert torch.equal(found.logits[part], model(to_model(raw[part])))
     assert not found.features.requires_grad and not found.logits.requires_grad
@@ -98,6 +104,7 @@ def test_the_model_and_the_images_are_left_as_they_were(model: Classifier, raw: 
     assert torch.equal(raw, kept)
 
 
+@pytest.mark.usefixtures("twenty_at_a_time")
 def test_parameters_ask_for_no_gradient_during_the_pass(model: Classifier, raw: Tensor) -> None:
     seen = []
     model.backbone.register_forward_hook(lambda *_: seen.append((model.training, any(p.requires_grad for p in model.parameters()))))
@@ -105,7 +112,8 @@ def test_parameters_ask_for_no_gradient_during_the_pass(model: Classifier, raw: 
     assert seen == [(False, False)] * 2
 
 
-@pytest.mark.parametrize(("n", "told"), [(1, [1]), (CHUNK, [CHUNK]), (N, [CHUNK, N])])
+@pytest.mark.usefixtures("twenty_at_a_time")
+@pytest.mark.parametrize(("n", "told"), [(1, [1]), (SIZE, [SIZE]), (N, [SIZE, N])])
 def test_progress_is_told_in_images(model: Classifier, raw: Tensor, n: int, told: list[int]) -> None:
     seen: list[int] = []
     outputs(model, raw[:n], progress=seen.append)
@@ -125,13 +133,14 @@ class BrokenAboveGrey(nn.Module):
         return torch.where(bright[:, None], self.value, self.scale * images.flatten(1)[:, :3])
 
 
+@pytest.mark.usefixtures("twenty_at_a_time")
 @pytest.mark.parametrize("gamma2", [None, 1.0])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_images_without_finite_logits_are_counted_over_all_chunks(value: float, gamma2: float | None) -> None:
+def test_images_without_finite_logits_are_counted_over_all_batches(value: float, gamma2: float | None) -> None:
     model = Classifier(BrokenAboveGrey(value), MaxMahalanobisHead(3, 3, 2.0))
     raw = torch.zeros(N, 1, 2, 2, dtype=torch.uint8)
     assert len(outputs(model, raw, gamma2).logits) == N
-    raw[[0, 7, CHUNK + 1]] = 255
+    raw[[0, 7, SIZE + 1]] = 255
     with pytest.raises(DivergedError, match=f"not finite for 3 of {N} images") as caught:
         outputs(model, raw, gamma2)
     assert "--best" in caught.value.hint

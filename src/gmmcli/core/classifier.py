@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from gmmcli.core.batch import batch_size
 from gmmcli.types import Features, Images, Logits, Means, RawImages, to_model
 
 
@@ -66,7 +67,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def predict(model: Classifier, images: RawImages, chunk: int = 500) -> Logits:
-    """Return the logits of byte images in evaluation mode, a chunk at a time, on the model's device."""
+def predict(model: Classifier, images: RawImages) -> Logits:
+    """Return the logits of byte images in evaluation mode, as many at a time as the device is quick with (``batch_size``).
+
+    Model and images are on the same device.
+    """
     with frozen(model):
-        return torch.cat([model(to_model(part)) for part in torch.split(images, chunk)])
+        return torch.cat([model(to_model(part)) for part in torch.split(images, batch_size(model, to_model(images[:0])))])

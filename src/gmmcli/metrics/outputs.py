@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import torch
 
+from gmmcli.core.batch import batch_size
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.energy import log_density
 from gmmcli.data.dataset import Split, chunks
 from gmmcli.errors import DivergedError
 from gmmcli.types import Energies, Features, Logits, RawImages, to_model
-
-CHUNK = 250
 
 
 class Outputs(NamedTuple):
@@ -26,7 +25,7 @@ class Outputs(NamedTuple):
 def outputs(
     model: Classifier, images: RawImages | Split, gamma2: float | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> Outputs:
-    """Take byte images through the model once, a chunk at a time, on the model's device.
+    """Take byte images through the model once, as many at a time as its device is quick with (``batch_size``).
 
     Args:
         model: the classifier; in evaluation mode and without parameter gradients meanwhile.
@@ -40,7 +39,8 @@ def outputs(
     device = next(model.parameters()).device
     parts = []
     with frozen(model), torch.set_grad_enabled(gamma2 is not None):
-        for part in chunks(images, CHUNK):
+        size = batch_size(model, to_model(next(chunks(images, 1)).to(device)))
+        for part in chunks(images, size):
             x = to_model(part.to(device)).requires_grad_(gamma2 is not None)
             features = model.features(x)
             logits: Logits = model.head(features)
@@ -49,7 +49,7 @@ def outputs(
                 (gradient,) = torch.autograd.grad(log_density(logits, gamma2).sum(), x)
                 mass = gradient.flatten(1).norm(dim=1).cpu()
             parts.append(Outputs(features.detach().cpu(), logits.detach().cpu(), mass))
-            progress(min(len(images), CHUNK * len(parts)))
+            progress(min(len(images), size * len(parts)))
     all_features, all_logits, masses = zip(*parts, strict=True)
     whole = Outputs(torch.cat(all_features), torch.cat(all_logits), torch.cat(masses) if gamma2 is not None else None)
     broken = int((~whole.logits.isfinite().all(1)).sum())

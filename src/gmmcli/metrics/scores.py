@@ -10,12 +10,13 @@ from torch.nn.functional import normalize
 
 from gmmcli.core.energy import log_density
 from gmmcli.errors import RecipeError
-from gmmcli.metrics.outputs import CHUNK, Outputs
+from gmmcli.metrics.outputs import Outputs
 from gmmcli.registry import Registry
 from gmmcli.types import Energies, Labels, Logits
 
 NEIGHBOURS = 50
 """Sun et al.'s k for CIFAR-10."""
+AT_A_TIME = 250  # images whose distances to all others are in memory
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def knn(training: Outputs, labels: Labels, head: nn.Module) -> Fitted:
     bank, k = normalize(training.features.double()), min(NEIGHBOURS, len(labels))
 
     def values(outputs: Outputs, gamma2: float) -> Energies:
-        chunks = torch.split(normalize(outputs.features.double()), CHUNK)
+        chunks = torch.split(normalize(outputs.features.double()), AT_A_TIME)
         return -torch.cat([torch.cdist(chunk, bank).topk(k, largest=False).values[:, -1] for chunk in chunks])
 
     return values, {"k": k}

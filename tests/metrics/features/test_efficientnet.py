@@ -91,7 +91,7 @@ def test_images_are_taken_in_chunks_without_gradients(network: EfficientNet) -> 
     images = torch.cat([pattern(32), pattern(32).flip(2), pattern(32).flip(3)])
     seen: list[int] = []
     hook = network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    with patch.object(efficientnet, "CHUNK", 2):
+    with patch.object(efficientnet, "batch_size", return_value=2):
         features = network.features(images)
     hook.remove()
     assert seen == [2, 1]

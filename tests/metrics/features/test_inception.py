@@ -62,7 +62,7 @@ def features(network: Inception, images: Tensor) -> Tensor:
     """Taken in pieces of two and of one."""
     seen: list[int] = []
     hook = network.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    with patch("gmmcli.metrics.features.inception.CHUNK", 2):
+    with patch("gmmcli.metrics.features.inception.batch_size", return_value=2):
         features = network.features(images)
     hook.remove()
     assert seen == [2, 1]

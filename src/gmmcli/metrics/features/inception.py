@@ -6,6 +6,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from gmmcli.core.batch import batch_size
 from gmmcli.data.dataset import Split, chunks
 from gmmcli.errors import MissingPartError
 from gmmcli.metrics.features.weights import read_weights
@@ -15,7 +16,6 @@ from gmmcli.vision import torchvision
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SIZE = 95_628_359
-CHUNK = 50
 
 
 def default_weights() -> Path:
@@ -63,8 +63,12 @@ class Inception(nn.Module):
     def features(self, images: RawImages | Split) -> Features:
         """Return the pooled features of byte images; grey ones are repeated to RGB, all are resized to 299 x 299 by the network."""
         device = next(self.parameters()).device
-        unit = (part.to(device).expand(-1, 3, -1, -1).float() / 255 for part in chunks(images, CHUNK))
-        return torch.cat([self.network(part)[0].flatten(1).cpu() for part in unit])
+
+        def prepared(raw: RawImages) -> Tensor:
+            return raw.to(device).expand(-1, 3, -1, -1).float() / 255
+
+        size = batch_size(self.network, prepared(next(chunks(images, 1))))
+        return torch.cat([self.network(prepared(part))[0].flatten(1).cpu() for part in chunks(images, size)])
 
     def class_probs(self, features: Features) -> Tensor:
         """Return p(class | image) over the network's 1,008 classes, without the bias, as the Inception score takes it."""
