@@ -7,17 +7,16 @@ buffer = run.buffer()
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from gmmcli.core.classifier import Classifier
     from gmmcli.model_card import load_model
     from gmmcli.recipe import Recipe
     from gmmcli.run import Run, open_run
 
 __all__ = ["Classifier", "Recipe", "Run", "load_model", "open_run"]
-__version__ = version("gmmcli")
 _HOMES = {
     "Classifier": "gmmcli.core.classifier",
     "Recipe": "gmmcli.recipe",
@@ -28,7 +27,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: torch takes a second, and `gmmc --help` has no need of it."""
+    """Import on first use: torch takes a second, the metadata of packages a tenth, and `gmmc --help` needs neither."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gmmcli")
     if name not in _HOMES:
         raise AttributeError(f"module 'gmmcli' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

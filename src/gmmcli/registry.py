@@ -3,17 +3,21 @@
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gmmcli.errors import RecipeError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 Part = TypeVar("Part")
 
 
 @cache
-def installed(group: str) -> EntryPoints:
+def installed(group: str) -> "EntryPoints":
     """The entry points of a group in all installed packages, read once."""
+    from importlib.metadata import entry_points  # a tenth of a second that `gmmc --help` can do without
+
     return entry_points(group=group)
 
 
@@ -79,7 +83,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
         point = self._point(name)
         return point.dist.name if point.dist else point.value
 
-    def _point(self, name: str) -> EntryPoint:
+    def _point(self, name: str) -> "EntryPoint":
         found = installed(self.group).select(name=name)
         if not found:
             raise KeyError(name)
