@@ -156,15 +156,16 @@ class TrainState:
             # moments need the memory layout of their weights: the fused kernel uses one stride for both
             like = parameter if value.dim() else value.to(parameter.device)
             self.optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
-        if self.chains is not None:
-            device, kept = self.chains.buffer.images.device, checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-            starts = recipe.chains.start.restored({name: tensor.to(device) for name, tensor in kept.items()}, self.chains.starts.shape)
+        if recipe.needs_chains:
             buffer = checkpoint.tensors("buffer")
             if "step_size" in buffer and not torch.isclose(buffer["step_size"], torch.tensor(recipe.chains.sampler.step_size)):
                 raise RunError(
                     f"{checkpoint.path} was trained with chains.sampler.adapt, which was removed: it can be evaluated but not resumed",
                     "train it again, with a fixed step size",
                 )
-            self.chains = recipe.chains.around(ReplayBuffer(buffer["images"].to(device)), starts)
+            images, device = buffer["images"], next(self.model.parameters()).device
+            kept = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
+            starts = recipe.chains.start.restored({name: tensor.to(device) for name, tensor in kept.items()}, images.shape[2:])
+            self.chains = recipe.chains.around(ReplayBuffer(images.to(device)), starts)
         for name in PROGRESS:
             setattr(self, name, checkpoint.progress.get(name, getattr(self, name)))  # an older checkpoint has fewer
