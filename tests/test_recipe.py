@@ -144,6 +144,15 @@ def test_every_shipped_recipe_loads_and_is_named_like_its_file(name: str) -> Non
     assert Recipe.loads(Recipe.load(name).dumps()) == Recipe.load(name)
 
 
+def test_imagenet_has_features_and_slots_for_its_classes() -> None:
+    recipe = Recipe.load("imagenet64_joint")
+    recipe.check(1000)
+    recipe.model.check_head(1000)
+    assert recipe.chains.slots(1000) == 100 and recipe.chains.dtype == "uint8"
+    with pytest.raises(ValueError, match="1000 class means need at least 999 features"):
+        Recipe.load("imagenet64_joint", ["model.backbone.width=15"]).check(1000)
+
+
 def test_the_demo_is_shipped() -> None:
     assert "digits_gen" in shipped()
 

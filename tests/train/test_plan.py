@@ -1,12 +1,17 @@
 """``--dry-run``: sizes worked out by hand, and nothing left behind."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trainings import Small
+import torch
+from trainings import Begin, Small
 
+from gmmcli.data import mapped
 from gmmcli.recipe import Recipe
+from gmmcli.train.loop import train
 from gmmcli.train.plan import plan
 
 
@@ -60,6 +65,43 @@ def test_memory_is_that_of_the_largest_optimiser_and_of_any_average(small: Small
     assert len(planned.step_seconds) == 3
     assert plan(small("optim.kind=sgd")).optimizer_bytes == 4 * PARAMETERS
     assert plan(small("optim.kind=sgd", "optim.momentum=0.0")).optimizer_bytes == plan(small()).average_bytes == 0
+
+
+def test_a_checkpoint_is_as_large_as_the_plan_says(begin: Begin) -> None:
+    overrides = ("chains.start.kind=class-gaussian", "chains.start.rank=3", "optim.ema_decay=0.9", "log.checkpoint_every=2", "log.keep=1")
+    setup, run = begin(*overrides)
+    planned = plan(setup.recipe)
+    assert planned.starts_bytes == 4 * 10 * (1 + 3) * 64
+    train(setup, run, quiet=True)
+    (checkpoint,) = run.checkpoints
+    saved = sum(file.stat().st_size for file in checkpoint.path.glob("*.safetensors"))
+    assert saved == pytest.approx(planned.checkpoint_bytes, rel=0.05)  # names of tensors, and the recipe
+    assert planned.checkpoints == 3  # one kept, the best, the next one
+    assert plan(replace(setup.recipe, log=replace(setup.recipe.log, checkpoint_every=0))).checkpoints == 1
+
+
+def test_images_in_a_file_take_no_memory(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan(small()).images_bytes == 80 * 64
+    monkeypatch.setattr(mapped, "IN_MEMORY", 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")  # uncompressed: nothing is written
+    planned = plan(small())
+    assert planned.images_bytes == 0
+    assert "memory, images    read from a file" in planned.text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_the_peak_is_what_linux_says_of_the_process(small: Small) -> None:
+    planned = plan(small())
+    (kibibytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert planned.peak_bytes == pytest.approx(int(kibibytes) * 1024, rel=0.02)
+
+
+def test_several_devices_share_the_work(small: Small) -> None:
+    planned = plan(small())
+    seconds = planned.document()["values"]["total_seconds_on"]
+    assert seconds == {str(n): planned.total_seconds / n for n in (2, 4, 8)}
+    assert f"2, 4, 8 devices   {planned.total_seconds / 2:.0f} s, " in planned.text()
 
 
 def test_nothing_is_written(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

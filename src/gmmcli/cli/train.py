@@ -24,7 +24,7 @@ def train_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run in its directory, with its recipe.")] = False,
     run: Annotated[str | None, typer.Option("--run", help="With --resume: the run to resume. Default: $GMMC_RUN, else the newest.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory and time without training.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory, disk and time without training.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Quiet = False,

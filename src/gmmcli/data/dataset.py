@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -10,6 +11,7 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from gmmcli.data.mapped import Mapped, in_memory
 from gmmcli.errors import DataError
 from gmmcli.rng import stream
 from gmmcli.types import Labels, RawImages
@@ -27,12 +29,17 @@ class Split:
     Outside ``data/`` images are read by ``batch`` and ``chunks`` alone, so that they need not all be in memory.
     """
 
-    images: RawImages
+    images: RawImages | Mapped
     labels: Labels
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self.labels)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the images stay in a file."""
+        return isinstance(self.images, Mapped)
 
     def batch(self, indices: Tensor | slice = ALL) -> tuple[RawImages, Labels]:
         """Read the images at these positions, in this order, and their labels; all of them by default."""
@@ -40,24 +47,30 @@ class Split:
 
     def chunks(self, size: int) -> Iterator[RawImages]:
         """Read all images in their order, at most ``size`` at a time."""
-        yield from torch.split(self.images, size)
+        for start in range(0, len(self), size):
+            yield self.images[start : start + size]
 
     def take(self, indices: Tensor | np.ndarray) -> "Split":
-        """Select the images at these positions, in ascending order."""
-        return Split(*self.batch(torch.as_tensor(indices).sort().values))
+        """Select the images at these positions, in ascending order; mapped ones are not read."""
+        rows = torch.as_tensor(indices).sort().values
+        return Split(self.images.select(rows) if isinstance(self.images, Mapped) else self.images[rows], self.labels[rows])
 
     def subset(self, n: int | None, seed: int) -> "Split":
         """Select at most ``n`` images, drawn at random by ``seed`` (function ``subset``); all where ``n`` is None."""
         return self if n is None or n >= len(self) else self.take(subset(len(self), n, seed))
 
+    def some(self, seed: int) -> "Split":
+        """Select as many images, drawn at random by ``seed``, as fit in memory (``IN_MEMORY``): all but of large splits."""
+        return self.subset(in_memory(prod(self.images.shape[1:])), seed)
+
     def to(self, device: torch.device) -> "Split":
-        """Return the same split on a device."""
+        """Return the same split on a device; images that are mapped go there as they are read."""
         return Split(self.images.to(device), self.labels.to(device))
 
 
 def concatenate(*splits: Split) -> Split:
-    """Join splits, one after the other."""
-    return Split(torch.cat([split.images for split in splits]), torch.cat([split.labels for split in splits]))
+    """Join splits, one after the other; of one alone nothing is read."""
+    return splits[0] if len(splits) == 1 else Split(*map(torch.cat, zip(*(split.batch() for split in splits), strict=True)))
 
 
 def chunks(images: RawImages | Split, size: int) -> Iterator[RawImages]:
@@ -117,7 +130,7 @@ class Dataset:
 
     def _check(self, split: str, data: Split) -> None:
         where = f"{self.name}, {split}"
-        images, labels = data.batch()
+        images, labels = data.images, data.labels
         if not len(images):
             raise DataError(f"{where}: no images", "every split needs some")
         if len(images) != len(labels):
@@ -142,7 +155,7 @@ def check_labels(labels: Labels, n_classes: int, where: str) -> None:
         )
 
 
-def _size(images: RawImages) -> str:
+def _size(images: RawImages | Mapped) -> str:
     return f"{images.shape[2]} x {images.shape[3]} x {images.shape[1]}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out, missing
+from gmmcli.data.dataset import Dataset, HeldOut, Split, concatenate, hold_out, missing
 from gmmcli.errors import DataError
 from gmmcli.vision import torchvision
 
@@ -122,8 +122,7 @@ class _CifarArchive:
         def read(download: bool) -> tuple[Split, Split, tuple[str, ...]]:
             if download:
                 utils.download_and_extract_archive(self.url, str(root), md5=self.md5)
-            parts = [_records(folder / file, self.label_bytes) for file in self.train]
-            train = Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+            train = concatenate(*(_records(folder / file, self.label_bytes) for file in self.train))
             return train, _records(folder / self.test, self.label_bytes), names(folder)
 
         archive = self.url.rpartition("/")[2]

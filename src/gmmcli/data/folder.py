@@ -2,21 +2,31 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from io import BytesIO
+from math import prod
 from pathlib import Path
-from typing import ClassVar, Literal
+from threading import Lock
+from typing import BinaryIO, ClassVar, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from gmmcli.data.cache import cached
 from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
+from gmmcli.data.mapped import Mapped, in_memory
 from gmmcli.errors import DataError
+from gmmcli.progress import image_progress
 from gmmcli.types import Natural, RawImages
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 Tree = Path | zipfile.Path
+AT_ONCE = 128  # images: of each its file and its pixels are in memory
+ONE_AT_A_TIME = Lock()  # an open zip is one file handle
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
 
 
@@ -30,7 +40,8 @@ class Folder:
     n_classes: ClassVar[int | None] = None
     kind: Literal["folder"] = "folder"
     path: str = "data/images"
-    """The folder or .zip file; a relative path starts in the directory that training was started from."""
+    """The folder or .zip file; a relative path starts in the directory that training was started from. Splits of more than 1 GiB are
+    decoded once, into ``$XDG_CACHE_HOME/gmmc`` or ``~/.cache/gmmc``, and read from there."""
     size: Natural = 32
     """Every image is resized (shorter side, then centre crop) to size x size; 0 keeps them as they are, all alike."""
     channels: Literal[1, 3] = 3
@@ -41,7 +52,36 @@ class Folder:
 
     def load(self) -> Dataset:
         """Read the tree; DataError names the first file or folder that will not do."""
-        root = self._root()
+        with self._tree() as root:
+            return self._dataset(root)
+
+    def pictures(self, last: int = 0) -> RawImages:
+        """Read images without their classes: all below ``test/`` where there is one, else all there are; the ``last`` so many of them."""
+        with self._tree() as root:
+            tests = [d for d in _folders(root) if d.name.lower() in TEST]
+            files = _below(tests[0] if tests else root)[-last:]
+            if not files:
+                raise DataError(f"{self.path} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))})")
+            return self._stacked(files, (len(files), *self._decode(files[0]).shape))
+
+    @contextmanager
+    def _tree(self) -> Iterator[Tree]:
+        path = Path(self.path)
+        if not path.exists():
+            raise DataError(f"no folder or .zip at {self.path}", "put your images there, or set data.source.path to where they are")
+        if path.is_dir():
+            yield path
+            return
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{self.path} is not a .zip file", "give a folder, or a .zip of one") from error
+        with archive:
+            root: Tree = zipfile.Path(archive)
+            inside = _folders(root)
+            yield inside[0] if len(inside) == 1 else root  # a zip of the folder rather than of its content
+
+    def _dataset(self, root: Tree) -> Dataset:
         parts = {d.name.lower(): d for d in _folders(root) if _folders(d)}  # a folder of images is a class, whatever its name
 
         def find(names: tuple[str, ...]) -> Tree | None:
@@ -64,56 +104,56 @@ class Folder:
             validation = self._read(validation_root, names)
         return Dataset(self.path, names, train, validation, test)
 
-    def pictures(self, last: int = 0) -> RawImages:
-        """Read images without their classes: all below ``test/`` where there is one, else all there are; the ``last`` so many of them."""
-        root = self._root()
-        tests = [d for d in _folders(root) if d.name.lower() in TEST]
-        files = _below(tests[0] if tests else root)[-last:]
-        if not files:
-            raise DataError(f"{self.path} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))})")
-        return self._stacked(root, files)
-
-    def _root(self) -> Tree:
-        path = Path(self.path)
-        if not path.exists():
-            raise DataError(f"no folder or .zip at {self.path}", "put your images there, or set data.source.path to where they are")
-        if path.is_dir():
-            return path
-        try:
-            root: Tree = zipfile.Path(zipfile.ZipFile(path))
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{self.path} is not a .zip file", "give a folder, or a .zip of one") from error
-        inside = _folders(root)
-        return inside[0] if len(inside) == 1 else root  # a zip of the folder rather than of its content
-
     def _read(self, root: Tree, names: tuple[str, ...]) -> Split:
         if strangers := [d.name for d in _folders(root) if d.name not in names]:
             raise DataError(f"{root}: class {strangers[0]!r} is not among the training classes", "name the folders alike in every split")
-        files: list[tuple[Tree, int]] = []
+        files: list[Tree] = []
+        labels: list[int] = []
         for label, name in enumerate(names):
             found = _images(root / name) if (root / name).is_dir() else []
             if not found:
                 raise DataError(f"{root / name} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))}), or remove the class")
-            files += [(file, label) for file in found]
-        return Split(self._stacked(root, [file for file, _ in files]), torch.tensor([label for _, label in files]))
+            files += found
+            labels += [label] * len(found)
+        shape = len(files), *self._decode(files[0]).shape
+        images = self._stacked(files, shape) if len(files) <= in_memory(prod(shape[1:])) else self._cached(root, files, shape)
+        return Split(images, torch.tensor(labels))
 
-    def _stacked(self, root: Tree, files: list[Tree]) -> RawImages:
-        if isinstance(root, zipfile.Path):  # an open zip is one file handle: not for several threads
-            pixels = [self._decode(file) for file in files]
-        else:
-            with ThreadPoolExecutor() as pool:
-                pixels = list(pool.map(self._decode, files))
-        for file, image in zip(files, pixels, strict=True):
-            if image.shape != pixels[0].shape:
-                raise DataError(
-                    f"{file} is {image.shape[1]} x {image.shape[0]}, {files[0]} is {pixels[0].shape[1]} x {pixels[0].shape[0]}",
-                    "set data.source.size to bring all to one size",
-                )
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    def _stacked(self, files: list[Tree], shape: tuple[int, ...]) -> RawImages:
+        images = np.empty(shape, np.uint8)
+        for place, image in zip(images, self._decoded(files, shape), strict=True):
+            place[:] = image
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def _cached(self, root: Tree, files: list[Tree], shape: tuple[int, ...]) -> Mapped:
+        def write(npy: BinaryIO) -> None:
+            np.lib.format.write_array_header_1_0(npy, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            with image_progress(f"decoding {root}", len(files), quiet=False) as progress:
+                for done, image in enumerate(self._decoded(files, shape), 1):
+                    npy.write(image.tobytes())
+                    progress(done)
+
+        state = "\n".join(f"{str(file).removeprefix(str(root))} {_stamp(file)}" for file in files)
+        return Mapped.whole(cached(f"{Path(str(root)).resolve()} {self.size} {self.channels}", state, prod(shape), write))
+
+    def _decoded(self, files: list[Tree], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """Decode images on all cores, in their order; DataError where one is not of the first one's size."""
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(files), AT_ONCE):
+                part = files[start : start + AT_ONCE]
+                for file, image in zip(part, pool.map(self._decode, part), strict=True):
+                    if image.shape != shape[1:]:
+                        raise DataError(
+                            f"{file} is {image.shape[1]} x {image.shape[0]}, {files[0]} is {shape[2]} x {shape[1]}",
+                            "set data.source.size to bring all to one size",
+                        )
+                    yield image
 
     def _decode(self, file: Tree) -> np.ndarray:
         try:
-            with file.open("rb") as stream, Image.open(stream) as opened:
+            with ONE_AT_A_TIME if isinstance(file, zipfile.Path) else nullcontext():
+                content = BytesIO(file.read_bytes())
+            with Image.open(content) as opened:
                 image = ImageOps.exif_transpose(opened).convert("L" if self.channels == 1 else "RGB")
         except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:  # what Pillow raises on broken files
             raise DataError(f"{file} is not a readable image ({error})", "repair or remove it") from error
@@ -130,6 +170,15 @@ def _folders(root: Tree) -> list[Tree]:
 def _images(folder: Tree) -> list[Tree]:
     found: list[Tree] = [f for f in folder.iterdir() if Path(f.name).suffix.lower() in SUFFIXES and not f.name.startswith(".")]
     return sorted(found, key=lambda f: f.name)
+
+
+def _stamp(file: Tree) -> str:
+    """What changes when a file does."""
+    if isinstance(file, zipfile.Path):
+        return str(file.root.getinfo(file.at).CRC)
+    with suppress(OSError):  # a link that leads nowhere: decoding says so
+        return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+    return ""
 
 
 def _below(folder: Tree) -> list[Tree]:

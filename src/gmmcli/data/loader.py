@@ -1,5 +1,7 @@
-"""Training batches: the split on the device, augmented image by image."""
+"""Training batches: the split on the device, or read ahead from its file, augmented image by image."""
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,7 +14,9 @@ from gmmcli.data.digits import Digits
 from gmmcli.data.sources import SOURCES, Source
 from gmmcli.errors import RecipeError
 from gmmcli.rng import stream
-from gmmcli.types import Batch, Count, Images, Natural, NonNegative, to_model
+from gmmcli.types import Batch, Count, Images, Labels, Natural, NonNegative, RawImages, to_model
+
+Raw = tuple[RawImages, Labels]
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,20 @@ class Data:
             raise RecipeError(
                 f"data.crop_padding {self.crop_padding} does not fit images of {split.images.shape[-1]} pixels", "make it smaller"
             )
-        return Loader(self, split.to(device), seed)
+        return Loader(self, split, device, seed)
 
 
 class Loader:
     """Batch number ``step`` is a function of (seed, step) and the step's generator: nothing to save for a resume."""
 
-    def __init__(self, data: Data, split: Split, seed: int) -> None:
+    def __init__(self, data: Data, split: Split, device: torch.device, seed: int) -> None:
         self.data = data
-        self.split = split
+        self.device = device
         self.seed = seed
         self.steps_per_epoch = len(split) // data.batch_size
+        self.split = split.to(device)
+        self._source = split if split.mapped else self.split
+        self._read = Ahead(self._raw) if split.mapped else self._raw
         self._epoch = -1
         self._order = torch.empty(0)
 
@@ -56,15 +63,19 @@ class Loader:
 
         With ``clean`` it has the images a second time, with noise of their own but neither cropped nor mirrored.
         """
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            order = torch.randperm(len(self.split), generator=stream("cpu", self.seed, "epoch", epoch))
-            self._order = order.to(self.split.labels.device, non_blocking=True)  # the host does not wait for the device
-            self._epoch = epoch
-        size = self.data.batch_size
-        raw, labels = self.split.batch(self._order[position * size : (position + 1) * size])
+        raw, labels = (placed(part, self.device) for part in self._read(step))
         images = to_model(raw)
         return Batch(self.augment(images, generator), labels, self.with_noise(images, generator) if clean else None)
+
+    def _raw(self, step: int) -> Raw:
+        """Read the bytes and labels of a step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = torch.randperm(len(self._source), generator=stream("cpu", self.seed, "epoch", epoch))
+            self._order = order.to(self._source.labels.device, non_blocking=True)  # the host does not wait for the device
+            self._epoch = epoch
+        size = self.data.batch_size
+        return self._source.batch(self._order[position * size : (position + 1) * size])
 
     def augment(self, images: Images, generator: torch.Generator) -> Images:
         """Crop, mirror and add noise, drawn per image."""
@@ -77,6 +88,27 @@ class Loader:
         if self.data.noise_std:
             images = images + self.data.noise_std * torch.randn(images.shape, generator=generator, device=images.device)
         return images
+
+
+class Ahead:
+    """A function of the step that a thread calls for step ``n + 1`` while its caller works on step ``n``."""
+
+    def __init__(self, function: Callable[[int], Raw]) -> None:
+        self._function = function
+        self._thread = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Raw]] | None = None
+
+    def __call__(self, step: int) -> Raw:
+        """Return the function's value, or raise its error."""
+        ahead = self._next
+        now = ahead[1] if ahead and ahead[0] == step else self._thread.submit(self._function, step)
+        self._next = step + 1, self._thread.submit(self._function, step + 1)
+        return now.result()
+
+
+def placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """Put a tensor on a device; the copy to a GPU runs while the host goes on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and not tensor.is_cuda else tensor.to(device)
 
 
 def _shift(images: Images, padding: int, flip: bool, generator: torch.Generator) -> Images:

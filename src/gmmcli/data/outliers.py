@@ -53,7 +53,7 @@ def outliers(name: str, dataset: Dataset, seed: int) -> Outliers:
         DataError: the set is unavailable.
         RecipeError: there is no such set.
     """
-    test = dataset.test.images
+    test, _ = dataset.test.some(seed).batch()
     match name:
         case "interp":
             return Outliers(
@@ -72,7 +72,7 @@ def outliers(name: str, dataset: Dataset, seed: int) -> Outliers:
         raise RecipeError(f"no set of images {name!r}", f"give one of {', '.join((*MADE, CELEBA, *map(usage, SOURCES)))}") from error
     if hasattr(source, "pictures"):
         return _fitted(source, channels, size)
-    return matched(source.load().test.images, dataset.shape)
+    return matched(source.load().test.some(seed).batch()[0], dataset.shape)
 
 
 def interpolated(images: RawImages, seed: int) -> RawImages:

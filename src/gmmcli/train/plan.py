@@ -1,8 +1,11 @@
-"""``--dry-run``: memory and time of a training, measured on this machine."""
+"""``--dry-run``: memory, disk and time of a training, measured on this machine."""
 
+import resource
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from statistics import median
 from typing import Any
 
@@ -16,6 +19,8 @@ from gmmcli.train.state import TrainState
 from gmmcli.train.step import training_step
 
 MEASURED_STEPS = 3
+DEVICES = (2, 4, 8)
+"""Numbers of devices that the time of one is divided by."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,15 @@ class Plan:
     average_bytes: int
     """Of the average of weights, where any stage has one."""
     buffer_bytes: int
+    starts_bytes: int
+    """Of what chains start from."""
+    images_bytes: int
+    """Of the training images that are kept on the device; 0 where they stay in a file."""
+    peak_bytes: int
+    """The most memory that the process has taken so far, activations included: of the GPU, or of the machine where training is on a CPU."""
+    checkpoints: int
+    """The most that there are at a time: the newest, the best, and one that is being written."""
+    checkpoint_bytes: int
     step_seconds: tuple[float, ...]
     """One per stage."""
     total_seconds: float
@@ -40,11 +54,14 @@ class Plan:
     def document(self) -> dict[str, Any]:
         """As plain values, for ``--json``."""
         values = {name: value for name, value in vars(self).items() if name != "recipe"}
+        values["total_seconds_on"] = {str(n): self.total_seconds / n for n in DEVICES}
         return {"schema": 1, "command": "train --dry-run", "recipe": self.recipe.document(), "values": values}
 
     def text(self) -> str:
         """The resolved recipe, then the figures."""
+        one = self.checkpoint_bytes
         stages = ", ".join(f"{seconds:.3f} s (stage {i})" for i, seconds in enumerate(self.step_seconds))
+        several = ", ".join(_duration(self.total_seconds / n) for n in DEVICES)
         lines = [
             self.recipe.dumps(),
             f"device            {self.device}",
@@ -53,8 +70,13 @@ class Plan:
             f"memory, optimiser {_mebibytes(self.optimizer_bytes)}",
             f"memory, average   {_mebibytes(self.average_bytes)}",
             f"memory, buffer    {_mebibytes(self.buffer_bytes)}",
+            f"memory, starts    {_mebibytes(self.starts_bytes)}",
+            f"memory, images    {_mebibytes(self.images_bytes) if self.images_bytes else 'read from a file'}",
+            f"memory, peak      {_mebibytes(self.peak_bytes)} (measured, with activations)",
+            f"disk, checkpoints {_mebibytes(self.checkpoints * one)} ({self.checkpoints} of {_mebibytes(one)})",
             f"one step          {stages}",
             f"whole run         {self.n_steps:,} steps, about {_duration(self.total_seconds)} (validation and saving not counted)",
+            f"{', '.join(map(str, DEVICES))} devices   {several} (if time falls in proportion to their number; they share the buffer)",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
@@ -71,20 +93,35 @@ def plan(recipe: Recipe) -> Plan:
         moments.append(_size(t for entry in state.optimizer.state.values() for t in entry.values()))
         averages.append(_size(state.average.state_dict().values()) if state.average else 0)
         start += stage.epochs
-    parameters = sum(p.numel() for p in state.model.parameters())
+    model, optimizer, average = _size(state.model.state_dict().values()), max(moments), max(averages)
+    buffer = _size([state.chains.buffer.images]) if state.chains else 0
+    starts = _size(state.chains.starts.tensors().values()) if state.chains else 0
+    log, train = setup.recipe.log, setup.loader.split
     return Plan(
-        setup.recipe,
-        str(setup.device),
-        setup.n_steps,
-        parameters,
-        _size(state.model.state_dict().values()),
-        max(moments),
-        max(averages),
-        _size([state.chains.buffer.images] if state.chains else []),
-        tuple(times),
-        sum(stage.epochs * per_epoch * seconds for stage, seconds in zip(setup.recipe.stages, times, strict=True)),
-        tuple(setup.warnings),
+        recipe=setup.recipe,
+        device=str(setup.device),
+        n_steps=setup.n_steps,
+        parameters=sum(p.numel() for p in state.model.parameters()),
+        model_bytes=model,
+        optimizer_bytes=optimizer,
+        average_bytes=average,
+        buffer_bytes=buffer,
+        starts_bytes=starts,
+        images_bytes=0 if train.mapped else len(train) * prod(setup.dataset.shape),
+        peak_bytes=_peak(setup.device),
+        checkpoints=log.keep + 2 if log.checkpoint_every or log.validate_every else 1,
+        checkpoint_bytes=model + optimizer + average + buffer + starts,
+        step_seconds=tuple(times),
+        total_seconds=sum(stage.epochs * per_epoch * seconds for stage, seconds in zip(setup.recipe.stages, times, strict=True)),
+        warnings=tuple(setup.warnings),
     )
+
+
+def _peak(device: torch.device) -> int:
+    """The most memory that this process has had: tensors of a GPU, or on a CPU all that was resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _step_seconds(setup: Setup, state: TrainState, step: int) -> float:
@@ -105,7 +142,7 @@ def _size(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _mebibytes(size: int) -> str:
+def _mebibytes(size: float) -> str:
     return f"{size / 2**20:,.1f} MiB"
 
 

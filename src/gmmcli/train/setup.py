@@ -81,9 +81,9 @@ class Setup:
 
     @cached_property
     def starts(self) -> Starts:
-        """Where chains start, fitted to the training images once and shared by the states of all rollbacks."""
-        train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
-        return self.recipe.chains.start.fit(*train.batch(), self.dataset.n_classes, seed)
+        """Where chains start, fitted once and shared by the states of all rollbacks, to the training images that fit in memory."""
+        seed = stream("cpu", self.recipe.seed, "starts").initial_seed()
+        return self.recipe.chains.start.fit(*self.loader.split.some(seed).batch(), self.dataset.n_classes, seed)
 
     def initial_state(self, with_chains: bool = True) -> TrainState:
         """The state before the first step, a function of the recipe's seed; without chains where a checkpoint brings them."""

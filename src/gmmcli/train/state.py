@@ -107,7 +107,9 @@ class TrainState:
         """Estimate the published model's shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
         model, gamma2 = self.published, 1.0
         if model.has_means:
-            gamma2 = float(shared_variance(joint_energy(logits(model, split), split.labels), model.means.shape[1]))
+            parts = zip(split.chunks(AT_ONCE), torch.split(split.labels, AT_ONCE), strict=True)
+            energies = torch.cat([joint_energy(predict(model, images), labels) for images, labels in parts])
+            gamma2 = float(shared_variance(energies, model.means.shape[1]))
         model.gamma2 = gamma2
 
     def snapshot(self, run: Run, dataset: Dataset) -> Snapshot:
