@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch._dynamo  # noqa: F401 - what the first optimiser imports, and DistributedDataParallel: seconds, in every child
+
 from gmmcli.distributed import joined
 
 
@@ -29,7 +31,10 @@ def on_ranks(size: int, function: Callable[..., Any], *args: Any, timeout: float
             there.close()
             pipes.append(here)
             processes.append(process)
-    outcomes = [_outcome(pipe, rank, timeout + 5) for rank, pipe in enumerate(pipes)]
+    outcomes: list[Any] = []
+    for rank, pipe in enumerate(pipes):
+        failed = any(isinstance(outcome, BaseException) for outcome in outcomes)
+        outcomes.append(_outcome(pipe, rank, 0.5 if failed else timeout + 5))
     for process in processes:
         process.kill()
         process.join()

@@ -20,6 +20,7 @@ from gmmcli.core.protocols import Starts
 from gmmcli.core.starts import Uniform
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
+from gmmcli.distributed import by_main, world
 from gmmcli.errors import RecipeError, RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.provenance import provenance
@@ -29,7 +30,7 @@ from gmmcli.storage import append_json, read_json_lines, write_text
 
 
 class Run(Results):
-    """A run directory: its recipe, checkpoints, metrics and results.
+    """A run directory: its recipe, checkpoints, metrics and results. Of several processes the main one alone writes to it.
 
     The newest checkpoint is looked up at each call, since a training may be writing it; each file of a checkpoint is verified once.
     """
@@ -74,6 +75,7 @@ class Run(Results):
         document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         return document
 
+    @by_main
     def describe(self, **facts: Any) -> None:
         """Add facts to provenance.json."""
         write_text(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
@@ -137,6 +139,7 @@ class Run(Results):
         start = card.recipe.chains.start if card.recipe.needs_chains else Uniform()
         return start.restored({name: tensor.to(device) for name, tensor in tensors.items()}, card.image_shape)
 
+    @by_main
     def log(self, line: dict[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
         append_json(self.path / "metrics.jsonl", line)
@@ -145,6 +148,7 @@ class Run(Results):
         """Every object of metrics.jsonl; a line cut short by a crash is left out."""
         return read_json_lines(self.path / "metrics.jsonl")
 
+    @by_main
     def forget_after(self, step: int) -> None:
         """Drop the metrics after a step, which training will repeat; divergences and rollbacks are kept."""
         kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
@@ -152,7 +156,10 @@ class Run(Results):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the run for training: two processes must not write one run. The lock of a killed process is released."""
+        """Lock the run for training: two trainings must not write one run. The lock of a killed process is released."""
+        if not world().is_main:
+            yield
+            return
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

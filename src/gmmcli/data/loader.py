@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gmmcli.data.dataset import Split
 from gmmcli.data.digits import Digits
 from gmmcli.data.sources import SOURCES, Source
+from gmmcli.distributed import world
 from gmmcli.errors import RecipeError
 from gmmcli.rng import stream
 from gmmcli.types import Batch, Count, Images, Natural, NonNegative, to_model
@@ -21,7 +22,7 @@ class Data:
 
     source: Annotated[Source, SOURCES] = field(default_factory=Digits)
     batch_size: Count = 64
-    """Images in a training step, and as many chains."""
+    """Images in a training step, and as many chains; those of all processes together."""
     noise_std: NonNegative = 0.0
     """Gaussian noise on training images, in the model range."""
     crop_padding: Natural = 0
@@ -52,7 +53,7 @@ class Loader:
         self._order = torch.empty(0)
 
     def batch(self, step: int, generator: torch.Generator, clean: bool = False) -> Batch:
-        """Return the batch of a step (from 0): an epoch visits each image at most once, in an order of its own.
+        """Return this process's share of the batch of a step (from 0): an epoch visits each image at most once, in an order of its own.
 
         With ``clean`` it has the images a second time, with noise of their own but neither cropped nor mirrored.
         """
@@ -62,7 +63,7 @@ class Loader:
             self._order = torch.randperm(len(self.split), generator=order).to(self.split.labels.device)
             self._epoch = epoch
         size = self.data.batch_size
-        raw, labels = self.split.batch(self._order[position * size : (position + 1) * size])
+        raw, labels = self.split.batch(self._order[position * size : (position + 1) * size][world().share(size)])
         images = to_model(raw)
         return Batch(self.augment(images, generator), labels, self.with_noise(images, generator) if clean else None)
 

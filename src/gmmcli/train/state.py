@@ -1,8 +1,10 @@
 """The training state: all that changes during training, and how it is saved and restored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.average import averaging
@@ -11,21 +13,27 @@ from gmmcli.core.chains import PersistentChains
 from gmmcli.core.classifier import Classifier, predict
 from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.data.dataset import Dataset, Split
+from gmmcli.distributed import gather, world
 from gmmcli.errors import RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 from gmmcli.train.phases import Phase
-from gmmcli.types import Logits
+from gmmcli.types import Labels, Logits
 
 PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_distance", "best_space", "best_step")
 
 AT_ONCE = 500  # images, as many as ``predict`` takes at a time
 
 
-def logits(model: Classifier, split: Split) -> Logits:
-    """Return the logits of a split's images, read a chunk at a time."""
-    return torch.cat([predict(model, images) for images in split.chunks(AT_ONCE)])
+def of_each_image(model: Classifier, split: Split, value: Callable[[Logits, Labels], Tensor]) -> Tensor:
+    """Return a value of the logits and label of each of a split's images, read a chunk at a time; every process computes its share."""
+    share = torch.arange(len(split), device=split.labels.device)[world().share(len(split))]
+    parts = []
+    for indices in torch.split(share, AT_ONCE):
+        images, labels = split.batch(indices)
+        parts.append(value(predict(model, images), labels))
+    return gather(torch.cat(parts))
 
 
 @dataclass
@@ -70,7 +78,7 @@ class TrainState:
         """Estimate the published model's shared variance on a training split (Sec. 3.1); 1 for a head without Gaussians."""
         model, gamma2 = self.published, 1.0
         if model.has_means:
-            gamma2 = float(shared_variance(joint_energy(logits(model, split), split.labels), model.means.shape[1]))
+            gamma2 = float(shared_variance(of_each_image(model, split, joint_energy), model.means.shape[1]))
         model.gamma2 = gamma2
 
     def save(self, run: Run, dataset: Dataset) -> Checkpoint:
