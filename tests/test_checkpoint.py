@@ -1,11 +1,13 @@
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from gmmcli import checkpoint as checkpoint_module
-from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.checkpoint import Checkpoint, Draft, Part
 from gmmcli.errors import CheckpointError
 
 
@@ -147,6 +149,75 @@ def test_a_checkpoint_can_be_written_from_its_own_mapped_tensors(tmp_path: Path)
     Checkpoint.save(tmp_path, 5, {"model": Part(mapped, {})}, {})
     (checkpoint,) = Checkpoint.all(tmp_path)
     assert checkpoint.tensors("model")["weight"].eq(1).all()
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_a_crash_while_a_step_is_replaced_leaves_the_old_one(writing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 4)
+    save(tmp_path, value=1.0)
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name.startswith(".step") and target.name == "step-00000005":
+            os._exit(9)
+        return renamed(path, target)
+
+    renamed = Path.rename
+    if not (child := os.fork()):  # a process that dies between the two renames
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            save(tmp_path, value=2.0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".old-step-00000005", ".step-00000005", "step-00000004"]
+    assert [(c.step, c.progress["step"]) for c in Checkpoint.all(tmp_path)] == [(4, 4), (5, 5)]
+    assert Checkpoint.all(tmp_path)[-1].tensors("model")["weight"].eq(1).all()
+    if writing:  # the next save of the step replaces it as ever
+        save(tmp_path, value=3.0)
+        assert Checkpoint.all(tmp_path)[-1].tensors("model")["weight"].eq(3).all()
+    else:  # one of another step tidies what is of no use, and that is not the only one of its step
+        save(tmp_path, 6)
+        assert [c.step for c in Checkpoint.all(tmp_path)] == [4, 5, 6]
+        Checkpoint.all(tmp_path)[1].remove()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_crash_left_of_a_replaced_one_goes_with_the_next_save(tmp_path: Path) -> None:
+    save(tmp_path)
+    (tmp_path / ".old-step-00000005").mkdir()
+    save(tmp_path, 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000006"]
+
+
+@pytest.mark.parametrize("step", [5, 6])
+def test_a_disk_that_fails_is_one_sentence_and_leaves_what_was_there(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path)
+
+    def full(path: Path, *_: object) -> str:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "write_tensors", full)
+    with pytest.raises(CheckpointError, match=f"^the checkpoint of step {step} cannot be written to .*: No space left on device$") as error:
+        save(tmp_path, step, value=2.0)
+    assert "make room" in error.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+    assert Checkpoint.all(tmp_path)[0].tensors("model")["weight"].eq(1).all()
+
+
+def test_several_drafts_write_the_parts_of_one_checkpoint(tmp_path: Path) -> None:
+    first, second = Draft(tmp_path, 7), Draft(tmp_path, 7)
+    with first, second:
+        first.begin()
+        first.write("model", parts()["model"])
+        second.write("buffer-r01", parts()["buffer"])
+        assert Checkpoint.all(tmp_path) == []
+        first.files |= second.files
+        saved = first.commit({"step": 7})
+    assert Checkpoint.all(tmp_path) == [saved]
+    assert saved.tensors("buffer-r01")["images"].eq(7).all()
+    assert saved.tensors("model")["weight"].eq(1).all()
+    manifest = json.loads((saved.path / "manifest.json").read_text())
+    assert manifest.keys() == {"model.safetensors", "buffer-r01.safetensors", "progress.json"}
+    assert all((saved.path / name).stat().st_size == entry["bytes"] for name, entry in manifest.items())
 
 
 def test_remove_leaves_the_others(tmp_path: Path) -> None:

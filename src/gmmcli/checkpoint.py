@@ -5,9 +5,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import safetensors
 import safetensors.torch
@@ -15,16 +16,76 @@ from torch import Tensor
 
 from gmmcli.errors import CheckpointError
 from gmmcli.storage import sync
+from gmmcli.tensor_file import InPieces, write_tensors
 
 MANIFEST = "manifest.json"
+OLD = ".old-"  # before the name of a checkpoint that is about to be replaced
 
 
 @dataclass(frozen=True)
 class Part:
     """The contents of one safetensors file: tensors by name, and strings for its header."""
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor | InPieces]
     metadata: Mapping[str, str]
+
+
+class Draft:
+    """A checkpoint that is being written, in a hidden folder: a crash leaves all older ones whole.
+
+    Used in a ``with`` block, which on an error removes what was written so far and raises CheckpointError for a full or broken disk.
+    Several processes may write their parts, each with a draft of its own, after one of them has called ``begin`` and before the same
+    one calls ``commit`` with what the others have in ``files``.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step = folder, step
+        self.path = folder / f".step-{step:08d}"
+        self.files: dict[str, dict[str, Any]] = {}
+        """The size and sha256 of each file written, as the manifest lists them."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise CheckpointError(
+                f"the checkpoint of step {self.step} cannot be written to {self.folder}: {error.strerror or error}",
+                "earlier checkpoints are kept; make room, then resume with gmmc train --resume",
+            ) from error
+
+    def begin(self) -> None:
+        """Make the hidden folder, and remove what crashes have left."""
+        replaced = [path for path in self.folder.glob(f"{OLD}*") if (self.folder / path.name.removeprefix(OLD)).exists()]
+        for path in (*replaced, *self.folder.glob(".step-*")):
+            shutil.rmtree(path)
+        self.path.mkdir(parents=True)
+
+    def write(self, name: str, part: Part) -> None:
+        """Write a part and sync it to disk."""
+        path = self.path / f"{name}.safetensors"
+        digest = write_tensors(path, part.tensors, part.metadata)
+        self.files[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
+
+    def commit(self, progress: Mapping[str, Any]) -> "Checkpoint":
+        """Write progress.json and the manifest, then rename the folder; it takes the place of a checkpoint of the same step."""
+        content = json.dumps(progress, indent=1).encode()
+        self.files["progress.json"] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+        manifest = json.dumps(dict(sorted(self.files.items())), indent=1).encode()
+        for name, data in (("progress.json", content), (MANIFEST, manifest)):
+            (self.path / name).write_bytes(data)
+            sync(self.path / name)
+        sync(self.path)
+        name = f"step-{self.step:08d}"
+        final, old = self.folder / name, self.folder / f"{OLD}{name}"
+        if final.exists():
+            final.rename(old)  # it counts until the new one has its name, see ``all``
+        self.path.rename(final)
+        sync(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return Checkpoint(final)
 
 
 @dataclass(frozen=True)
@@ -35,28 +96,22 @@ class Checkpoint:
 
     @classmethod
     def save(cls, folder: Path, step: int, parts: Mapping[str, Part], progress: Mapping[str, Any]) -> "Checkpoint":
-        """Write a checkpoint under a hidden name, sync it to disk, then rename it; replaces one of the same step."""
-        final, hidden = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir(parents=True)
-        for name, part in parts.items():
-            tensors = {key: tensor.detach().contiguous() for key, tensor in part.tensors.items()}
-            safetensors.torch.save_file(tensors, hidden / f"{name}.safetensors", dict(part.metadata))
-        (hidden / "progress.json").write_text(json.dumps(progress, indent=1))
-        manifest = {file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in sorted(hidden.iterdir())}
-        (hidden / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for file in (*hidden.iterdir(), hidden):
-            sync(file)
-        if final.exists():  # a crash here loses the old one, but a resume computes the same state again
-            shutil.rmtree(final)
-        hidden.rename(final)
-        sync(folder)
-        return cls(final)
+        """Write a checkpoint; CheckpointError where the disk is full or broken."""
+        with Draft(folder, step) as draft:
+            draft.begin()
+            for name, part in parts.items():
+                draft.write(name, part)
+            return draft.commit(progress)
 
     @classmethod
     def all(cls, folder: Path) -> list["Checkpoint"]:
-        """The complete checkpoints of a folder, oldest first. Damage to a file is found when it is read."""
-        return [cls(path) for path in sorted(folder.glob("step-*")) if (path / MANIFEST).is_file()]
+        """The complete checkpoints of a folder, oldest first. Damage to a file is found when it is read.
+
+        One that was renamed to make place for another of its step counts until that one has come.
+        """
+        found = (*folder.glob(f"{OLD}step-*"), *folder.glob("step-*"))
+        by_step = {path.name.removeprefix(OLD): cls(path) for path in found if (path / MANIFEST).is_file()}
+        return [by_step[name] for name in sorted(by_step)]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Read one part's tensors: memory-mapped and copied on write, so a large buffer costs no memory until it is touched."""
@@ -89,7 +144,7 @@ class Checkpoint:
     @property
     def step(self) -> int:
         """Training steps done."""
-        return int(self.path.name.removeprefix("step-"))
+        return int(self.path.name.rpartition("-")[2])
 
     @cached_property
     def _manifest(self) -> dict[str, dict[str, Any]]:

@@ -43,7 +43,7 @@ class DivergedError(GmmcError):
 
 
 class CheckpointError(GmmcError):
-    """A checkpoint whose files are missing or differ from their manifest."""
+    """A checkpoint whose files are missing or differ from their manifest, or that cannot be written."""
 
     exit_code = 6
 

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -117,3 +118,51 @@ def test_of_two_chains_in_one_slot_the_later_stays(generator: torch.Generator) -
         buffer.images.zero_()
         buffer.write(labels, places, images)
         assert torch.equal(buffer.images[labels[60:], places[60:]], images[60:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_snapshot_is_the_buffer_of_its_moment_whatever_is_written_while_it_is_read(
+    dtype: Dtype, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = noise(3, 5, SHAPE, dtype, generator)
+    monkeypatch.setattr("gmmcli.core.buffer.PIECE", 4 * buffer.images[0, 0].nbytes)
+
+    def write() -> None:
+        labels = torch.randint(3, (6,), generator=generator)
+        buffer.write(labels, torch.randint(5, (6,), generator=generator), uniform(6, SHAPE, generator))
+
+    write()
+    before, snapshot = buffer.images.clone(), buffer.snapshot()
+    write()
+    found = []
+    for piece in snapshot.pieces():
+        found.append(piece)
+        write()
+        write()
+    assert [len(piece) for piece in found] == [4, 4, 4, 3]
+    assert torch.equal(torch.cat(found), before.flatten(0, 1))
+    assert (snapshot.shape, snapshot.dtype) == (before.shape, before.dtype)
+    second, now = buffer.snapshot(), buffer.images.clone()
+    snapshot.close()  # which is nothing to the other
+    write()
+    assert torch.equal(torch.cat(list(second.pieces())), now.flatten(0, 1))
+    assert not torch.equal(buffer.images, now)
+
+
+def test_a_snapshot_is_exact_while_another_thread_writes(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = noise(4, 250, SHAPE, "float32", generator)
+    monkeypatch.setattr("gmmcli.core.buffer.PIECE", buffer.images[0, 0].nbytes)
+    labels = torch.arange(4).repeat_interleave(8)
+    before, snapshot, over = buffer.images.clone(), buffer.snapshot(), threading.Event()
+
+    def chains() -> None:
+        while not over.is_set():
+            buffer.write(labels, torch.randint(250, (32,), generator=generator), uniform(32, SHAPE, generator))
+
+    writer = threading.Thread(target=chains)
+    writer.start()
+    found = torch.cat(list(snapshot.pieces()))
+    over.set()
+    writer.join()
+    assert torch.equal(found, before.flatten(0, 1))
+    assert not torch.equal(buffer.images, before)

@@ -1,5 +1,7 @@
 """The replay buffer: where chains wait between two training steps."""
 
+from collections.abc import Iterator
+from threading import Lock
 from typing import Literal
 
 import torch
@@ -9,6 +11,8 @@ from gmmcli.distributed import world
 from gmmcli.types import Images, Labels, to_bytes, to_model
 
 Dtype = Literal["float32", "float16", "uint8"]
+
+PIECE = 2**24  # bytes of a snapshot that are read at a time: a step that writes meanwhile waits for that long
 
 
 class ReplayBuffer:
@@ -23,6 +27,8 @@ class ReplayBuffer:
 
     def __init__(self, images: torch.Tensor) -> None:
         self.images = images
+        self._lock = Lock()
+        self._snapshots: list[BufferSnapshot] = []
 
     @classmethod
     def started(cls, starts: Starts, n_classes: int, slots: int, dtype: Dtype, generator: torch.Generator) -> "ReplayBuffer":
@@ -47,7 +53,53 @@ class ReplayBuffer:
         """Put images back where their chains came from; of two chains in one slot the later stays."""
         places, order = labels * self.slots + slots, torch.arange(len(labels), device=labels.device)
         last = torch.where(places[:, None] == places, order, -1).amax(1)  # torch leaves it to its threads which duplicate wins
-        self.images[labels, slots] = _encode(images, self.images.dtype)[last]
+        with self._lock:
+            for snapshot in self._snapshots:
+                snapshot.keep(places)
+            self.images[labels, slots] = _encode(images, self.images.dtype)[last]
+
+    def snapshot(self) -> "BufferSnapshot":
+        """Begin to hold the images as they are now; until the snapshot is closed, a write keeps what it replaces."""
+        snapshot = BufferSnapshot(self.images, self._lock, self._snapshots)
+        self._snapshots.append(snapshot)
+        return snapshot
+
+
+class BufferSnapshot:
+    """The images of a buffer as they were at one moment; another thread may read them while chains write.
+
+    To copy a large buffer would stop the training for a second, and double its memory; chains write a few places a step.
+    """
+
+    def __init__(self, images: torch.Tensor, lock: Lock, open_ones: "list[BufferSnapshot]") -> None:
+        self.shape, self.dtype = images.shape, images.dtype
+        self._places = images.flatten(0, 1)
+        self._lock, self._open_ones = lock, open_ones
+        self._replaced: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(self, places: torch.Tensor) -> None:
+        """Keep the images at these places, counted over all classes: they are about to be replaced."""
+        self._replaced.append((places, self._places[places]))
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield the images in order, many consecutive places at a time: shape (place, channel, height, width). Once only."""
+        rows = max(1, PIECE // self._places[0].nbytes)
+        held: dict[int, torch.Tensor] = {}
+        for begin in range(0, len(self._places), rows):
+            with self._lock:
+                piece, replaced = self._places[begin : begin + rows].clone(), self._replaced.copy()
+                self._replaced.clear()
+            for places, images in replaced:
+                for place, image in zip(places.tolist(), images, strict=True):
+                    held.setdefault(place, image)  # only the first write to a place replaced the image of that moment
+            for place in [place for place in held if begin <= place < begin + len(piece)]:
+                piece[place - begin] = held.pop(place)
+            yield piece
+
+    def close(self) -> None:
+        """Let writes keep nothing more; nothing can be read afterwards."""
+        with self._lock:
+            self._open_ones.remove(self)
 
 
 def decode(stored: torch.Tensor) -> torch.Tensor:

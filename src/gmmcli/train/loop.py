@@ -11,6 +11,7 @@ from gmmcli.train.guard import GuardedStep
 from gmmcli.train.log import TrainingLog
 from gmmcli.train.preview import save_preview
 from gmmcli.train.recovery import recover
+from gmmcli.train.saver import Saver
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
 from gmmcli.train.status import recorded
@@ -33,7 +34,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     Raises:
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
         StoppedError: SIGINT, SIGTERM or SIGUSR1 arrived, in any process; the state is saved.
-        CheckpointError: the newest checkpoint is damaged.
+        CheckpointError: the newest checkpoint is damaged, or one cannot be written.
     """
     if setup.recipe.validates_samples and distance is None:
         raise ValueError("log.validate_samples needs a distance")
@@ -44,14 +45,17 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
         StopSignals(launched=world().size > 1) as stop,
         ProgressBar(run.recipe.name, setup.n_steps, quiet) as bar,
         recorded(run, setup.device),
+        Saver(run, setup.dataset) as saver,
     ):
         for warning in setup.warnings:
             bar.warn(f"gmmc: {warning}")
         while state.step < setup.n_steps:
             try:
-                _advance(setup, run, state, stop, bar, distance)
+                _advance(setup, run, state, stop, bar, saver, distance)
             except DivergedError as error:
+                saver.wait()
                 state = recover(setup, run, bar, state, error)
+        saver.wait()
         _finish(setup, run, state)
     return state
 
@@ -82,7 +86,9 @@ class Due:
         return self.log or self.preview or self.validate or self.save
 
 
-def _advance(setup: Setup, run: Run, state: TrainState, stop: StopSignals, bar: ProgressBar, distance: Distance | None) -> None:
+def _advance(
+    setup: Setup, run: Run, state: TrainState, stop: StopSignals, bar: ProgressBar, saver: Saver, distance: Distance | None
+) -> None:
     """Take the remaining steps, and after each do what is due."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
     log = TrainingLog(setup, run, bar, state)
@@ -101,8 +107,9 @@ def _advance(setup: Setup, run: Run, state: TrainState, stop: StopSignals, bar: 
             save_preview(setup, state, run.path / "samples")
         improved = due.validate and validate(setup, state, run, report.stage, distance)
         if (due.save or improved or stopped) and not due.last:  # the last state is saved with its gamma^2
-            state.save(run, setup.dataset)
+            saver.begin(state)
         if stopped and not due.last:
+            saver.wait()
             reason = stop.received or "a signal to another process"
             raise StoppedError(
                 f"{reason} after step {state.step}; the state is saved", f"resume with: gmmc train --resume --run {run.path}"

@@ -1,14 +1,15 @@
 """The training state: all that changes during training, and how it is saved and restored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.average import averaging
-from gmmcli.core.buffer import ReplayBuffer
+from gmmcli.core.buffer import BufferSnapshot, ReplayBuffer
 from gmmcli.core.chains import PersistentChains
 from gmmcli.core.classifier import Classifier, predict
 from gmmcli.core.energy import joint_energy, shared_variance
@@ -34,6 +35,41 @@ def of_each_image(model: Classifier, split: Split, value: Callable[[Logits, Labe
         images, labels = split.batch(indices)
         parts.append(value(predict(model, images), labels))
     return gather(torch.cat(parts))
+
+
+def _copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies in host memory; those from a GPU are pinned, and not complete before it is synchronised."""
+    return {name: tensor.detach().to("cpu", non_blocking=True, copy=True) for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training state as it was after one step, to be written once, from any thread, while training goes on."""
+
+    run: Run
+    step: int
+    parts: dict[str, Part]
+    progress: dict[str, Any]
+    buffer: BufferSnapshot | None
+    device: torch.device
+
+    def write(self) -> Checkpoint:
+        """Write it as a checkpoint, then remove old ones except the newest ``log.keep`` and the best.
+
+        Raises:
+            CheckpointError: the disk is full or broken; what was there before is still there.
+        """
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            saved = Checkpoint.save(self.run.path / "checkpoints", self.step, self.parts, self.progress)
+        finally:
+            if self.buffer is not None:
+                self.buffer.close()
+        for old in self.run.checkpoints[: -self.run.recipe.log.keep]:
+            if old.step != self.progress["best_step"]:
+                old.remove()
+        return saved
 
 
 @dataclass
@@ -81,29 +117,34 @@ class TrainState:
             gamma2 = float(shared_variance(of_each_image(model, split, joint_energy), model.means.shape[1]))
         model.gamma2 = gamma2
 
-    def save(self, run: Run, dataset: Dataset) -> Checkpoint:
-        """Write a checkpoint of this state, then remove old ones except the newest ``log.keep`` and the best."""
+    def snapshot(self, run: Run, dataset: Dataset) -> Snapshot:
+        """Copy this state to host memory, as it is now; of the buffer only what later steps replace is copied.
+
+        The copies from a GPU are still under way when this returns: on its stream they precede the next step.
+        """
         card = ModelCard(run.recipe, dataset.class_names, dataset.shape, self.published.gamma2)
         moments = {
             f"{name}.{key}": value
             for name, parameter in self.model.named_parameters()
             for key, value in self.optimizer.state[parameter].items()
         }
-        parts = {"model": Part(self.published.state_dict(), card.dump())}
+        parts = {"model": Part(_copied(self.published.state_dict()), card.dump())}
         if self.average is not None:
-            parts["weights"] = Part(self.model.state_dict(), {})
+            parts["weights"] = Part(_copied(self.model.state_dict()), {})
         if moments:  # none before the first step
-            parts["optimizer"] = Part(moments, {})
+            parts["optimizer"] = Part(_copied(moments), {})
+        buffer = None
         if self.chains is not None:
-            parts["buffer"] = Part({"images": self.chains.buffer.images}, {})
+            buffer = self.chains.buffer.snapshot()
+            parts["buffer"] = Part({"images": buffer}, {})
             if starts := self.chains.starts.tensors():  # so that chains can start without the data
                 parts["starts"] = Part(starts, {})
         progress = {name: getattr(self, name) for name in PROGRESS}
-        saved = Checkpoint.save(run.path / "checkpoints", self.step, parts, progress)
-        for old in run.checkpoints[: -run.recipe.log.keep]:
-            if old.step != self.best_step:
-                old.remove()
-        return saved
+        return Snapshot(run, self.step, parts, progress, buffer, next(self.model.parameters()).device)
+
+    def save(self, run: Run, dataset: Dataset) -> Checkpoint:
+        """Write a checkpoint of this state, and wait until it is on disk."""
+        return self.snapshot(run, dataset).write()
 
     def restore(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         """Load a checkpoint of this phase.
