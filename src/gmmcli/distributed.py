@@ -13,6 +13,7 @@ from typing import NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed import ProcessGroup
 
 from gmmcli.errors import GmmcError
 
@@ -119,18 +120,28 @@ def any_of(flag: bool) -> bool:
     return flag if world().size == 1 else bool(_reduced(torch.tensor(int(flag)), dist.ReduceOp.MAX))
 
 
-def gather(part: Tensor) -> Tensor:
+def another_group() -> ProcessGroup | None:
+    """Return a second connection of all processes, for exchanges in a thread, which must not mix with those of the main one."""
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=TIMEOUT)) if world().size > 1 else None
+
+
+def gather(part: Tensor, group: ProcessGroup | None = None) -> Tensor:
     """Return the parts of all processes, joined along the first axis in the order of ranks; their lengths may differ."""
     if world().size == 1:
         return part
     lengths = [torch.zeros((), dtype=torch.int64) for _ in range(world().size)]
-    dist.all_gather(lengths, torch.tensor(len(part)))
+    dist.all_gather(lengths, torch.tensor(len(part)), group)
     longest = int(max(lengths))
     padded = part.new_zeros(longest, *part.shape[1:])
     padded[: len(part)] = part
     parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
+    dist.all_gather(parts, padded, group)
     return torch.cat([received[: int(n)] for received, n in zip(parts, lengths, strict=True)])
+
+
+def from_all(line: str, group: ProcessGroup | None = None) -> list[str]:
+    """Return the lines of all processes, in the order of ranks."""
+    return bytes(gather(torch.tensor(list(f"{line}\n".encode()), dtype=torch.uint8), group).tolist()).decode().splitlines()
 
 
 def from_main(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gmmcli.checkpoint import Checkpoint
-from gmmcli.core.buffer import ReplayBuffer
+from gmmcli.core.buffer import ReplayBuffer, joined
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.protocols import Starts
 from gmmcli.core.starts import Uniform
@@ -125,11 +125,14 @@ class Run(Results):
         return self._models[key]
 
     def buffer(self) -> ReplayBuffer:
-        """The newest checkpoint's replay buffer, memory-mapped; RunError for a run trained without chains."""
+        """The newest checkpoint's replay buffer, of all processes; RunError for a run trained without chains.
+
+        It is memory-mapped, unless several processes have each saved their slots.
+        """
         checkpoint = self.checkpoint()
         if not checkpoint.has("buffer"):
             raise RunError(f"{self.id} was trained without chains and has no replay buffer", "use --from noise")
-        return ReplayBuffer(checkpoint.tensors("buffer")["images"])
+        return ReplayBuffer(joined([checkpoint.tensors(name)["images"] for name in checkpoint.shards("buffer")]))
 
     def starts(self, device: torch.device | str = "cpu") -> Starts:
         """Where the run's chains start, on a device; uniform noise for a run trained without chains."""

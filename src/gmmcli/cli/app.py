@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from gmmcli.cli import attack, data, env, evaluate, recipes, report, runs, sample, study, train, tsne
-from gmmcli.errors import GmmcError, StoppedError
+from gmmcli.errors import DivergedError, GmmcError, StoppedError
 
 
 class Boundary(TyperGroup):
@@ -23,10 +23,11 @@ class Boundary(TyperGroup):
             with _among_processes():
                 return super().invoke(ctx)
         except GmmcError as error:
-            kind = "stopped" if isinstance(error, StoppedError) else "error"
-            print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
-            if error.hint:
-                print(f"gmmc: {error.hint}", file=sys.stderr)
+            if _is_main() or not isinstance(error, (StoppedError, DivergedError)):  # these two end all processes at the same step
+                kind = "stopped" if isinstance(error, StoppedError) else "error"
+                print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
+                if error.hint:
+                    print(f"gmmc: {error.hint}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("gmmc: stopped", file=sys.stderr)
@@ -34,6 +35,10 @@ class Boundary(TyperGroup):
         except BrokenPipeError:  # `gmmc recipes ls | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # torchrun sets it
 
 
 @contextmanager

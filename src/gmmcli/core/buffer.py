@@ -102,6 +102,11 @@ class BufferSnapshot:
             self._open_ones.remove(self)
 
 
+def joined(shards: list[torch.Tensor]) -> torch.Tensor:
+    """Join the images of several processes along their slots; one alone is not copied."""
+    return shards[0].contiguous() if len(shards) == 1 else torch.cat(shards, 1)
+
+
 def decode(stored: torch.Tensor) -> torch.Tensor:
     """Stored images of any leading axes as float32 in the model range."""
     return to_model(stored) if stored.dtype == torch.uint8 else stored.float()

@@ -38,7 +38,8 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     """
     if setup.recipe.validates_samples and distance is None:
         raise ValueError("log.validate_samples needs a distance")
-    state = setup.restored(run.checkpoint() if resume and run.checkpoints else None)
+    newest = run.checkpoint() if resume and run.checkpoints else None
+    state = setup.restored(newest)
     if resume:
         run.forget_after(state.step)
     with (
@@ -47,6 +48,10 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
         recorded(run, setup.device),
         Saver(run, setup.dataset) as saver,
     ):
+        if newest and (before := newest.progress.get("processes", 1)) != world().size:
+            bar.warn(
+                f"gmmc: processes: {world().size}, before: {before}; random numbers are each process's own, so results differ a little"
+            )
         for warning in setup.warnings:
             bar.warn(f"gmmc: {warning}")
         while state.step < setup.n_steps:
