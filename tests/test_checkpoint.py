@@ -1,6 +1,7 @@
 import errno
 import json
-import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,44 +152,56 @@ def test_a_checkpoint_can_be_written_from_its_own_mapped_tensors(tmp_path: Path)
     assert checkpoint.tensors("model")["weight"].eq(1).all()
 
 
-@pytest.mark.parametrize("writing", [False, True])
-def test_a_crash_while_a_step_is_replaced_leaves_the_old_one(writing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, 4)
-    save(tmp_path, value=1.0)
+@pytest.fixture
+def crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What a kill between the two renames of a replacement leaves of the checkpoints 4 and 5."""
+    folder, left = tmp_path / "folder", tmp_path / "left"
+    save(folder, 4)
+    save(folder, 5, value=1.0)
+    rename = Path.rename
 
-    def killed(path: Path, target: Path) -> Path:
-        if path.name.startswith(".step") and target.name == "step-00000005":
-            os._exit(9)
-        return renamed(path, target)
+    def renamed(path: Path, target: Path) -> Path:
+        if path.name == ".step-00000005":
+            shutil.copytree(folder, left)
+        return rename(path, target)
 
-    renamed = Path.rename
-    if not (child := os.fork()):  # a process that dies between the two renames
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "rename", killed)
-            save(tmp_path, value=2.0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".old-step-00000005", ".step-00000005", "step-00000004"]
-    assert [(c.step, c.progress["step"]) for c in Checkpoint.all(tmp_path)] == [(4, 4), (5, 5)]
-    assert Checkpoint.all(tmp_path)[-1].tensors("model")["weight"].eq(1).all()
-    if writing:  # the next save of the step replaces it as ever
-        save(tmp_path, value=3.0)
-        assert Checkpoint.all(tmp_path)[-1].tensors("model")["weight"].eq(3).all()
-    else:  # one of another step tidies what is of no use, and that is not the only one of its step
-        save(tmp_path, 6)
-        assert [c.step for c in Checkpoint.all(tmp_path)] == [4, 5, 6]
-        Checkpoint.all(tmp_path)[1].remove()
-    assert not list(tmp_path.glob(".*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", renamed)
+        save(folder, 5, value=2.0)
+    assert sorted(path.name for path in left.iterdir()) == [".old-step-00000005", ".step-00000005", "step-00000004"]
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000005"]
+    yield left
+    assert not list(left.glob(".*"))
 
 
-def test_what_a_crash_left_of_a_replaced_one_goes_with_the_next_save(tmp_path: Path) -> None:
-    save(tmp_path)
-    (tmp_path / ".old-step-00000005").mkdir()
-    save(tmp_path, 6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000006"]
+def values(folder: Path) -> list[tuple[int, float]]:
+    """Step and contents of all checkpoints."""
+    return [(c.step, float(c.tensors("model")["weight"][0, 0])) for c in Checkpoint.all(folder)]
+
+
+def test_a_crash_while_a_step_is_replaced_leaves_the_old_one(crashed: Path) -> None:
+    assert values(crashed) == [(4, 1.0), (5, 1.0)]
+    save(crashed, 5, value=3.0)
+    assert values(crashed) == [(4, 1.0), (5, 3.0)]
+
+
+def test_it_stays_while_it_is_the_only_one_of_its_step(crashed: Path) -> None:
+    save(crashed, 6)
+    assert values(crashed) == [(4, 1.0), (5, 1.0), (6, 1.0)]
+    Checkpoint.all(crashed)[1].remove()
+    assert values(crashed) == [(4, 1.0), (6, 1.0)]
+
+
+def test_what_a_crash_left_of_a_replaced_one_goes_with_the_next_save(crashed: Path) -> None:
+    shutil.copytree(crashed / ".old-step-00000005", crashed / "step-00000005")
+    save(crashed, 6)
+    assert values(crashed) == [(4, 1.0), (5, 1.0), (6, 1.0)]
 
 
 @pytest.mark.parametrize("step", [5, 6])
-def test_a_disk_that_fails_is_one_sentence_and_leaves_what_was_there(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_leaves_what_was_there_and_the_error_says_where(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path)
 
     def full(path: Path, *_: object) -> str:
@@ -196,11 +209,11 @@ def test_a_disk_that_fails_is_one_sentence_and_leaves_what_was_there(step: int, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint_module, "write_tensors", full)
-    with pytest.raises(CheckpointError, match=f"^the checkpoint of step {step} cannot be written to .*: No space left on device$") as error:
+    with pytest.raises(OSError, match="No space left on device") as error:
         save(tmp_path, step, value=2.0)
-    assert "make room" in error.value.hint
+    assert error.value.filename == str(tmp_path / f".step-{step:08d}")
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
-    assert Checkpoint.all(tmp_path)[0].tensors("model")["weight"].eq(1).all()
+    assert values(tmp_path) == [(5, 1.0)]
 
 
 def test_several_drafts_write_the_parts_of_one_checkpoint(tmp_path: Path) -> None:

@@ -40,9 +40,8 @@ def shard(name: str, here: World) -> str:
 class Draft:
     """A checkpoint that is being written, in a hidden folder: a crash leaves all older ones whole.
 
-    Used in a ``with`` block, which on an error removes what was written so far and raises CheckpointError for a full or broken disk.
-    Several processes may write their parts, each with a draft of its own, after the main one has called ``begin`` and before it calls
-    ``commit`` with what the others have in ``files``.
+    Used in a ``with`` block, which on an error removes what was written so far. Several processes may write parts, each with a draft of
+    its own, between ``begin`` and ``commit``, both of the main one; it needs the ``files`` of the others for the manifest.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -57,11 +56,8 @@ class Draft:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             shutil.rmtree(self.path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise CheckpointError(
-                f"the checkpoint of step {self.step} cannot be written to {self.folder}: {error.strerror or error}",
-                "earlier checkpoints are kept; make room, then resume with gmmc train --resume",
-            ) from error
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say of what file
+            error.filename = str(self.path)
 
     def begin(self) -> None:
         """Make the hidden folder, and remove what crashes have left."""
@@ -115,7 +111,7 @@ class Checkpoint:
             group: by which processes wait for each other; in a thread not the common one.
 
         Raises:
-            CheckpointError: the disk is full or broken.
+            OSError: the disk is full or broken, and then all is as it was before.
         """
         is_main = world().is_main
         with Draft(folder, step) as draft:

@@ -43,7 +43,7 @@ class DivergedError(GmmcError):
 
 
 class CheckpointError(GmmcError):
-    """A checkpoint whose files are missing or differ from their manifest, or that cannot be written."""
+    """A checkpoint whose files are missing or differ from their manifest."""
 
     exit_code = 6
 

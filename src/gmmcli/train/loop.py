@@ -34,7 +34,8 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     Raises:
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
         StoppedError: SIGINT, SIGTERM or SIGUSR1 arrived, in any process; the state is saved.
-        CheckpointError: the newest checkpoint is damaged, or one cannot be written.
+        CheckpointError: the newest checkpoint is damaged.
+        OSError: a file cannot be written.
     """
     if setup.recipe.validates_samples and distance is None:
         raise ValueError("log.validate_samples needs a distance")

@@ -40,7 +40,7 @@ class Saver:
         """Wait until every checkpoint that was begun is on disk.
 
         Raises:
-            CheckpointError: the disk is full or broken.
+            OSError: the disk is full or broken.
         """
         begun, self._begun = self._begun, None
         if begun is not None:

@@ -64,7 +64,7 @@ class Snapshot:
             group: by which processes wait for each other; in a thread not the common one.
 
         Raises:
-            CheckpointError: the disk is full or broken; what was there before is still there.
+            OSError: the disk is full or broken; what was there before is still there.
         """
         try:
             if self.device.type == "cuda":
