@@ -5,10 +5,22 @@ import time
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from gmmcli.distributed import World, any_of, barrier, from_main, gather, joined, mean, minimum, world
+from gmmcli.distributed import (
+    World,
+    _take_gpu,
+    any_of,
+    average,
+    barrier,
+    by_main,
+    from_main,
+    gather,
+    joined,
+    mean,
+    minimum,
+    take_from_main,
+    world,
+)
 from gmmcli.errors import GmmcError
 from ranks import on_ranks
 
@@ -55,17 +67,45 @@ def test_three_processes_agree():
         assert named == "von Rang 0: ä"
 
 
-def _gradient():
-    model = nn.Linear(2, 1)
-    with torch.no_grad():
-        model.weight.fill_(0.5)
-    averaging = DistributedDataParallel(model)
-    averaging(torch.tensor([[1.0, 2.0]]) * (1 + world().rank)).sum().backward()
-    return model.weight.grad.tolist()
+def _in_place():
+    rank = world().rank
+    square, row = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T * 3**rank, torch.full((3,), float(rank))  # one of them transposed in memory
+    average([square, row])
+    average([])
+    own = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T + rank
+    take_from_main([own, count := torch.tensor(rank)])
+    return square.tolist(), row.tolist(), own.tolist(), int(count)
 
 
-def test_gradients_are_the_mean_of_all_processes():
-    assert on_ranks(2, _gradient) == [[[1.5, 3.0]]] * 2
+def test_tensors_become_the_mean_or_those_of_the_main_process_in_place():
+    for square, row, own, count in on_ranks(2, _in_place):
+        assert square == [[2.0, 6.0], [4.0, 8.0]]
+        assert row == [0.5] * 3
+        assert own == [[1.0, 3.0], [2.0, 4.0]]
+        assert count == 0
+
+
+def _one_disagrees():
+    return minimum(torch.tensor(world().rank == 0)).tolist(), minimum(torch.tensor(True)).tolist()
+
+
+def test_a_flag_is_set_where_it_is_set_in_every_process():
+    assert on_ranks(2, _one_disagrees) == [(False, True)] * 2
+
+
+def _noting(notes):
+    by_main(notes.append)(world().rank)
+    return notes, world().key
+
+
+def test_what_the_main_process_does_the_others_leave():
+    assert on_ranks(2, _noting, []) == [([0], ("rank", 0)), ([], ("rank", 1))]
+    assert World().key == ()
+
+
+def test_more_processes_than_gpus_are_one_sentence():
+    with pytest.raises(GmmcError, match=r"^process 2 of this machine has no GPU: there are 2$"):
+        _take_gpu(2, 2)
 
 
 def _one_dies():

@@ -8,7 +8,7 @@ import pytest
 
 from gmmcli.signals import StopSignals
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +20,10 @@ def as_on_a_terminal() -> Iterator[None]:
 
 
 def handlers() -> list[object]:
-    return [signal.getsignal(number) for number in BOTH]
+    return [signal.getsignal(number) for number in ALL]
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_the_first_signal_only_sets_received_and_hands_the_handlers_back(number: signal.Signals) -> None:
     before = handlers()
     with StopSignals() as stop:
@@ -41,6 +41,15 @@ def test_a_second_ctrl_c_acts_as_usual() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert stop.received == "SIGTERM"
+
+
+def test_what_a_launcher_started_waits_to_be_killed() -> None:
+    before = handlers()
+    with StopSignals(launched=True) as stop:
+        for number in ALL:
+            signal.raise_signal(number)
+        assert stop.received == "SIGUSR1"
+    assert handlers() == before
 
 
 def test_handlers_are_restored_without_a_signal_and_after_an_error() -> None:

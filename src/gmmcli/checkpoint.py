@@ -13,7 +13,9 @@ from typing import Any, Self
 import safetensors
 import safetensors.torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
+from gmmcli.distributed import World, by_main, from_all, world
 from gmmcli.errors import CheckpointError
 from gmmcli.storage import sync
 from gmmcli.tensor_file import InPieces, write_tensors
@@ -30,11 +32,16 @@ class Part:
     metadata: Mapping[str, str]
 
 
+def shard(name: str, here: World) -> str:
+    """Return the name of a process's own shard of a part; that of the part where there is one process alone."""
+    return name if here.size == 1 else f"{name}-r{here.rank:02d}"
+
+
 class Draft:
     """A checkpoint that is being written, in a hidden folder: a crash leaves all older ones whole.
 
     Used in a ``with`` block, which on an error removes what was written so far. Several processes may write parts, each with a draft of
-    its own, between ``begin`` and ``commit``, both of the same one; it needs the ``files`` of the others for the manifest.
+    its own, between ``begin`` and ``commit``, both of the main one; it needs the ``files`` of the others for the manifest.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -91,13 +98,32 @@ class Checkpoint:
     path: Path
 
     @classmethod
-    def save(cls, folder: Path, step: int, parts: Mapping[str, Part], progress: Mapping[str, Any]) -> "Checkpoint":
-        """Write a checkpoint; OSError where the disk is full or broken, and then all is as it was before."""
+    def save(
+        cls, folder: Path, step: int, parts: Mapping[str, Part], progress: Mapping[str, Any], group: ProcessGroup | None = None
+    ) -> "Checkpoint":
+        """Write a checkpoint; of several processes each writes its parts, and the main one the manifest.
+
+        Args:
+            folder: where checkpoints are.
+            step: its step.
+            parts: by name; those of this process.
+            progress: the training's counters, of the main process.
+            group: by which processes wait for each other; in a thread not the common one.
+
+        Raises:
+            OSError: the disk is full or broken, and then all is as it was before.
+        """
+        is_main = world().is_main
         with Draft(folder, step) as draft:
-            draft.begin()
+            if is_main:
+                draft.begin()
+            from_all("", group)  # the folder is there
             for name, part in parts.items():
                 draft.write(name, part)
-            return draft.commit(progress)
+            for files in from_all(json.dumps(draft.files), group):
+                draft.files |= json.loads(files)
+            saved = from_all(str(draft.commit(progress).path) if is_main else "", group)
+        return cls(Path(saved[0]))
 
     @classmethod
     def all(cls, folder: Path) -> list["Checkpoint"]:
@@ -123,9 +149,19 @@ class Checkpoint:
         return str(self._manifest[f"{name}.safetensors"]["sha256"])
 
     def has(self, name: str) -> bool:
-        """Whether this part was saved."""
-        return f"{name}.safetensors" in self._manifest
+        """Whether this part was saved, whole or in shards."""
+        return bool(self.shards(name))
 
+    def shards(self, name: str) -> list[str]:
+        """The parts that hold this one: itself, or one of each process that saved it, in their order; none where it was not saved."""
+        saved = {file.removesuffix(".safetensors") for file in self._manifest}
+        return (
+            [name]
+            if name in saved
+            else sorted((part for part in saved if part.startswith(f"{name}-r")), key=lambda part: (len(part), part))
+        )
+
+    @by_main
     def remove(self) -> None:
         """Delete it, its manifest first, so that a crash leaves no checkpoint that looks complete."""
         (self.path / MANIFEST).unlink()

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from gmmcli.checkpoint import Checkpoint
-from gmmcli.core.buffer import ReplayBuffer
+from gmmcli.core.buffer import ReplayBuffer, joined
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.protocols import Starts
 from gmmcli.core.starts import Uniform
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.sources import located
+from gmmcli.distributed import by_main, world
 from gmmcli.errors import RecipeError, RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.provenance import provenance
@@ -30,7 +31,7 @@ from gmmcli.storage import append_json, read_json, read_json_lines, write_text
 
 
 class Run(Results):
-    """A run directory: its recipe, checkpoints, metrics and results.
+    """A run directory: its recipe, checkpoints, metrics and results. Of several processes the main one alone writes to it.
 
     The newest checkpoint is looked up at each call, since a training may be writing it; each file of a checkpoint is verified once.
     """
@@ -80,6 +81,7 @@ class Run(Results):
         recorded = str(self.provenance.get("status", "unknown"))
         return "killed" if recorded == "running" and not self.is_locked else recorded
 
+    @by_main
     def describe(self, **facts: Any) -> None:
         """Add facts to provenance.json."""
         write_text(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
@@ -129,11 +131,14 @@ class Run(Results):
         return self._models[key]
 
     def buffer(self) -> ReplayBuffer:
-        """The newest checkpoint's replay buffer, memory-mapped; RunError for a run trained without chains."""
+        """The newest checkpoint's replay buffer, of all processes; RunError for a run trained without chains.
+
+        It is memory-mapped, unless several processes have each saved their slots.
+        """
         checkpoint = self.checkpoint()
         if not checkpoint.has("buffer"):
             raise RunError(f"{self.id} was trained without chains and has no replay buffer", "use --from noise")
-        return ReplayBuffer(checkpoint.tensors("buffer")["images"])
+        return ReplayBuffer(joined([checkpoint.tensors(name)["images"] for name in checkpoint.shards("buffer")]))
 
     def starts(self, device: torch.device | str = "cpu") -> Starts:
         """Where the run's chains start, on a device; uniform noise for a run trained without chains."""
@@ -143,6 +148,7 @@ class Run(Results):
         start = card.recipe.chains.start if card.recipe.needs_chains else Uniform()
         return start.restored({name: tensor.to(device) for name, tensor in tensors.items()}, card.image_shape)
 
+    @by_main
     def log(self, line: dict[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
         append_json(self.path / "metrics.jsonl", line)
@@ -151,6 +157,7 @@ class Run(Results):
         """Every object of metrics.jsonl; a line cut short by a crash is left out."""
         return read_json_lines(self.path / "metrics.jsonl")
 
+    @by_main
     def forget_after(self, step: int) -> None:
         """Drop the metrics after a step, which training will repeat; divergences and rollbacks are kept."""
         kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
@@ -170,7 +177,10 @@ class Run(Results):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the run for training: two processes must not write one run. The lock of a killed process is released."""
+        """Lock the run for training: two trainings must not write one run. The lock of a killed process is released."""
+        if not world().is_main:
+            yield
+            return
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop, which a loop checks between two steps."""
+"""Ctrl-C, SIGTERM and SLURM's SIGUSR1 as a request to stop, which a loop checks between two steps."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,14 +6,18 @@ from typing import Any, Self
 
 
 class StopSignals:
-    """While active, the first signal only sets ``received``; a second one has its default effect, in case the loop hangs."""
+    """While active, the first signal only sets ``received``; a second one has its default effect, in case the loop hangs.
 
-    def __init__(self) -> None:
+    A ``launched`` process never loses patience: a launcher passes on the signal that the process has had itself, and kills what hangs.
+    """
+
+    def __init__(self, launched: bool = False) -> None:
         self.received: str | None = None
+        self.launched = launched
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -22,7 +26,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
-        self._restore()
+        if not self.launched:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

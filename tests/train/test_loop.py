@@ -1,11 +1,10 @@
 """The loop: what it writes, what it keeps, and how it resumes."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from trainings import DIS, GEN, JOINT, PAST_ITS_BEST, RUNAWAY, Begin, contents, cut_at, trained, write_digits
+from trainings import DIS, GEN, JOINT, PAST_ITS_BEST, RUNAWAY, Begin, contents, cut_at, trained, without_clock, write_digits
 
 from gmmcli.errors import CheckpointError, DivergedError
 from gmmcli.train.loop import train
@@ -25,10 +24,6 @@ EVERYTHING = (
     "optim.ema_decay=0.8",
     "model.backbone.norm=batch",
 )
-
-
-def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "images_per_sec"} for line in lines]
 
 
 @pytest.mark.parametrize(

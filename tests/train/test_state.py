@@ -84,7 +84,7 @@ def test_training_on_never_writes_into_the_checkpoint_it_came_from(begin: Begin)
     saved = after(setup, 2).save(run, setup.dataset)
     before = (saved.path / "buffer.safetensors").read_bytes()
     state = setup.initial_state()
-    state.restore(saved, run.recipe)
+    state.restore(saved, run.recipe, 10)
     assert state.chains is not None
     state.chains.buffer.images.fill_(0.5)
     assert (saved.path / "buffer.safetensors").read_bytes() == before
@@ -109,7 +109,7 @@ def test_a_buffer_outlives_the_checkpoint_it_was_mapped_from(begin: Begin) -> No
     original = after(setup, 2)
     saved = original.save(run, setup.dataset)
     state = setup.initial_state()
-    state.restore(saved, run.recipe)
+    state.restore(saved, run.recipe, 10)
     saved.remove()
     assert original.chains is not None
     assert state.chains is not None
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_an_error_and_not_a_state(begin: Begin, name: str, har
     else:
         file.unlink()
     with pytest.raises(CheckpointError, match=name):
-        setup.initial_state().restore(Checkpoint(saved.path), run.recipe)
+        setup.initial_state().restore(Checkpoint(saved.path), run.recipe, 10)
 
 
 @pytest.mark.parametrize(("step_size", "resumes"), [(None, True), (0.1, True), (0.25, False)])

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,9 +74,14 @@ def write_digits(path: Path, *, spoil: bool = False) -> Path:
 
 def contents(checkpoint: Checkpoint) -> dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]:
     """Everything a checkpoint holds, bit for bit."""
-    parts = [part for part in ("model", "weights", "optimizer", "buffer", "starts") if checkpoint.has(part)]
+    parts = [part for name in ("model", "weights", "optimizer", "buffer", "starts") for part in checkpoint.shards(name)]
     tensors = {f"{part}/{key}": tensor for part in parts for key, tensor in checkpoint.tensors(part).items()}
     return {key: (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes()) for key, tensor in tensors.items()}
+
+
+def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl, but for what no two trainings have in common."""
+    return [{key: value for key, value in line.items() if key != "images_per_sec"} for line in lines]
 
 
 def trained(setup: Setup, run: Run, resume: bool = False) -> Run:

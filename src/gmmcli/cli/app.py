@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from gmmcli.cli import attack, data, env, evaluate, recipes, report, runs, sample, study, train, tsne
-from gmmcli.errors import GmmcError, StoppedError, StorageError
+from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
 
 OS_HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another with --runs-dir; a training resumes with --resume",
@@ -34,10 +34,11 @@ class Boundary(TyperGroup):
             with _among_processes():
                 return super().invoke(ctx)
         except GmmcError as error:
-            kind = "stopped" if isinstance(error, StoppedError) else "error"
-            print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
-            if error.hint:
-                print(f"gmmc: {error.hint}", file=sys.stderr)
+            if _is_main() or not isinstance(error, (StoppedError, DivergedError)):  # these two end all processes at the same step
+                kind = "stopped" if isinstance(error, StoppedError) else "error"
+                print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
+                if error.hint:
+                    print(f"gmmc: {error.hint}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("gmmc: stopped", file=sys.stderr)
@@ -51,6 +52,10 @@ class Boundary(TyperGroup):
             print(f"gmmc: error: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
             print(f"gmmc: {OS_HINTS.get(error.errno or 0, 'check the path, its permissions and the disk')}", file=sys.stderr)
             raise typer.Exit(StorageError.exit_code) from None
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # torchrun sets it
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """``gmmc train``."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +32,9 @@ def train_command(
 ) -> None:
     """Train a recipe in a new run directory, or resume a run; then measure the test accuracy.
 
-    Ctrl-C saves the state and stops (exit 130).
+    Ctrl-C, SIGTERM or SIGUSR1 saves the state and stops (exit 130).
+
+    torchrun --nproc-per-node N -m gmmcli train RECIPE trains in N processes.
 
     A diverging loss stops the training (exit 5), unless the recipe sets guard.on_divergence = "rollback".
     """
@@ -41,6 +44,7 @@ def train_command(
         raise RecipeError("--run needs --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
         raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` lists the shipped ones; try digits_gen")
+    from gmmcli.distributed import barrier, from_main, world
     from gmmcli.evaluate.classification import accuracy
     from gmmcli.evaluate.subject import Subject
     from gmmcli.recipe import Recipe
@@ -65,8 +69,10 @@ def train_command(
         distance = _distance(setup)
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))
-        distance = _distance(setup)  # errors up to here leave no run directory
-        found = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)
+        distance = _distance(setup)
+        barrier()  # errors up to here, in any process, leave no run directory
+        created = str(Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv).path) if world().is_main else ""
+        found = Run(Path(from_main(created)))
     note(f"run {found.path}", quiet)
     with found.locked():
         state = train(setup, found, resume=resume, quiet=quiet, distance=distance)

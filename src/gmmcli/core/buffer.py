@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from gmmcli.core.protocols import Starts
+from gmmcli.distributed import world
 from gmmcli.types import Images, Labels, to_bytes, to_model
 
 Dtype = Literal["float32", "float16", "uint8"]
@@ -16,6 +17,8 @@ PIECE = 2**24  # bytes of a snapshot that are read at a time: a step that writes
 
 class ReplayBuffer:
     """Class-major storage: ``images[label, slot]``, so a chain's class is its position.
+
+    Of several processes each has a share of every class's slots, and so serves any label.
 
     Attributes:
         images: shape (class, slot, channel, height, width), in the storage dtype: float32 exact, float16 half of it,
@@ -29,7 +32,8 @@ class ReplayBuffer:
 
     @classmethod
     def started(cls, starts: Starts, n_classes: int, slots: int, dtype: Dtype, generator: torch.Generator) -> "ReplayBuffer":
-        """A buffer on the generator's device whose chains have all just set out."""
+        """This process's share of a buffer, on the generator's device, whose chains have all just set out."""
+        slots = len(range(slots)[world().share(slots)])
         images = torch.empty(n_classes, slots, *starts.shape, dtype=getattr(torch, dtype), device=generator.device)
         for k, places in enumerate(images):  # class by class: the float32 draw must not double a large buffer's memory
             places.copy_(_encode(starts(torch.full((slots,), k, device=generator.device), generator), images.dtype))
@@ -37,7 +41,7 @@ class ReplayBuffer:
 
     @property
     def slots(self) -> int:
-        """Places per class."""
+        """Places per class, in this process."""
         return self.images.shape[1]
 
     def draw(self, labels: Labels, generator: torch.Generator) -> tuple[torch.Tensor, Images]:
@@ -96,6 +100,11 @@ class BufferSnapshot:
         """Let writes keep nothing more; nothing can be read afterwards."""
         with self._lock:
             self._open_ones.remove(self)
+
+
+def joined(shards: list[torch.Tensor]) -> torch.Tensor:
+    """Join the images of several processes along their slots; one alone is not copied."""
+    return shards[0].contiguous() if len(shards) == 1 else torch.cat(shards, 1)
 
 
 def decode(stored: torch.Tensor) -> torch.Tensor:

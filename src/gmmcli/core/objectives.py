@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gmmcli.core import protocols
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy, marginal_energy
+from gmmcli.distributed import mean
 from gmmcli.registry import Registry
 from gmmcli.types import Batch, Labels, Logits, Loss, Negatives, NonNegative, Scalar
 
@@ -134,7 +135,7 @@ class ContrastiveDivergence(_Generative):
             "accuracy": _accuracy(logits.batch, batch.labels),
         }
         if self.margin:
-            bound = (self.margin * energy_data.detach()).clamp(min=self.floor)
+            bound = (self.margin * mean(energy_data.detach())).clamp(min=self.floor)  # of the batch of all processes
             parts["below_bound"] = (sampled.detach() < bound).float().mean()
             bounded = sampled.clamp(max=bound)
         beta = ramp * self.beta

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from gmmcli.data.dataset import Split
 from gmmcli.data.digits import Digits
 from gmmcli.data.sources import SOURCES, Source
+from gmmcli.distributed import world
 from gmmcli.errors import RecipeError
 from gmmcli.rng import stream
 from gmmcli.types import Batch, Count, Images, Labels, Natural, NonNegative, RawImages, to_model
@@ -25,7 +26,7 @@ class Data:
 
     source: Annotated[Source, SOURCES] = field(default_factory=Digits)
     batch_size: Count = 64
-    """Images in a training step, and as many chains."""
+    """Images in a training step, and as many chains; those of all processes together."""
     noise_std: NonNegative = 0.0
     """Gaussian noise on training images, in the model range."""
     crop_padding: Natural = 0
@@ -59,7 +60,7 @@ class Loader:
         self._order = torch.empty(0)
 
     def batch(self, step: int, generator: torch.Generator, clean: bool = False) -> Batch:
-        """Return the batch of a step (from 0): an epoch visits each image at most once, in an order of its own.
+        """Return this process's share of the batch of a step (from 0): an epoch visits each image at most once, in an order of its own.
 
         With ``clean`` it has the images a second time, with noise of their own but neither cropped nor mirrored.
         """
@@ -68,14 +69,14 @@ class Loader:
         return Batch(self.augment(images, generator), labels, self.with_noise(images, generator) if clean else None)
 
     def _raw(self, step: int) -> Raw:
-        """Read the bytes and labels of a step."""
+        """Read the bytes and labels of this process's share of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self._source), generator=stream("cpu", self.seed, "epoch", epoch))
             self._order = order.to(self._source.labels.device, non_blocking=True)  # the host does not wait for the device
             self._epoch = epoch
         size = self.data.batch_size
-        return self._source.batch(self._order[position * size : (position + 1) * size])
+        return self._source.batch(self._order[position * size : (position + 1) * size][world().share(size)])
 
     def augment(self, images: Images, generator: torch.Generator) -> Images:
         """Crop, mirror and add noise, drawn per image."""

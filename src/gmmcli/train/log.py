@@ -4,7 +4,11 @@ import time
 from math import isfinite
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gmmcli.core.samplers import descent_share
+from gmmcli.distributed import mean
 from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
 from gmmcli.train.guard import GuardedStep
@@ -50,19 +54,18 @@ class Throughput:
 
 
 def measure(setup: Setup, state: TrainState, report: StepReport) -> dict[str, Any]:
-    """Return what a step's tensors say, as numbers; the one place where a plain step waits for the device."""
-    line: dict[str, Any] = {
+    """Return what a step's tensors say, as numbers, means over all processes; the one place where a plain step waits for the device."""
+    found: dict[str, Tensor] = {"loss": report.loss.total.detach(), **report.loss.parts}
+    if report.negatives is not None and state.chains is not None:
+        moved = report.negatives.moved
+        found |= {"energy_start": report.negatives.trace[0].mean(), "moved": moved.mean(), "still": (moved < STILL).float().mean()}
+        if len(report.negatives.trace) > 1:
+            found["descending"] = descent_share(report.negatives.trace)
+    means = mean(torch.tensor([float(value) for value in found.values()], dtype=torch.float64)).tolist()
+    return {
         "step": state.step,
         "epoch": round(state.step / setup.loader.steps_per_epoch, 3),
         "stage": setup.recipe.stages.index(report.stage),
         "lr": report.learning_rate,
-        "loss": float(report.loss.total.detach()),
+        **dict(zip(found, means, strict=True)),
     }
-    line |= {name: float(value) for name, value in report.loss.parts.items()}
-    if report.negatives is not None and state.chains is not None:
-        moved = report.negatives.moved
-        line |= {"energy_start": float(report.negatives.trace[0].mean()), "moved": float(moved.mean())}
-        line["still"] = float((moved < STILL).float().mean())
-        if len(report.negatives.trace) > 1:
-            line["descending"] = float(descent_share(report.negatives.trace))
-    return line

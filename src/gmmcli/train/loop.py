@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gmmcli.distributed import any_of, world
 from gmmcli.errors import DivergedError, StoppedError
 from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
@@ -32,21 +33,26 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
 
     Raises:
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
-        StoppedError: SIGINT or SIGTERM arrived; the state is saved.
+        StoppedError: SIGINT, SIGTERM or SIGUSR1 arrived, in any process; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
         OSError: a file cannot be written.
     """
     if setup.recipe.validates_samples and distance is None:
         raise ValueError("log.validate_samples needs a distance")
-    state = setup.restored(run.checkpoint()) if resume and run.checkpoints else setup.initial_state()
+    newest = run.checkpoint() if resume and run.checkpoints else None
+    state = setup.restored(newest)
     if resume:
         run.forget_after(state.step)
     with (
-        StopSignals() as stop,
+        StopSignals(launched=world().size > 1) as stop,
         ProgressBar(run.recipe.name, setup.n_steps, quiet) as bar,
         recorded(run, setup.device),
         Saver(run, setup.dataset) as saver,
     ):
+        if newest and (before := newest.progress.get("processes", 1)) != world().size:
+            bar.warn(
+                f"gmmc: processes: {world().size}, before: {before}; random numbers are each process's own, so results differ a little"
+            )
         for warning in setup.warnings:
             bar.warn(f"gmmc: {warning}")
         while state.step < setup.n_steps:
@@ -96,7 +102,8 @@ def _advance(
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)
         due = Due.after(state.step, setup)
-        checked = setup.device.type == "cpu" or due.any or bool(stop.received)
+        stopped = any_of(bool(stop.received))
+        checked = setup.device.type == "cpu" or due.any or stopped
         diverged = checked and not update.healthy
         if due.log or diverged or state.step in near_a_switch:
             log.write(state, report, update, watched=due.log)
@@ -105,12 +112,13 @@ def _advance(
         if due.preview:
             save_preview(setup, state, run.path / "samples")
         improved = due.validate and validate(setup, state, run, report.stage, distance)
-        if (due.save or improved or stop.received) and not due.last:  # the last state is saved with its gamma^2
+        if (due.save or improved or stopped) and not due.last:  # the last state is saved with its gamma^2
             saver.begin(state)
-        if stop.received and not due.last:
+        if stopped and not due.last:
             saver.wait()
+            reason = stop.received or "a signal to another process"
             raise StoppedError(
-                f"{stop.received} after step {state.step}; the state is saved", f"resume with: gmmc train --resume --run {run.path}"
+                f"{reason} after step {state.step}; the state is saved", f"resume with: gmmc train --resume --run {run.path}"
             )
 
 

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from gmmcli.core.buffer import decode
 from gmmcli.data.pictures import save_grid
+from gmmcli.distributed import by_main
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
 
 ROWS, COLUMNS = 20, 10
 
 
+@by_main
 def save_preview(setup: Setup, state: TrainState, folder: Path) -> None:
     """Draw the first chains of each class in the buffer, labelled where chains have classes; a training without chains has no picture."""
     if state.chains is None:

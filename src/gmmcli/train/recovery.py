@@ -38,4 +38,4 @@ def _last_good(setup: Setup, run: Run, diverged: TrainState) -> TrainState:
     """
     again = diverged.rollbacks > 0 and diverged.step <= diverged.diverged_at + setup.recipe.log.checkpoint_every
     good = [c for c in run.checkpoints if not again or c.step < diverged.returned_to]
-    return setup.restored(good[-1]) if good else setup.initial_state()
+    return setup.restored(good[-1] if good else None)

@@ -6,6 +6,7 @@ from typing import Self
 
 from gmmcli.checkpoint import Checkpoint
 from gmmcli.data.dataset import Dataset
+from gmmcli.distributed import another_group
 from gmmcli.run import Run
 from gmmcli.train.state import TrainState
 
@@ -19,6 +20,7 @@ class Saver:
     def __init__(self, run: Run, dataset: Dataset) -> None:
         self.run, self.dataset = run, dataset
         self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._group = another_group()
         self._begun: Future[Checkpoint] | None = None
 
     def __enter__(self) -> Self:
@@ -32,7 +34,7 @@ class Saver:
     def begin(self, state: TrainState) -> None:
         """Begin to write a state, once the one before is on disk; the training stops only while it is copied."""
         self.wait()
-        self._begun = self._thread.submit(state.snapshot(self.run, self.dataset).write)
+        self._begun = self._thread.submit(state.snapshot(self.run, self.dataset).write, self._group)
 
     def wait(self) -> None:
         """Wait until every checkpoint that was begun is on disk.

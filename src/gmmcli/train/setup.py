@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -12,6 +13,7 @@ from gmmcli.core.compute import has_fast_bf16
 from gmmcli.core.protocols import Starts
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
+from gmmcli.distributed import from_main, take_from_main, world
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
@@ -35,7 +37,7 @@ class Setup:
 
         Raises:
             DataError: the dataset is missing or broken.
-            RecipeError: the recipe fits neither the data nor the machine.
+            RecipeError: the recipe fits neither the data nor the machine, or cannot be divided among the processes.
         """
         try:
             device = recipe.compute.select()
@@ -49,6 +51,7 @@ class Setup:
             recipe.model.check_head(dataset.n_classes)
         except ValueError as error:
             raise RecipeError(f"{error} ({recipe.name} on {dataset.name})") from error
+        _check_divisible(recipe, dataset.n_classes, world().size)
         loader = recipe.data.build(dataset.train, device, recipe.seed)
         return cls(recipe, dataset, device, loader, dataset.validation.to(device))
 
@@ -77,6 +80,9 @@ class Setup:
                     f"stage {i} normalises real and sampled images with batch statistics, while chains use the running statistics; "
                     f"set stages.{i}.freeze_norm=true after a discriminative stage, or model.backbone.norm"
                 )
+            if world().size > 1 and getattr(self.recipe.model.backbone, "norm", None) == "batch" and not stage.freeze_norm:
+                images = self.recipe.data.batch_size // world().size
+                found.append(f"stage {i} normalises with the statistics of each process's {images} images, not of the whole batch")
         return found
 
     @cached_property
@@ -90,18 +96,44 @@ class Setup:
         recipe, dataset = self.recipe, self.dataset
         model = recipe.model.build(dataset.n_classes, dataset.shape[0], stream("cpu", recipe.seed, "weights").initial_seed())
         model = recipe.compute.place(model, self.device)
+        take_from_main(model.state_dict().values())  # another kind of processor may draw other last digits
         chains = None
         if with_chains and recipe.needs_chains:
-            chains = recipe.chains.build(self.starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer"))
+            chains = recipe.chains.build(self.starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer", *world().key))
         return TrainState(model, chains, self.phase_at(0))
 
-    def restored(self, checkpoint: Checkpoint) -> TrainState:
-        """The state of a checkpoint, with the optimiser that took its last step; CheckpointError where its files are damaged."""
-        state = self.initial_state(with_chains=False)
+    def restored(self, checkpoint: Checkpoint | None) -> TrainState:
+        """The state of a checkpoint, with the optimiser that took its last step; without one that before the first step.
+
+        Among several processes the choice of the main one counts, whichever files the others see yet.
+
+        Raises:
+            CheckpointError: its files are damaged.
+        """
+        path = from_main(str(checkpoint.path) if checkpoint else "")
+        if not path:
+            return self.initial_state()
+        checkpoint, state = Checkpoint(Path(path)), self.initial_state(with_chains=False)
         state.begin(self.phase_at(max(0, checkpoint.step - 1)))
-        state.restore(checkpoint, self.recipe)
+        state.restore(checkpoint, self.recipe, self.dataset.n_classes)
         return state
 
     def phase_at(self, step: int) -> Phase:
         """The phase that takes a step, from 0 to ``n_steps - 1``."""
         return [phase for phase in phases(self.recipe, self.loader.steps_per_epoch) if phase.begin <= step][-1]
+
+
+def _check_divisible(recipe: Recipe, n_classes: int, n_processes: int) -> None:
+    """Raise RecipeError where the processes cannot have equal shares of the batch, or not a slot of each class."""
+    batch_size = recipe.data.batch_size
+    if batch_size % n_processes:
+        nearest = max(1, round(batch_size / n_processes)) * n_processes
+        raise RecipeError(
+            f"data.batch_size {batch_size} does not divide by {n_processes} processes; the nearest that does is {nearest}",
+            "it is the batch of all processes together: change it, or the number of processes",
+        )
+    if recipe.needs_chains and (slots := recipe.chains.slots(n_classes)) < n_processes:
+        raise RecipeError(
+            f"chains.buffer_size {recipe.chains.buffer_size} has {slots} slots of a class, too few for {n_processes} processes",
+            f"set it to {n_classes * n_processes} or more",
+        )

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 
 import torch
 
+from gmmcli.distributed import world
 from gmmcli.errors import DivergedError, StoppedError
 from gmmcli.run import Run
 
 
 @contextmanager
 def recorded(run: Run, device: torch.device) -> Iterator[None]:
-    """Record the status, the device, the wall time (of all resumes together) and the peak memory of the training in this block."""
+    """Record status, device, number of processes, wall time (of all resumes together) and peak memory of the training in this block."""
     started, spent = time.monotonic(), run.provenance.get("wall_time_s", 0.0)
-    run.describe(status="running", device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    run.describe(status="running", device=name, processes=world().size)
     status = "failed"
     try:
         yield
@@ -32,7 +34,7 @@ def recorded(run: Run, device: torch.device) -> Iterator[None]:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Return the peak memory in MiB: the device's, or on a CPU the process's."""
+    """Return the peak memory in MiB: the device's, or on a CPU the process's; of several processes the main one's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10

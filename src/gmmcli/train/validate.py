@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import torch
 
 from gmmcli.core.chains import CHUNK, PersistentChains, fresh_samples
+from gmmcli.distributed import from_main, gather, world
 from gmmcli.recipe import Criterion, Stage
 from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.train.setup import Setup
-from gmmcli.train.state import TrainState, logits
+from gmmcli.train.state import TrainState, of_each_image
 from gmmcli.types import RawImages, to_bytes
 
 
@@ -27,8 +28,8 @@ def validate(setup: Setup, state: TrainState, run: Run, stage: Stage, distance: 
 
     Samples are compared if ``stage``, that of the last step, trains on chains: earlier the energy is not trained for sampling.
     """
-    predicted = logits(state.published, setup.validation).argmax(1)
-    accuracy = float((predicted == setup.validation.labels).float().mean())
+    right = of_each_image(state.published, setup.validation, lambda logits, labels: (logits.argmax(1) == labels).float())
+    accuracy = float(right.mean())
     line: dict[str, Any] = {"step": state.step, "validation_accuracy": accuracy}
     found, space = None, None
     if setup.recipe.validates_samples and distance and state.chains and stage.objective.needs_negatives:
@@ -56,12 +57,18 @@ def rank(criterion: Criterion, accuracy: float, distance: float | None = None) -
 
 
 def _distance(setup: Setup, state: TrainState, chains: PersistentChains, distance: Distance) -> float | None:
-    """Draw samples as ``gmmc sample`` does, with the same seed at every validation; None where they are not finite."""
+    """Draw samples as ``gmmc sample`` does, with the same seed at every validation; None where they are not finite.
+
+    Every process draws its share of the chunks; the main one compares, so that all have one figure.
+    """
     recipe, device = setup.recipe, setup.device
     labels = torch.arange(setup.dataset.n_classes, device=device).repeat_interleave(recipe.log.validate_samples)
-    parts = []
-    for i, part in enumerate(torch.split(labels, CHUNK)):
+    chunks = list(enumerate(torch.split(labels, CHUNK)))
+    parts = [torch.empty(0, *setup.dataset.shape, device=device)]
+    for i, part in chunks[world().share(len(chunks))]:
         generator = stream(device, recipe.seed, "validation samples", i)
         parts.append(fresh_samples(state.published, recipe.chains.of_classes, chains.starts, part, generator))
-    images = torch.cat(parts)
-    return distance.of(to_bytes(images)) if bool(images.isfinite().all()) else None
+    images = gather(torch.cat(parts))
+    if not bool(images.isfinite().all()):
+        return None
+    return float(from_main(repr(distance.of(to_bytes(images))) if world().is_main else ""))
