@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
-from gmmcli.errors import DataError, RecipeError
+from gmmcli.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from gmmcli.train.setup import Setup
@@ -55,6 +55,8 @@ def train_command(
         return
     if resume:
         found = open_run(run, runs_dir, unfinished=True)
+        if found.provenance.get("status") == "imported":
+            raise RunError(f"run {found.id} was imported: it has no training to resume", "its file has no state of an optimiser")
         complete = found.provenance.get("status") == "finished" and found.checkpoints and found.card().gamma2 is not None
         if complete and (done := found.result("eval accuracy")):
             note(f"run {found.path} is finished: nothing to resume")
