@@ -8,6 +8,8 @@ import torch
 from animals import Gmmc
 from checkpoints import JEM, replay_buffer, save, save_gmmc, write_things
 
+from gmmcli.model_card import load_model
+
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -76,3 +78,26 @@ def test_a_file_that_is_no_checkpoint_is_exit_code_6_and_leaves_no_run(gmmc: Gmm
         assert refused.exit_code == 6
         assert refused.stderr.count("\n") <= 2
     assert not runs.exists()
+
+
+RECIPE = """
+name = "next"
+data = {{ source = {{ kind = "npz", path = {path!r} }}, batch_size = 10 }}
+model = {{ backbone = {{ kind = "wide-resnet", depth = 10, width = 1 }} }}
+init = {{ from = "old" }}
+stages = [{{ epochs = 1, objective = {{ kind = "center-regression" }} }}]
+"""
+
+
+def test_training_starts_from_imported_weights_and_leaves_no_run_where_they_do_not_fit(gmmc: Gmmc, tmp_path: Path, runs: Path) -> None:
+    recipe = tmp_path / "next.toml"
+    recipe.write_text(RECIPE.format(path=write_things(tmp_path / "things.npz").removeprefix("npz:")))
+    assert gmmc("import", save_gmmc(tmp_path / "old.pt", "zip")).exit_code == 0
+    refused = gmmc("train", recipe, "--set", "model.backbone.width=2")
+    assert refused.exit_code == 2
+    assert "model.backbone.width is 1 there and 2 here" in refused.stderr
+    assert len(list(runs.iterdir())) == 1
+    assert gmmc("train", recipe, "--set", "optim.learning_rate=1e-9").exit_code == 0
+    old, new = sorted(runs.iterdir(), key=lambda path: path.name.endswith("next"))
+    stems = [load_model(next(run.glob("checkpoints/*/model.safetensors")))[0].backbone.stem.weight for run in (old, new)]
+    assert torch.allclose(*stems, rtol=0, atol=1e-6)

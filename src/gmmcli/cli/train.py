@@ -56,7 +56,9 @@ def train_command(
     if resume:
         found = open_run(run, runs_dir, unfinished=True)
         if found.provenance.get("status") == "imported":
-            raise RunError(f"run {found.id} was imported: it has no training to resume", "its file has no state of an optimiser")
+            raise RunError(
+                f"run {found.id} was imported: it has no training to resume", "train a recipe from its weights: --set init.from=RUN"
+            )
         complete = found.provenance.get("status") == "finished" and found.checkpoints and found.card().gamma2 is not None
         if complete and (done := found.result("eval accuracy")):
             note(f"run {found.path} is finished: nothing to resume")
@@ -67,7 +69,7 @@ def train_command(
         distance = _distance(setup)
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))
-        distance = _distance(setup)  # errors up to here leave no run directory
+        distance, _ = _distance(setup), setup.initial_weights  # errors up to here leave no run directory
         found = Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv)
     note(f"run {found.path}", quiet)
     with found.locked():

@@ -6,6 +6,7 @@ from itertools import accumulate
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.compute import has_fast_bf16
@@ -15,6 +16,7 @@ from gmmcli.data.loader import Loader
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
+from gmmcli.train.initial import initial_weights
 from gmmcli.train.phases import Phase, phases
 from gmmcli.train.state import TrainState
 
@@ -83,10 +85,21 @@ class Setup:
         train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
         return self.recipe.chains.start.fit(*train.batch(), self.dataset.n_classes, seed)
 
+    @cached_property
+    def initial_weights(self) -> dict[str, Tensor]:
+        """The weights that ``init.from`` names, read once; empty where it names none."""
+        return initial_weights(self.recipe, self.dataset)
+
     def initial_state(self) -> TrainState:
-        """The state before the first step, a function of the recipe's seed."""
+        """The state before the first step, a function of the recipe's seed and of the weights that ``init.from`` names."""
+        return self._state(self.initial_weights)
+
+    def _state(self, weights: dict[str, Tensor]) -> TrainState:
+        """A state of no steps, with these weights where there are any, else random ones."""
         recipe, dataset = self.recipe, self.dataset
         model = recipe.model.build(dataset.n_classes, dataset.shape[0], stream("cpu", recipe.seed, "weights").initial_seed())
+        if weights:
+            model.load_state_dict(weights)
         model = recipe.compute.place(model, self.device)
         chains = None
         if recipe.needs_chains:
@@ -95,7 +108,7 @@ class Setup:
 
     def restored(self, checkpoint: Checkpoint) -> TrainState:
         """The state of a checkpoint, with the optimiser that took its last step; CheckpointError where its files are damaged."""
-        state = self.initial_state()
+        state = self._state({})
         state.begin(self.phase_at(max(0, checkpoint.step - 1)))
         state.restore(checkpoint, self.recipe)
         return state
