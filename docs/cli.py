@@ -13,6 +13,7 @@ COMMANDS = (
     "",
     "train",
     "sample",
+    "import",
     "env",
     "eval accuracy",
     "eval calibrate",

@@ -11,7 +11,7 @@ from textwrap import dedent
 from typing import Any
 
 from gmmcli.recipe import Recipe
-from gmmcli.schema import registry_of
+from gmmcli.schema import key_of, registry_of
 
 BEGIN = "<!-- The tables from here on are made by `make docs` from docstrings; do not edit. -->"
 END = "<!-- End of the tables. -->"
@@ -76,7 +76,7 @@ def rows(table: type) -> Iterator[tuple[str, ...]]:
         if field.name not in meanings:
             raise ValueError(f"{table.__module__}.{table.__name__}.{field.name} has no docstring below it")
         kind, bounds = type_and_range(hints[field.name])
-        yield f"`{field.name}`", kind, default_of(field), bounds, meanings[field.name]
+        yield f"`{key_of(field)}`", kind, default_of(field), bounds, meanings[field.name]
 
 
 class Place(typing.NamedTuple):

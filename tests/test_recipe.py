@@ -24,7 +24,7 @@ from gmmcli.errors import RecipeError
 from gmmcli.overrides import flatten
 from gmmcli.recipe import Log, Recipe, Stage, find, shipped
 from gmmcli.registry import Registry
-from gmmcli.schema import registry_of
+from gmmcli.schema import key_of, registry_of
 
 MINIMAL = """
 name = "minimal"
@@ -41,7 +41,7 @@ def tables(hint: Any, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[An
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint, include_extras=True)
         return st.fixed_dictionaries(
-            {f.name: special[f.name] if f.name in special else tables(hints[f.name]) for f in dataclasses.fields(hint)}
+            {key_of(f): special[f.name] if f.name in special else tables(hints[f.name]) for f in dataclasses.fields(hint)}
         )
     if typing.get_origin(hint) is tuple and Ellipsis not in typing.get_args(hint):
         return st.tuples(*map(tables, typing.get_args(hint))).map(list)

@@ -171,3 +171,16 @@ def test_an_installed_part_that_lacks_something_is_refused(fault: str, tmp_path:
     assert error.value.message.startswith("package others adds 'oval' to gmmcli's areas, and it ")
     assert lack in error.value.message
     assert (error.value.hint, error.value.exit_code) == ("mend others, or remove it", 2)
+
+
+@dataclass(frozen=True)
+class Move:
+    from_: str = ""
+
+
+def test_a_key_that_is_a_word_of_python_is_a_field_with_an_underscore() -> None:
+    assert build(Move, {"from": "a"}) == Move("a")
+    with pytest.raises(RecipeError, match="unknown key `from_`"):
+        build(Move, {"from_": "a"})
+    with pytest.raises(RecipeError, match="`from` must be a string"):
+        build(Move, {"from": 1})

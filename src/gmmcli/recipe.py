@@ -53,6 +53,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Init:
+    """The ``[init]`` table: the weights that training starts from."""
+
+    from_: str = ""
+    """A run, by path, id, unique prefix or recipe, or a `model.safetensors`: its newest weights. Its model, classes and images must be
+    like this recipe's; the optimiser and the chains start afresh. Empty: random weights."""
+
+
+@dataclass(frozen=True)
 class Log:
     """The ``[log]`` table: how often, in steps; 0 never (a run always ends with a checkpoint)."""
 
@@ -106,6 +115,7 @@ class Recipe:
     """Of all randomness: the same seed gives the same training, on a cpu bit for bit."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
+    init: Init = field(default_factory=Init)
     chains: Chains = field(default_factory=Chains)
     optim: Annotated[protocols.Optim, OPTIMISERS] = field(default_factory=Adam)
     compute: Compute = field(default_factory=Compute)
@@ -169,7 +179,9 @@ class Recipe:
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain tables, every key present but those without a value, for which TOML has no word."""
-        return dataclasses.asdict(self, dict_factory=lambda items: {key: value for key, value in items if value is not None})
+        return dataclasses.asdict(
+            self, dict_factory=lambda items: {key.removesuffix("_"): value for key, value in items if value is not None}
+        )
 
     def dumps(self) -> str:
         """The recipe as TOML; ``Recipe.loads`` gives it back equal."""

@@ -30,7 +30,7 @@ def build(table_type: Any, table: dict[str, Any], path: str = "") -> Any:
         PartError: an unknown kind, or an installed part that lacks what its protocol asks for.
     """
     hints = typing.get_type_hints(table_type, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(table_type)}
+    fields = {key_of(f): f for f in dataclasses.fields(table_type)}
     for key in table:
         if key not in fields:
             near = get_close_matches(key, fields, n=1)
@@ -42,13 +42,18 @@ def build(table_type: Any, table: dict[str, Any], path: str = "") -> Any:
             value, usual = table[name], spec.default_factory
             if isinstance(value, dict) and callable(usual) and hasattr(usual(), "kind"):
                 value = {"kind": usual().kind} | value  # a table that does not say its kind is of the usual one
-            values[name] = _value(hints[name], value, _dotted(path, name))
+            values[spec.name] = _value(hints[spec.name], value, _dotted(path, name))
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise RecipeError(f"`{_dotted(path, name)}` is missing")
     try:
         return table_type(**values)
     except ValueError as error:
         raise RecipeError(f"`{path}`: {error}" if path else str(error)) from error
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field: its name, without the underscore of one that is a word of Python, as ``from_``."""
+    return field.name.removesuffix("_")
 
 
 def build_part(registry: Registry[Any], protocol: type, table: dict[str, Any], path: str) -> Any:

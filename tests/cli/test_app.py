@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 from animals import Gmmc, Trained, leaves
+from checkpoints import save_gmmc
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -82,6 +83,7 @@ def study_of(run: Trained) -> Path:
 JSON: dict[str, Callable[[Trained], list[object]]] = {
     "train": lambda run: ["train", "--resume", "--runs-dir", run.runs_dir],
     "sample": lambda run: ["sample", "--runs-dir", run.runs_dir, "--n", 2, "--steps", 1],
+    "import": lambda run: ["import", save_gmmc(run.runs_dir / "ckpt.pt", "zip"), "--runs-dir", run.runs_dir],
     "env": lambda run: ["env"],
     "eval accuracy": lambda run: ["eval", "accuracy", "--runs-dir", run.runs_dir],
     "eval calibrate": lambda run: ["eval", "calibrate", "--runs-dir", run.runs_dir],

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import attack, data, env, evaluate, recipes, report, runs, sample, study, train, tsne
+from gmmcli.cli import attack, data, env, evaluate, import_, recipes, report, runs, sample, study, train, tsne
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
 
 OS_HINTS = {
@@ -92,6 +92,7 @@ app.command("report", epilog=report.EPILOG)(report.report_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
+app.command("import", epilog=import_.EPILOG)(import_.import_command)
 app.command("env", epilog=env.EPILOG)(env.env_command)
 
 

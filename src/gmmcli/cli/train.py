@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
-from gmmcli.errors import DataError, RecipeError
+from gmmcli.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from gmmcli.train.setup import Setup
@@ -59,6 +59,10 @@ def train_command(
         return
     if resume:
         found = open_run(run, runs_dir, unfinished=True)
+        if found.provenance.get("status") == "imported":
+            raise RunError(
+                f"run {found.id} was imported: it has no training to resume", "train a recipe from its weights: --set init.from=RUN"
+            )
         complete = found.provenance.get("status") == "finished" and found.checkpoints and found.card().gamma2 is not None
         if complete and (done := found.result("eval accuracy")):
             note(f"run {found.path} is finished: nothing to resume")
@@ -69,7 +73,7 @@ def train_command(
         distance = _distance(setup)
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))
-        distance = _distance(setup)
+        distance, _ = _distance(setup), setup.initial_weights
         barrier()  # errors up to here, in any process, leave no run directory
         created = str(Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv).path) if world().is_main else ""
         found = Run(Path(from_main(created)))

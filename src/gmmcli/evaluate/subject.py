@@ -118,6 +118,8 @@ class Subject:
     @property
     def gamma2(self) -> float:
         """The model's estimated variance; RunError before the end of training, where it is estimated."""
+        if self.model.gamma2 is None and self.run.status == "imported":
+            raise RunError(f"run {self.run.id} has no gamma^2: its file has none", "import the file again with --data SOURCE")
         if self.model.gamma2 is None:
             raise RunError(
                 f"run {self.run.id} has no gamma^2 at step {self.step}: it is estimated when training ends",

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from gmmcli.checkpoint import Checkpoint
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.compute import has_fast_bf16
 from gmmcli.core.protocols import Starts
 from gmmcli.data.dataset import Dataset, Split
@@ -17,6 +19,7 @@ from gmmcli.distributed import from_main, take_from_main, world
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
+from gmmcli.train.initial import initial_weights
 from gmmcli.train.phases import Phase, phases
 from gmmcli.train.state import TrainState
 
@@ -91,15 +94,19 @@ class Setup:
         seed = stream("cpu", self.recipe.seed, "starts").initial_seed()
         return self.recipe.chains.start.fit(*self.loader.split.some(seed).batch(), self.dataset.n_classes, seed)
 
-    def initial_state(self, with_chains: bool = True) -> TrainState:
-        """The state before the first step, a function of the recipe's seed; without chains where a checkpoint brings them."""
-        recipe, dataset = self.recipe, self.dataset
-        model = recipe.model.build(dataset.n_classes, dataset.shape[0], stream("cpu", recipe.seed, "weights").initial_seed())
-        model = recipe.compute.place(model, self.device)
-        take_from_main(model.state_dict().values())  # another kind of processor may draw other last digits
-        chains = None
-        if with_chains and recipe.needs_chains:
-            chains = recipe.chains.build(self.starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer", *world().key))
+    @cached_property
+    def initial_weights(self) -> dict[str, Tensor]:
+        """The weights that ``init.from`` names, read once; empty where it names none."""
+        return initial_weights(self.recipe, self.dataset)
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, a function of the recipe's seed and of the weights that ``init.from`` names."""
+        model, chains = self._model(), None
+        if self.initial_weights:
+            model.load_state_dict(self.initial_weights)
+        if self.recipe.needs_chains:
+            generator = stream(self.device, self.recipe.seed, "buffer", *world().key)
+            chains = self.recipe.chains.build(self.starts, self.dataset.n_classes, generator)
         return TrainState(model, chains, self.phase_at(0))
 
     def restored(self, checkpoint: Checkpoint | None) -> TrainState:
@@ -113,10 +120,18 @@ class Setup:
         path = from_main(str(checkpoint.path) if checkpoint else "")
         if not path:
             return self.initial_state()
-        checkpoint, state = Checkpoint(Path(path)), self.initial_state(with_chains=False)
-        state.begin(self.phase_at(max(0, checkpoint.step - 1)))
+        checkpoint = Checkpoint(Path(path))
+        state = TrainState(self._model(), None, self.phase_at(max(0, checkpoint.step - 1)))
         state.restore(checkpoint, self.recipe, self.dataset.n_classes)
         return state
+
+    def _model(self) -> Classifier:
+        """A model with random weights, the same in all processes: another kind of processor may draw other last digits."""
+        recipe, dataset = self.recipe, self.dataset
+        model = recipe.model.build(dataset.n_classes, dataset.shape[0], stream("cpu", recipe.seed, "weights").initial_seed())
+        model = recipe.compute.place(model, self.device)
+        take_from_main(model.state_dict().values())
+        return model
 
     def phase_at(self, step: int) -> Phase:
         """The phase that takes a step, from 0 to ``n_steps - 1``."""

@@ -1,0 +1,1 @@
+"""Checkpoints of other programs become runs; nothing in them is executed."""
