@@ -128,14 +128,20 @@ def test_a_mapped_split_is_divided_without_reading_it(pets: Path, tiny_memory: N
     assert concatenate(train) is train
 
 
-def test_what_fits_in_memory_of_a_large_split_is_drawn_by_the_seed(pets: Path, tiny_memory: None) -> None:
-    train = folder(pets).load().train
-    assert in_memory(3 * 8 * 8) == 5 and in_memory(10**9) == 1
-    some = [train.some(seed).batch()[0] for seed in (1, 1, 2)]
-    assert len(some[0]) == 5
-    assert torch.equal(some[0], some[1]) and not torch.equal(some[0], some[2])
-    small = Split(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), torch.zeros(5, dtype=torch.long))
-    assert small.some(1) is small
+def test_what_fits_in_memory_of_a_large_split_is_drawn_by_the_seed_class_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.cat([torch.zeros(50), torch.tensor([2.0, 1.0]), torch.ones(20)]).long()
+    split = Split(torch.arange(72, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 8, 8), labels)
+    assert split.some(1) is split
+    monkeypatch.setattr(mapped, "IN_MEMORY", 12 * 3 * 8 * 8)
+    assert in_memory(3 * 8 * 8) == 12 and in_memory(10**9) == 1
+    drawn = [split.some(seed) for seed in (1, 1, 2)]
+    assert [some.labels.bincount().tolist() for some in drawn] == [[4, 4, 1]] * 3  # there is one of class 2
+    for some in drawn:
+        images, own = some.batch()
+        assert torch.equal(labels[images[:, 0, 0, 0].long()], own)
+    assert torch.equal(drawn[0].batch()[0], drawn[1].batch()[0]) and not torch.equal(drawn[0].batch()[0], drawn[2].batch()[0])
+    monkeypatch.setattr(mapped, "IN_MEMORY", 1)
+    assert split.some(1).labels.bincount().tolist() == [1, 1, 1]  # never none of a class
 
 
 def test_only_what_must_be_decoded_and_is_large_is_written_to_the_cache(pets: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,4 +29,5 @@ def test_starts_are_fitted_to_the_images_that_fit_in_memory(begin: Begin, monkey
     monkeypatch.setattr(type(setup.recipe.chains.start), "fit", lambda self, images, labels, *_: fitted.append((images, labels)))
     assert setup.starts is None
     ((images, labels),) = fitted
-    assert len(images) == len(labels) == 50 < len(setup.loader.split)
+    assert len(images) == len(labels) <= 50 < len(setup.loader.split)
+    assert labels.bincount().tolist() == [min(5, n) for n in setup.dataset.train.labels.bincount().tolist()]
