@@ -1,15 +1,15 @@
 """A file of the cache is whole or not there, and one process writes it."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import BinaryIO
 
-import children
 import numpy as np
 import pytest
-from forked import CONTEXT
 
 from gmmcli.data.cache import cache_dir, cached
 from gmmcli.errors import DataError
@@ -30,15 +30,24 @@ def npy(file: BinaryIO) -> None:
     np.save(file, np.full((2, 8, 8, 1), 7, np.uint8))
 
 
+DIES = """
+import os, signal, sys
+from gmmcli.data.cache import cached
+
+def write(file):
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+cached("pets", "1", 128, write)
+"""
+
+
 def test_a_cache_that_was_killed_is_not_there_and_is_written_by_the_next(cache: Path) -> None:
-    about = {"source": "pets", "state": "1", "size": 128}
-    child = CONTEXT.Process(target=children.die_writing, args=(cache.parent,), kwargs=about)
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", DIES], check=False).returncode == -signal.SIGKILL
     (left,) = images(cache)
     assert left.name.startswith(".")
-    assert (cached(**about, write=npy) == 7).all()  # type: ignore[arg-type]
+    assert (cached("pets", "1", 128, npy) == 7).all()
     (whole,) = images(cache)
     assert not whole.name.startswith(".")
 
@@ -71,6 +80,13 @@ def test_a_cache_without_room_or_rights_is_one_sentence(cache: Path, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="Not a directory"):
         cached("pets", "1", 128, npy)
+
+
+def test_what_is_there_is_read_without_the_right_to_write(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached("pets", "1", 128, npy)
+    monkeypatch.setattr("gmmcli.data.cache._locked", lambda path: pytest.fail("a lock is a file that is written"))
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("a folder was made"))
+    assert (cached("pets", "1", 128, npy) == 7).all()
 
 
 def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

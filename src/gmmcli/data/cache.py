@@ -36,20 +36,26 @@ def cached(source: str, state: str, size: int, write: Callable[[BinaryIO], None]
     folder, name = cache_dir(), _digest(source)
     path = folder / f"{name}-{_digest(state)}.npy"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{name}.lock"):
-            if not path.exists():
-                for old in folder.glob(f"*{name}-*.npy"):  # of an earlier state, or hidden: what a killed process left
-                    old.unlink()
-                if shutil.disk_usage(folder).free < size:
-                    raise OSError(f"{size / 2**30:.1f} GiB are needed")
-                with replacing(path) as hidden, hidden.open("wb") as file:
-                    write(file)
-            return np.lib.format.open_memmap(path, mode="r")
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / f"{name}.lock"):
+                if not path.exists():  # nobody wrote it meanwhile
+                    _replace(path, name, size, write)
+        return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise DataError(
             f"the images cannot be kept in {folder} ({error})", "make room there, or set XDG_CACHE_HOME to a folder on a larger disk"
         ) from error
+
+
+def _replace(path: Path, name: str, size: int, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file in place of what is there of an earlier state, or hidden: what a killed process left."""
+    for old in path.parent.glob(f"*{name}-*.npy"):
+        old.unlink()
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(f"{size / 2**30:.1f} GiB are needed")
+    with replacing(path) as hidden, hidden.open("wb") as file:
+        write(file)
 
 
 @contextmanager

@@ -60,8 +60,16 @@ class Split:
         return self if n is None or n >= len(self) else self.take(subset(len(self), n, seed))
 
     def some(self, seed: int) -> "Split":
-        """Select as many images, drawn at random by ``seed``, as fit in memory (``IN_MEMORY``): all but of large splits."""
-        return self.subset(in_memory(prod(self.images.shape[1:])), seed)
+        """Select images that fit in memory (``IN_MEMORY``): all but of large splits, of those as many of each class, drawn by ``seed``."""
+        most = in_memory(prod(self.images.shape[1:]))
+        if len(self) <= most:
+            return self
+        labels = self.labels.cpu()
+        order = torch.randperm(len(self), generator=stream("cpu", seed, "subset"))
+        order = order[labels[order].argsort(stable=True)]  # class by class, at random within
+        counts = labels.bincount()
+        place = torch.arange(len(self)) - (counts.cumsum(0) - counts)[labels[order]]
+        return self.take(order[place < max(1, most // len(counts))])
 
     def to(self, device: torch.device) -> "Split":
         """Return the same split on a device; images that are mapped go there as they are read."""

@@ -168,7 +168,7 @@ def _folders(root: Tree) -> list[Tree]:
 
 
 def _images(folder: Tree) -> list[Tree]:
-    found: list[Tree] = [f for f in folder.iterdir() if Path(f.name).suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    found: list[Tree] = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
     return sorted(found, key=lambda f: f.name)
 
 
@@ -177,7 +177,8 @@ def _stamp(file: Tree) -> str:
     if isinstance(file, zipfile.Path):
         return str(file.root.getinfo(file.at).CRC)
     with suppress(OSError):  # a link that leads nowhere: decoding says so
-        return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+        stat = file.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
     return ""
 
 
