@@ -189,6 +189,19 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
     assert [path.name for path in (left.path / "checkpoints").iterdir()] == ["step-00000010"]
 
 
+def test_a_stop_whose_state_cannot_be_saved_does_not_say_that_it_is(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, run = begin("stages.0.epochs=1000")
+    write = checkpoint_module.write_tensors
+
+    def full(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> str:
+        write(path, tensors, metadata)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "write_tensors", full)
+    with stopped(signal.SIGTERM, lambda: len(run.metrics()) > 1), pytest.raises(OSError, match="No space left"):
+        train(setup, run, quiet=True)
+
+
 def test_a_rollback_and_a_stop_wait_for_the_checkpoint_that_is_being_written(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     write = checkpoint_module.write_tensors
 
@@ -201,7 +214,7 @@ def test_a_rollback_and_a_stop_wait_for_the_checkpoint_that_is_being_written(beg
     with pytest.raises(DivergedError):
         train(setup, run, quiet=True)
     assert [line["to_step"] for line in run.metrics() if line.get("event") == "rollback"] == [5]
-    setup, run = begin(GEN)
+    setup, run = begin("stages.0.epochs=1000")
     with stopped(signal.SIGTERM, lambda: len(run.metrics()) > 1), pytest.raises(StoppedError):
         train(setup, run, quiet=True)
     assert run.checkpoint().step == run.metrics()[-1]["step"]
