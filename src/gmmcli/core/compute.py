@@ -92,13 +92,12 @@ def bf16_speedup(device: torch.device) -> float:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep the memory that a training step frees for the next one; only blocks above 32 MiB go back at once.
+    """Have glibc keep the memory that a training step frees for the next one; only the largest blocks go back at once.
 
-    By default it gives the kernel what is free at the heap's end, and the kernel clears every page anew when it is next used: 12% of a
-    step in float32.
+    By default it gives the kernel what is free at the heap's end, and the kernel clears every page anew when it is next used.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library has no mallopt
             libc = ctypes.CDLL(None)
-            libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that every glibc accepts
+            _ = libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most before glibc 2.35
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
