@@ -28,6 +28,9 @@ class Compute:
     has such instructions and a short measurement finds them faster, else fp32; a run's recipe says which it became."""
     channels_last: bool = True
     """Memory format of the convolutions; same results to rounding, faster on most machines."""
+    compile: bool = False
+    """torch.compile for the backbone, which needs a C++ compiler, or triton on cuda; the first steps then take long. Nobody has run it on
+    cuda."""
 
     def select(self) -> torch.device:
         """Choose the device and set it up: TF32 and cudnn autotuning on cuda, memory that is kept on a cpu.
@@ -58,6 +61,8 @@ class Compute:
         for parameter in model.parameters():
             if self.channels_last and parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if self.compile:
+            model.backbone.compile()
         return model
 
 
