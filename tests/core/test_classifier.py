@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gmmcli.core.classifier import Classifier, frozen, predict
 from gmmcli.core.heads import LDA, Linear
@@ -60,6 +63,22 @@ def test_frozen_restores_everything_even_after_an_error(model: Classifier) -> No
         raise KeyError
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert {name: p.requires_grad for name, p in model.named_parameters()} == wanted
+
+
+def test_the_gradient_of_the_images_is_all_that_a_frozen_model_computes(model: Classifier, raw: torch.Tensor) -> None:
+    masks = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket.__name__ == "convolution_backward":
+                masks.append(args[-1])
+            return func(*args, **(kwargs or {}))
+
+    with frozen(model):
+        images = to_model(raw).requires_grad_()
+        with Watched():
+            torch.autograd.grad(model.features(images).sum(), images)
+    assert masks == [[True, False, False]] * 9
 
 
 @pytest.mark.parametrize("size", [1, 4, 11, 500])

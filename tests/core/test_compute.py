@@ -1,5 +1,6 @@
 import copy
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,40 @@ def test_layout_does_not_change_the_logits(model: Classifier, generator: torch.G
     images = torch.rand(2, 3, 8, 8, generator=generator)
     contiguous = Compute(channels_last=False).place(model, CPU)(images)
     torch.testing.assert_close(Compute(channels_last=True).place(model, CPU)(images), contiguous, rtol=1e-4, atol=1e-3)
+
+
+COMPILED = """
+import torch
+from gmmcli.core.classifier import frozen
+from gmmcli.core.compute import Compute
+from gmmcli.core.model import Model
+from gmmcli.core.wide_resnet import WideResNet
+
+model, answers = Model(WideResNet(depth=10, width=1, init="kaiming")).build(4, 3, seed=0), []
+for compiled in (False, True):
+    Compute(precision="fp32", compile=compiled).place(model, torch.device("cpu"))
+    with frozen(model):
+        x = torch.linspace(-1, 1, 384).view(2, 3, 8, 8).requires_grad_()
+        logits = model(x)
+        answers.append((logits.detach(), *torch.autograd.grad(logits.sum(), x)))
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+torch.testing.assert_close(answers[1], answers[0], rtol=1e-4, atol=1e-3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_backbone_gives_the_same_logits_and_gradients() -> None:
+    """In a process of its own: the compiler cannot see through the checks of shapes that tests add to every function."""
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")  # of the compiler's own imports
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_backbone_is_compiled_where_that_is_asked_for(asked: bool, model: Classifier) -> None:
+    Compute(compile=asked).place(model, CPU)
+    assert (model.backbone._compiled_call_impl is not None) == asked
+    assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ class Compute:
     has such instructions and a short measurement finds them faster, else fp32; a run's recipe says which it became."""
     channels_last: bool = True
     """Memory format of the convolutions; same results to rounding, faster on most machines."""
+    compile: bool = False
+    """torch.compile for the backbone, which needs a C++ compiler, or triton on cuda; the first steps then take long. Nobody has run it on
+    cuda."""
 
     def select(self) -> torch.device:
         """Choose the device and set it up: TF32 and cudnn autotuning on cuda, memory that is kept on a cpu.
@@ -58,6 +61,8 @@ class Compute:
         for parameter in model.parameters():
             if self.channels_last and parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if self.compile:
+            model.backbone.compile()
         return model
 
 
@@ -92,13 +97,12 @@ def bf16_speedup(device: torch.device) -> float:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep the memory that a training step frees for the next one; only blocks above 32 MiB go back at once.
+    """Have glibc keep the memory that a training step frees for the next one; only the largest blocks go back at once.
 
-    By default it gives the kernel what is free at the heap's end, and the kernel clears every page anew when it is next used: 12% of a
-    step in float32.
+    By default it gives the kernel what is free at the heap's end, and the kernel clears every page anew when it is next used.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library has no mallopt
             libc = ctypes.CDLL(None)
-            libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that every glibc accepts
+            _ = libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most before glibc 2.35
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
