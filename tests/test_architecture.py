@@ -122,7 +122,6 @@ SPLITS_IN_MEMORY = {
     "subject": "a subject's split itself",
     "run.buffer()": "a replay buffer",
     "self.buffer": "a replay buffer",
-    "self.chains.buffer": "a replay buffer",
     "state.chains.buffer": "a replay buffer",
     "batch": "a training batch",
     "negatives": "the samples of a training step",

@@ -7,6 +7,7 @@ import torch
 from trainings import Begin
 
 from gmmcli.checkpoint import Checkpoint, Part
+from gmmcli.core.buffer import ReplayBuffer
 from gmmcli.errors import CheckpointError, RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.train.guard import GuardedStep
@@ -89,6 +90,18 @@ def test_training_on_never_writes_into_the_checkpoint_it_came_from(begin: Begin)
     assert (saved.path / "buffer.safetensors").read_bytes() == before
     saved.remove()  # a pruned checkpoint takes nothing from a buffer that is mapped from it
     assert bool((state.chains.buffer.images == 0.5).all())
+
+
+def test_a_restored_state_draws_no_buffer_and_fits_no_starts(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take longer than to read a large checkpoint, and a buffer's memory twice."""
+    setup, run = begin("chains.start.kind=gaussian", "chains.start.rank=3")
+    saved = after(setup, 2).save(run, setup.dataset)
+    again = Setup.prepare(run.recipe)
+    monkeypatch.setattr(ReplayBuffer, "started", None)
+    state = again.restored(saved)
+    assert "starts" not in vars(again)
+    assert state.chains is not None
+    assert torch.equal(state.chains.buffer.images, run.buffer().images)
 
 
 def test_a_buffer_outlives_the_checkpoint_it_was_mapped_from(begin: Begin) -> None:

@@ -89,14 +89,14 @@ class Setup:
         train, seed = self.loader.split, stream("cpu", self.recipe.seed, "starts").initial_seed()
         return self.recipe.chains.start.fit(*train.batch(), self.dataset.n_classes, seed)
 
-    def initial_state(self) -> TrainState:
-        """The state before the first step, a function of the recipe's seed."""
+    def initial_state(self, with_chains: bool = True) -> TrainState:
+        """The state before the first step, a function of the recipe's seed; without chains where a checkpoint brings them."""
         recipe, dataset = self.recipe, self.dataset
         model = recipe.model.build(dataset.n_classes, dataset.shape[0], stream("cpu", recipe.seed, "weights").initial_seed())
         model = recipe.compute.place(model, self.device)
         take_from_main(model.state_dict().values())  # another kind of processor may draw other last digits
         chains = None
-        if recipe.needs_chains:
+        if with_chains and recipe.needs_chains:
             chains = recipe.chains.build(self.starts, dataset.n_classes, stream(self.device, recipe.seed, "buffer", *world().key))
         return TrainState(model, chains, self.phase_at(0))
 
@@ -109,11 +109,11 @@ class Setup:
             CheckpointError: its files are damaged.
         """
         path = from_main(str(checkpoint.path) if checkpoint else "")
-        state = self.initial_state()
+        state = self.initial_state(with_chains=not path)
         if path:
-            checkpoint = Checkpoint(Path(path))
-            state.begin(self.phase_at(max(0, checkpoint.step - 1)))
-            state.restore(checkpoint, self.recipe)
+            saved = Checkpoint(Path(path))
+            state.begin(self.phase_at(max(0, saved.step - 1)))
+            state.restore(saved, self.recipe)
         return state
 
     def phase_at(self, step: int) -> Phase:

@@ -175,10 +175,11 @@ class TrainState:
             # moments need the memory layout of their weights: the fused kernel uses one stride for both
             like = parameter if value.dim() else value.to(parameter.device)
             self.optimizer.state[parameter][key] = torch.empty_like(like).copy_(value)
-        if self.chains is not None:
-            device, kept = self.chains.buffer.images.device, checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-            starts = recipe.chains.start.restored({name: tensor.to(device) for name, tensor in kept.items()}, self.chains.starts.shape)
-            images = _own_slots(checkpoint, recipe.chains.slots(len(self.chains.buffer.images)), recipe.chains.sampler.step_size)
+        if recipe.needs_chains:
+            n_classes = len(ModelCard.parse(checkpoint.metadata("model"), str(checkpoint.path)).class_names)
+            images = _own_slots(checkpoint, recipe.chains.slots(n_classes), recipe.chains.sampler.step_size)
+            device, kept = next(self.model.parameters()).device, checkpoint.tensors("starts") if checkpoint.has("starts") else {}
+            starts = recipe.chains.start.restored({name: tensor.to(device) for name, tensor in kept.items()}, images.shape[2:])
             self.chains = recipe.chains.around(ReplayBuffer(images.to(device)), starts)
         for name in PROGRESS:
             setattr(self, name, checkpoint.progress.get(name, getattr(self, name)))  # an older checkpoint has fewer
