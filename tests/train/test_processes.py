@@ -15,10 +15,12 @@ import torch
 from trainings import JOINT, ROLLBACK, RUNAWAY, Begin, Small, contents, cut_at, trained, without_clock
 
 from gmmcli.cli.app import main
+from gmmcli.core.compute import Compute
 from gmmcli.core.energy import joint_energy
 from gmmcli.core.starts import GaussianStarts
 from gmmcli.distributed import world
 from gmmcli.errors import DivergedError, GmmcError, RecipeError, StoppedError
+from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.train import loop, step, validate
@@ -143,6 +145,16 @@ def test_processes_draw_other_numbers_and_one_alone_those_that_it_always_drew(be
 def test_a_recipe_that_cannot_be_divided_is_one_sentence(small: Small, overrides: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
         on_ranks(3, Setup.prepare, small(*overrides))
+
+
+def precision(recipe: Recipe) -> str:
+    """That of the training, where each process would choose another."""
+    Compute.resolved = lambda table, device: replace(table, precision=("fp32", "bf16")[world().rank])  # in this process alone, a fork
+    return Setup.prepare(recipe).recipe.compute.precision
+
+
+def test_all_processes_take_the_precision_of_the_main_one(small: Small) -> None:
+    assert on_ranks(2, precision, small("compute.precision=auto")) == ["fp32", "fp32"]
 
 
 def spoilt(setup: Setup) -> tuple[list[bytes], bool, str]:
