@@ -16,6 +16,7 @@ from gmmcli.distributed import (
     from_main,
     gather,
     joined,
+    main_first,
     mean,
     minimum,
     take_from_main,
@@ -101,6 +102,20 @@ def _noting(notes):
 def test_what_the_main_process_does_the_others_leave():
     assert on_ranks(2, _noting, []) == [([0], ("rank", 0)), ([], ("rank", 1))]
     assert World().key == ()
+
+
+def _finds(path):
+    def find():
+        there = path.exists()
+        time.sleep(0.1)
+        path.touch()
+        return there
+
+    return main_first(find)
+
+
+def test_what_the_main_process_has_written_the_others_find(tmp_path):
+    assert on_ranks(3, _finds, tmp_path / "file") == [False, True, True]
 
 
 def test_more_processes_than_gpus_are_one_sentence():

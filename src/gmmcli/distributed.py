@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
-from typing import NamedTuple, ParamSpec
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.distributed import ProcessGroup
 from gmmcli.errors import GmmcError
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 TIMEOUT = 600.0
 """Seconds after which a process gives up waiting for another: longer than any evaluation between two exchanges."""
@@ -153,6 +154,16 @@ def from_main(text: str) -> str:
     content = torch.tensor(list(text.encode()), dtype=torch.uint8) if world().is_main else torch.empty(int(length), dtype=torch.uint8)
     dist.broadcast(content, 0)
     return bytes(content.tolist()).decode()
+
+
+def main_first(function: Callable[[], T]) -> T:
+    """Call a function in the main process and then in the others, which find what it has downloaded or written."""
+    if world().is_main:
+        result = function()
+        barrier()
+        return result
+    barrier()
+    return function()
 
 
 def by_main(function: Callable[P, None]) -> Callable[P, None]:

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,11 +12,12 @@ import pytest
 import torch
 from trainings import JOINT, ROLLBACK, RUNAWAY, Begin, Small, contents, cut_at, trained, without_clock
 
-from gmmcli.cli.app import main
+from gmmcli.core.compute import Compute
 from gmmcli.core.energy import joint_energy
 from gmmcli.core.starts import GaussianStarts
 from gmmcli.distributed import world
 from gmmcli.errors import DivergedError, GmmcError, RecipeError, StoppedError
+from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.train import loop, step, validate
@@ -145,6 +144,16 @@ def test_a_recipe_that_cannot_be_divided_is_one_sentence(small: Small, overrides
         on_ranks(3, Setup.prepare, small(*overrides))
 
 
+def precision(recipe: Recipe) -> str:
+    """That of the training, where each process would choose another."""
+    Compute.resolved = lambda table, device: replace(table, precision=("fp32", "bf16")[world().rank])  # in this process alone, a fork
+    return Setup.prepare(recipe).recipe.compute.precision
+
+
+def test_all_processes_take_the_precision_of_the_main_one(small: Small) -> None:
+    assert on_ranks(2, precision, small("compute.precision=auto")) == ["fp32", "fp32"]
+
+
 def spoilt(setup: Setup) -> tuple[list[bytes], bool, str]:
     """Two sound steps, then one in which the last process alone has an infinite loss, then a sound one."""
     state = setup.initial_state()
@@ -267,50 +276,3 @@ def test_validation_and_gamma2_are_those_of_one_process(begin: Begin) -> None:
     assert together[0][:2] == alone[:2]
     assert together[0][2] == pytest.approx(alone[2], rel=1e-6)
     assert together[0][3] == pytest.approx(alone[3], rel=1e-6)
-
-
-def command(*arguments: str) -> int | str | None:
-    """The exit code of ``gmmc ARGUMENTS``."""
-    sys.argv = ["gmmc", *arguments]
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
-
-
-def test_the_command_trains_and_resumes_in_all_processes_and_answers_once(
-    small: Small, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "r.toml").write_text(small("log.preview_every=5").dumps())
-    runs = ("--runs-dir", str(tmp_path / "runs"))
-    assert on_ranks(2, command, "train", str(tmp_path / "r.toml"), *runs, join=False) == [0, 0]
-    out, err = capfd.readouterr()
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert (out.count(str(folder)), out.count("test accuracy"), err.count("small 5/5")) == (1, 1, 1)
-    run = Run(folder)
-    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5]
-    assert [path.name for path in (folder / "samples").iterdir()] == ["preview-00000005.png"]
-    assert on_ranks(2, command, "train", "--resume", *runs, join=False) == [0, 0]
-    assert "is finished: nothing to resume" in capfd.readouterr().err
-    assert on_ranks(2, command, "train", str(tmp_path / "r.toml"), "--dry-run", join=False) == [0, 0]
-    assert capfd.readouterr().out.count("memory, buffer    0.0 MiB") == 1
-
-
-def test_torchrun_told_to_stop_saves_and_the_run_resumes(small: Small, tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text(small("stages.0.epochs=2000", "log.keep=2").dumps())
-    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gmmcli", "train", str(tmp_path / "r.toml"), "--quiet"]
-    torchrun = subprocess.Popen([sys.executable, "-m", *words, "--runs-dir", str(tmp_path)], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (logs := list(tmp_path.glob("*/metrics.jsonl"))) and torchrun.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    torchrun.send_signal(signal.SIGTERM)
-    _, err = torchrun.communicate(timeout=60)
-    assert logs, err
-    run = Run(logs[0].parent)
-    assert err.count("gmmc: stopped: SIGTERM after step") == 1
-    assert run.provenance["status"] == "interrupted"
-    saved, last = run.checkpoint().step, run.metrics()[-1]["step"]
-    assert saved == last
-    assert run.checkpoint().shards("buffer") == ["buffer-r00", "buffer-r01"]
-    setup = Setup.prepare(replace(run.recipe, stages=(replace(run.recipe.stages[0], epochs=saved // 5 + 1),)))
-    in_processes(2, setup, run, resume=True)
-    assert [line["step"] for line in run.metrics()] == list(range(1, (saved // 5 + 1) * 5 + 1))

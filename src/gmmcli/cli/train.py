@@ -44,7 +44,7 @@ def train_command(
         raise RecipeError("--run needs --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
         raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` lists the shipped ones; try digits_gen")
-    from gmmcli.distributed import barrier, from_main, world
+    from gmmcli.distributed import barrier, from_main, main_first, world
     from gmmcli.evaluate.classification import accuracy
     from gmmcli.evaluate.subject import Subject
     from gmmcli.recipe import Recipe
@@ -69,7 +69,7 @@ def train_command(
             if json:
                 answer(done | {"command": "train"})
             return
-        setup = Setup.prepare(found.recipe, found.dataset())
+        setup = Setup.prepare(found.recipe, main_first(found.dataset))
         distance = _distance(setup)
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from gmmcli.core.compute import has_fast_bf16
 from gmmcli.core.protocols import Starts
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.loader import Loader
-from gmmcli.distributed import from_main, take_from_main, world
+from gmmcli.distributed import from_main, main_first, take_from_main, world
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
@@ -46,8 +46,9 @@ class Setup:
             device = recipe.compute.select()
         except ValueError as error:
             raise RecipeError(f"compute.{error}", 'set compute.device = "auto"') from error
-        recipe = replace(recipe, compute=recipe.compute.resolved(device))
-        dataset = dataset or recipe.data.source.load()
+        precision: Any = from_main(recipe.compute.resolved(device).precision)  # one for all, on whatever machines
+        recipe = replace(recipe, compute=replace(recipe.compute, precision=precision))
+        dataset = dataset or main_first(recipe.data.source.load)
         dataset.check_trainable()
         try:
             recipe.check(dataset.n_classes)
