@@ -106,7 +106,7 @@ def divided(n: int, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor
 
     Args:
         n: number of things.
-        work: does those of a slice; returns tensors on the cpu whose first axes are in the order of the things.
+        work: does those of a slice; returns tensors whose first axes are in the order of the things.
     """
     mine = world().share(n)
     idle = world().size > 1 and mine.start == mine.stop

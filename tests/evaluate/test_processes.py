@@ -10,14 +10,20 @@ from typing import Any
 import pytest
 import torch
 from digits import saved
+from toys import Toy
 
+from gmmcli.attacks.attack import Attack
+from gmmcli.attacks.carlini import CarliniWagner
 from gmmcli.core.model import Model
 from gmmcli.core.wide_resnet import WideResNet
-from gmmcli.distributed import world
+from gmmcli.distributed import barrier, world
 from gmmcli.errors import DivergedError, RunError
+from gmmcli.evaluate.audit import audit
+from gmmcli.evaluate.carlini import carlini
 from gmmcli.evaluate.classification import accuracy, calibrate
 from gmmcli.evaluate.detection import ood
 from gmmcli.evaluate.generation import Generation, generate
+from gmmcli.evaluate.robustness import robust_accuracy
 from gmmcli.evaluate.samples import Draw, spread
 from gmmcli.evaluate.subject import Subject
 from gmmcli.evaluate.tsne import Embedding, tsne
@@ -109,10 +115,14 @@ def _embedding(subject: Subject) -> list[dict[str, Any]]:
 
 
 def _measured(path: Path, verb: Callable[[Subject], list[dict[str, Any]]]) -> tuple[list[dict[str, Any]], list[str]]:
+    return _recorded(Subject.open(path), verb)
+
+
+def _recorded(subject: Subject, verb: Callable[[Subject], list[dict[str, Any]]]) -> tuple[list[dict[str, Any]], list[str]]:
     """The results of a verb, and the files that this process has written."""
     written: list[str] = []
     sys.addaudithook(lambda event, about: written.append(Path(about[1]).name) if event == "os.rename" else None)
-    return verb(Subject.open(path)), written
+    return verb(subject), written
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -144,3 +154,51 @@ def _opened(path: Path) -> None:
 def test_processes_that_find_different_checkpoints_measure_nothing(run: Run) -> None:
     with pytest.raises(RunError, match=f"not all processes find the same checkpoint: the main one has run {run.id}, step 20"):
         on_ranks(2, _opened, run.path)
+
+
+EPS = (4 / 255, 8 / 255)
+
+
+def _attacks(subject: Subject) -> list[dict[str, Any]]:
+    folder = subject.run.path / "results"
+    folder.mkdir(exist_ok=True)
+    pgd = robust_accuracy(subject, Attack("pgd", "margin", steps=3), EPS, save_to=folder / "pgd.npz")
+    cw = carlini(subject, CarliniWagner(steps=5, searches=3), save_to=folder / "cw.npz")
+    return [pgd.result, cw.result, audit(subject).result]
+
+
+def _interrupted(subject: Subject) -> list[dict[str, Any]]:
+    """An audit goes on from the files of the main process, which alone may have a disk with them."""
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr("gmmcli.evaluate.audit.rmtree", lambda folder: None)
+        first = audit(subject).result
+    (kept,) = (subject.run.path / "results").glob("attack-audit-*/")
+    if world().is_main:
+        (kept / "pgd-margin.npy").unlink()
+    barrier()
+    with pytest.MonkeyPatch.context() as hidden:
+        if not world().is_main:
+            hidden.setattr(Path, "exists", lambda path: False)
+        again = audit(subject).result
+    assert again == first
+    assert not (world().is_main and kept.exists())
+    return [again]
+
+
+@pytest.mark.parametrize("verb", [_attacks, _interrupted])
+def test_attacks_find_what_one_process_finds(
+    verb: Callable[[Subject], list[dict[str, Any]]], toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmmcli.attacks.within_ball.CHUNK", 3)
+    suite = (Attack("pgd", "ce", steps=2), Attack("pgd", "margin", steps=2), Attack("square", "margin", steps=20))
+    monkeypatch.setattr("gmmcli.attacks.audit.SUITE", suite)
+    monkeypatch.setattr("gmmcli.attacks.audit.AT_FOCUS", {"pgd-margin x2 steps": Attack("pgd", "margin", steps=4)})
+    monkeypatch.setattr("gmmcli.attacks.audit.EPS", EPS)
+    monkeypatch.setattr("gmmcli.evaluate.plots._draw", lambda figure, *paths: [path.touch() for path in paths])
+    alone, subject = toy(name="alone"), toy(name="several")
+    expected = verb(alone)
+    (main, written), (other, nothing) = on_ranks(2, _recorded, subject, verb)
+    assert nothing == [] and written
+    assert [found | {"run": "alone"} for found in main] == [found | {"run": "alone"} for found in other] == expected
+    files = {path.relative_to(alone.run.path) for path in alone.run.path.rglob("*") if path.is_file()}
+    assert {path.relative_to(subject.run.path) for path in subject.run.path.rglob("*") if path.is_file()} == files
