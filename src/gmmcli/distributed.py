@@ -145,6 +145,26 @@ def from_all(line: str, group: ProcessGroup | None = None) -> list[str]:
     return bytes(gather(torch.tensor(list(f"{line}\n".encode()), dtype=torch.uint8), group).tolist()).decode().splitlines()
 
 
+def divided(n: int, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Divide work on ``n`` things among all processes; every one of them returns the whole, in the order of the things.
+
+    Args:
+        n: number of things.
+        work: does those of a slice; returns tensors whose first axes are in the order of the things.
+    """
+    mine = world().share(n)
+    idle = world().size > 1 and mine.start == mine.stop
+    parts = work(slice(0, 1) if idle else mine)  # who has nothing to do does the first thing, for its shape and type
+    return tuple(gather(part[:0] if idle else part) for part in parts)
+
+
+def once(write: Callable[[], list[T]]) -> list[T]:
+    """Let the main process alone write files, and return what it gives; the others wait until they are written, and return nothing."""
+    written = write() if world().is_main else []
+    barrier()
+    return written
+
+
 def from_main(text: str) -> str:
     """Return the text that the main process has; the others' is ignored."""
     if world().size == 1:

@@ -15,8 +15,9 @@ from gmmcli.attacks.attack import Attack, Outcome
 from gmmcli.attacks.losses import LOSSES, median_gap, ranked_targets
 from gmmcli.attacks.pixel_model import CHUNK, PixelModel, pixel_logits
 from gmmcli.attacks.verify import verify
+from gmmcli.distributed import divided, world
 from gmmcli.rng import stream
-from gmmcli.types import Labels
+from gmmcli.types import Labels, Logits
 
 TARGETS = 9
 
@@ -31,6 +32,8 @@ def run(
 ) -> Outcome:
     """Attack images in [0, 1] that are classified correctly; raises GmmcError should a found image leave the ball or the range.
 
+    Each of several processes attacks its share of the chunks, and all return the whole.
+
     Args:
         attack: which and how.
         model: what is attacked, frozen and in evaluation mode.
@@ -39,25 +42,29 @@ def run(
         eps: radius in pixels; 0 leaves everything as it is.
         progress: told after every chunk how many images are done, and how many of them are still classified correctly.
     """
-    parts: list[Outcome] = []
-    done = left = 0
-    scale = median_gap(pixel_logits(model, pixels)) if attack.loss == "ce-scaled" and len(pixels) else 1.0
-    for chunk, true in zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True):
-        part = _on_a_chunk(attack, model, chunk, true, eps, scale, done) if eps else _untouched(chunk, true)
-        parts.append(part)
-        done, left = done + len(true), left + int(part.unbroken.sum())
-        progress(done, left)
-    if not parts:
-        return _untouched(pixels, labels)
-    whole = Outcome(
-        torch.cat([part.unbroken for part in parts]),
-        torch.cat([part.adversarial for part in parts]),
-        sum(part.forwards for part in parts),
-        sum(part.gradients for part in parts),
-        sum(part.zero_gradients for part in parts),
-    )
+    scale = median_gap(common_logits(model, pixels)) if attack.loss == "ce-scaled" and len(pixels) else 1.0
+    chunks = list(zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True))
+
+    def attacked(mine: slice) -> tuple[Tensor, Tensor, Tensor]:
+        parts: list[Outcome] = []
+        done = left = 0
+        for i in range(len(chunks))[mine]:
+            chunk, true = chunks[i]
+            parts.append(_on_a_chunk(attack, model, chunk, true, eps, scale, i * CHUNK) if eps else _untouched(chunk, true))
+            done, left = done + len(true), left + int(parts[-1].unbroken.sum())
+            progress(min(len(labels), done * world().size), min(len(labels), left * world().size))  # processes are taken to be equally far
+        unbroken, adversarial, *counts = zip(*parts, strict=True)
+        return torch.cat(unbroken), torch.cat(adversarial), torch.tensor([[sum(count) for count in counts]])
+
+    unbroken, adversarial, counts = divided(len(chunks), attacked)
+    whole = Outcome(unbroken, adversarial, *counts.sum(0).tolist())
     verify(model, pixels, labels, whole, eps, attack.norm)
     return whole
+
+
+def common_logits(model: PixelModel, pixels: Tensor) -> Logits:
+    """Return ``pixel_logits`` that are the same in all processes, each of which computes its share: which images stand is one question."""
+    return divided(len(pixels), lambda mine: (pixel_logits(model, pixels[mine]),))[0]
 
 
 def _untouched(pixels: Tensor, labels: Labels) -> Outcome:
@@ -119,7 +126,7 @@ def over_eps(
     Returns:
         The radius at which each image fell (inf: at none; 0: misclassified from the start), its adversarial image, and the outcomes.
     """
-    clean = pixel_logits(model, pixels).argmax(1) == labels
+    clean = common_logits(model, pixels).argmax(1) == labels
     fell = torch.where(clean, float("inf"), 0.0).double()
     adversarial, outcomes = pixels.clone(), []
     for radius in sorted(eps):
