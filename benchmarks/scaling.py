@@ -1,0 +1,77 @@
+"""How much faster two processes train than one: ``python benchmarks/scaling.py``.
+
+`torchrun --nproc-per-node N -m gmmcli train` on synthetic 32 x 32 images, WRN-16-2, one thread a process, the same batch in all. N = 1
+and 2 take turns; a round's figure is the median of `images_per_sec` in its metrics.jsonl after the first lines.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import synthetic
+from table import Figure, ratios, table
+
+EVERY, SKIPPED, TIMEOUT = 4, 2, 180.0
+OBJECTIVE = "stages=[{epochs=4,ramp_epochs=1,freeze_norm=true,objective={kind='contrastive-divergence',margin=2.0}}]"
+
+
+def images_per_second(recipe: Path, processes: int, folder: Path) -> float:
+    """Train once with so many processes."""
+    runs = folder / f"runs-{processes}"
+    words = [
+        str(recipe),
+        "--set",
+        OBJECTIVE,
+        "--set",
+        f"log.every={EVERY}",
+        "--set",
+        "compute.device=cpu",
+        "--quiet",
+        "--runs-dir",
+        str(runs),
+    ]
+    words += ["--set", "chains.sampler.n_steps=5", "--set", "chains.buffer_size=1000", "--set", "log.validate_every=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "gmmcli"]
+    done = subprocess.run(
+        [*torchrun, "train", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"a training in {processes} processes failed: {done.stderr.strip().splitlines()[-1:]}")
+    newest = max(runs.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    lines = [json.loads(line) for line in newest.read_text().splitlines()]
+    # near a switch of stages every step is logged; those lines and the first ones are of single steps and of warming up
+    rates = [line["images_per_sec"] for line in lines if "images_per_sec" in line and line["step"] % EVERY == 0]
+    return median(rates[SKIPPED:])
+
+
+def measure(rounds: int = 3) -> list[Figure]:
+    """Images a second with one process and with two, and their ratio."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with TemporaryDirectory() as folder:
+        recipe = Path(folder) / "synthetic.toml"
+        recipe.write_text(synthetic.recipe(Path(folder)).dumps())
+        for _ in range(rounds):
+            for processes, found in rates.items():
+                found.append(images_per_second(recipe, processes, Path(folder)))
+    single = [Figure(f"{n} process{'es' * (n > 1)}", "images/s", tuple(found)) for n, found in rates.items()]
+    return [*single, ratios("2 processes / 1", rates[2], rates[1])]
+
+
+def main() -> None:
+    """Measure and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    print(table({"scaling": measure()}))
+
+
+if __name__ == "__main__":
+    main()
