@@ -1,6 +1,6 @@
 """How much faster two processes train than one: ``python benchmarks/scaling.py``.
 
-`torchrun --nproc-per-node N -m gmmcli train` on synthetic 32 x 32 images, WRN-16-2, one thread a process, the same batch in all. N = 1
+`torchrun --nproc-per-node N -m gmmcli train` on synthetic 32 x 32 images, WRN-10-2, one thread a process, the same batch in all. N = 1
 and 2 take turns; a round's figure is the median of `images_per_sec` in its metrics.jsonl after the first lines.
 """
 
@@ -16,26 +16,21 @@ from tempfile import TemporaryDirectory
 import synthetic
 from table import Figure, ratios, table
 
-EVERY, SKIPPED, TIMEOUT = 4, 2, 180.0
-OBJECTIVE = "stages=[{epochs=4,ramp_epochs=1,freeze_norm=true,objective={kind='contrastive-divergence',margin=2.0}}]"
+EVERY, SKIPPED, TIMEOUT = 2, 3, 180.0
+SETTINGS = (
+    "stages=[{epochs=2,ramp_epochs=1,freeze_norm=true,objective={kind='contrastive-divergence',margin=2.0}}]",
+    "chains.sampler.n_steps=3",
+    "chains.buffer_size=1000",
+    "compute.device=cpu",
+    f"log.every={EVERY}",
+    "log.validate_every=0",
+)
 
 
 def images_per_second(recipe: Path, processes: int, folder: Path) -> float:
     """Train once with so many processes."""
     runs = folder / f"runs-{processes}"
-    words = [
-        str(recipe),
-        "--set",
-        OBJECTIVE,
-        "--set",
-        f"log.every={EVERY}",
-        "--set",
-        "compute.device=cpu",
-        "--quiet",
-        "--runs-dir",
-        str(runs),
-    ]
-    words += ["--set", "chains.sampler.n_steps=5", "--set", "chains.buffer_size=1000", "--set", "log.validate_every=0"]
+    words = [str(recipe), "--quiet", "--runs-dir", str(runs), *(word for setting in SETTINGS for word in ("--set", setting))]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "gmmcli"]
     done = subprocess.run(
         [*torchrun, "train", *words],
@@ -49,9 +44,7 @@ def images_per_second(recipe: Path, processes: int, folder: Path) -> float:
         raise RuntimeError(f"a training in {processes} processes failed: {done.stderr.strip().splitlines()[-1:]}")
     newest = max(runs.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     lines = [json.loads(line) for line in newest.read_text().splitlines()]
-    # near a switch of stages every step is logged; those lines and the first ones are of single steps and of warming up
-    rates = [line["images_per_sec"] for line in lines if "images_per_sec" in line and line["step"] % EVERY == 0]
-    return median(rates[SKIPPED:])
+    return median([line["images_per_sec"] for line in lines if "images_per_sec" in line][SKIPPED:])
 
 
 def measure(rounds: int = 3) -> list[Figure]:
@@ -59,7 +52,7 @@ def measure(rounds: int = 3) -> list[Figure]:
     rates: dict[int, list[float]] = {1: [], 2: []}
     with TemporaryDirectory() as folder:
         recipe = Path(folder) / "synthetic.toml"
-        recipe.write_text(synthetic.recipe(Path(folder)).dumps())
+        recipe.write_text(synthetic.recipe(Path(folder), depth=10).dumps())
         for _ in range(rounds):
             for processes, found in rates.items():
                 found.append(images_per_second(recipe, processes, Path(folder)))
