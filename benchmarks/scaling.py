@@ -7,6 +7,7 @@ and 2 take turns; a round's figure is the median of `images_per_sec` in its metr
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,16 +33,17 @@ def images_per_second(recipe: Path, processes: int, folder: Path) -> float:
     runs = folder / f"runs-{processes}"
     words = [str(recipe), "--quiet", "--runs-dir", str(runs), *(word for setting in SETTINGS for word in ("--set", setting))]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "gmmcli"]
-    done = subprocess.run(
-        [*torchrun, "train", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    training = subprocess.Popen(
+        [*torchrun, "train", *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    if done.returncode:
-        raise RuntimeError(f"a training in {processes} processes failed: {done.stderr.strip().splitlines()[-1:]}")
+    try:
+        _, told = training.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(training.pid, signal.SIGKILL)  # torchrun alone would leave its processes behind
+        raise
+    if training.returncode:
+        raise RuntimeError(f"a training in {processes} processes failed: {told.strip().splitlines()[-1:]}")
     newest = max(runs.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     lines = [json.loads(line) for line in newest.read_text().splitlines()]
     return median([line["images_per_sec"] for line in lines if "images_per_sec" in line][SKIPPED:])
