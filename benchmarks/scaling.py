@@ -7,7 +7,6 @@ and 2 take turns; a round's figure is the median of `images_per_sec` in its metr
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,13 +33,12 @@ def images_per_second(recipe: Path, processes: int, folder: Path) -> float:
     words = [str(recipe), "--quiet", "--runs-dir", str(runs), *(word for setting in SETTINGS for word in ("--set", setting))]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "gmmcli"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    training = subprocess.Popen(
-        [*torchrun, "train", *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    training = subprocess.Popen([*torchrun, "train", *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         _, told = training.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        os.killpg(training.pid, signal.SIGKILL)  # torchrun alone would leave its processes behind
+        training.terminate()  # a killed torchrun would leave its processes behind
+        training.communicate()
         raise
     if training.returncode:
         raise RuntimeError(f"a training in {processes} processes failed: {told.strip().splitlines()[-1:]}")

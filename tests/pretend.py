@@ -38,6 +38,9 @@ class PretendTensor(torch.Tensor):
     def __repr__(self) -> str:
         return f"PretendTensor({self.held})"
 
+    def untyped_storage(self) -> Any:  # its own has no address
+        return self.held.untyped_storage()
+
     def tolist(self) -> Any:  # torch's own reads the memory of the device
         return self.cpu().tolist()
 
