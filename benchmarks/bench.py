@@ -10,8 +10,9 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from table import RESULTS, Parts, leaderboard, table, write
+from table import RESULTS, Figure, Parts, leaderboard, table, write
 
 HEAD = """# Benchmark results
 
@@ -22,15 +23,23 @@ machines, and figures of a loaded machine (load above its cores) are worth littl
 """
 
 
+def checkpoint() -> list[Figure]:
+    """What saving a buffer of 1.2 GB costs, on the disk of the current directory."""
+    with TemporaryDirectory(dir=Path.cwd()) as folder:
+        found = import_module("checkpoint").measure(1200, "uint8", 2, Path(folder))
+    return [Figure(name, "MB" if name.endswith("memory") else "s", tuple(values)) for name, values in found.items()]
+
+
 def parts(long: bool) -> dict[str, tuple[str, str, dict[str, int]]]:
     """All measurements by name, in order: the script, its function, and what it is called with."""
     return {
         "startup": ("startup", "measure", {}),
+        "memory": ("memory", "measure", {"steps": 10_000 if long else 1000}),  # before other parts fill this process
         "step": ("step", "measure", {}),
         "buffer": ("buffer", "measure", {}),
+        "checkpoint": ("bench", "checkpoint", {}),
         "evaluation": ("rates", "evaluation", {}),
         "attack": ("rates", "attack", {}),
-        "memory": ("memory", "measure", {"steps": 10_000 if long else 1000}),
         "scaling": ("scaling", "measure", {}),
     }
 

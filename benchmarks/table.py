@@ -18,7 +18,7 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "sve", "bf16"
 LEADING = {
     "step": ("ours fp32 / plain", "ours bf16 / plain", "share of peak, fp32", "share of peak, bf16"),
     "buffer": ("1,000,000 slots / 1,000",),
-    "checkpoint": ("pause",),
+    "checkpoint": ("background: pause",),
     "evaluation": ("eval accuracy", "eval ood, with mass"),
     "attack": ("pgd",),
     "memory": ("growth",),
