@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from table import RESULTS, Figure, Parts, leaderboard, table, write
+from table import RESULTS, Figure, Parts, leaderboard, revision, table, write
 
 HEAD = """# Benchmark results
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="memory over 10,000 steps")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where to write")
     asked = parser.parse_args()
-    load, started = os.getloadavg()[0], time.perf_counter()
+    commit, load, started = revision(), os.getloadavg()[0], time.perf_counter()
     found: Parts = {}
     failed = []
     for name, (script, function, settings) in parts(asked.long).items():
@@ -66,7 +66,7 @@ def main() -> None:
             print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr)
             continue
         print(table({name: found[name]}), flush=True)
-    page = write(found, asked.out, load, time.perf_counter() - started)
+    page = write(found, asked.out, commit, load, time.perf_counter() - started)
     (asked.out / "README.md").write_text(HEAD + leaderboard(asked.out) + "\n", encoding="utf-8")
     print(f"written to {page} and {page.with_suffix('.json').name}")
     if failed:

@@ -73,16 +73,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(parts: Parts, folder: Path, load: float, seconds: float) -> Path:
+def revision() -> str:
+    """The commit that is measured, with ``+`` for changes to it."""
+    return git_revision(Path(__file__).parent) or "unknown"
+
+
+def write(parts: Parts, folder: Path, commit: str, load: float, seconds: float) -> Path:
     """Write the figures as JSON and as Markdown, named by date and commit, and return the latter's path.
 
     Args:
         parts: the figures, part by part.
         folder: where to.
+        commit: what was measured, as ``revision`` said before the first measurement.
         load: average number of other jobs, measured before the first.
         seconds: how long all took.
     """
-    commit, now = git_revision(Path(__file__).parent) or "unknown", datetime.now(UTC)
+    now = datetime.now(UTC)
     facts = {"schema": 1, "date": f"{now:%Y-%m-%dT%H:%M:%SZ}", "commit": commit, "load": load, "seconds": round(seconds)}
     about = facts | {"machine": machine()}
     stem = f"{now:%Y-%m-%d-%H%M}-{commit[:9]}{'-changed' if commit.endswith('+') else ''}"

@@ -31,9 +31,11 @@ def test_a_figure_is_a_median_with_its_range() -> None:
 
 
 def test_a_run_is_written_twice_and_gets_a_row_of_the_leaderboard(tmp_path: Path) -> None:
-    page = write(PARTS, tmp_path, load=0.25, seconds=61.4)
+    page = write(PARTS, tmp_path, 40 * "c" + "+", load=0.25, seconds=61.4)
     (tmp_path / "2020-01-01-0000-abcdef012.json").write_text(page.with_suffix(".json").read_text().replace('"date": "2', '"date": "1'))
     assert table(PARTS) in page.read_text()
+    assert "Commit ccccccccc with uncommitted changes." in page.read_text()
+    assert page.stem.endswith("ccccccccc-changed")
     assert "Load before the first measurement: 0.2; 61 s in all" in page.read_text()
     document = json.loads(page.with_suffix(".json").read_text())
     assert document["parts"]["step"] == [{"name": "ours fp32 / plain", "unit": "x", "values": [1.2, 1.5, 1.3]}]
