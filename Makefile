@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow test-realdata check format docs clean
+DEVICE ?= cuda
+OUT ?= gpu-results
+
+.PHONY: demo test test-slow test-realdata bench gpu gpu-train check format docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gmmc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -23,6 +26,15 @@ test-slow: $(READY)  ## Tests that take minutes: ten kills in a row, ...
 
 test-realdata: $(READY)  ## Tests on real images in ../shared/data; skipped where there are none
 	$(BIN)/python -m pytest -m realdata
+
+bench: $(READY)  ## Measure speed and memory into benchmarks/results/: ten minutes on two idle cores; ONLY=step for one part
+	$(BIN)/python benchmarks/bench.py $(ONLY:%=--only %)
+
+gpu: $(READY)  ## All that needs a GPU, in nine minutes, without network: tests marked cuda, step times; into OUT=gpu-results
+	$(BIN)/python benchmarks/gpu.py all --device $(DEVICE) --out $(OUT)
+
+gpu-train: $(READY)  ## Train cifar10_joint_fast for nine minutes, again to resume; DATA=folder:PATH for images of your own
+	$(BIN)/python benchmarks/gpu.py train --device $(DEVICE) --out $(OUT) $(DATA:%=--data %)
 
 check: $(READY)  ## Lint, types and import layers
 	$(BIN)/ruff format --check

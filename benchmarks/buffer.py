@@ -1,38 +1,42 @@
 """Time a training step with small and large buffers: ``python benchmarks/buffer.py``.
 
-Steps of `digits_gen` with 1,000, 10,000 and 100,000 slots take turns in one process; medians, and ratios to the smallest.
+Steps of `digits_gen` with 1,000 to 1,000,000 slots take turns in one process; ratios are to the smallest, round by round.
 """
 
 import argparse
 import time
-from statistics import median
 
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.setup import Setup
 from gmmcli.train.step import training_step
+from table import Figure, ratios, table
 
-SIZES, ROUNDS = (1_000, 10_000, 100_000), 41
+SIZES, ROUNDS = (1_000, 10_000, 100_000, 1_000_000), 40
 
 
-def main() -> None:
-    """Print milliseconds a step."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+def measure(rounds: int = ROUNDS) -> list[Figure]:
+    """Milliseconds a step by size, and what times the smallest's that is."""
     trainings = {}
     for size in SIZES:
-        setup = Setup.prepare(Recipe.load("digits_gen", [f"chains.buffer_size={size}"]))
+        setup = Setup.prepare(Recipe.load("digits_gen", [f"chains.buffer_size={size}", "compute.device=cpu"]))
         state = setup.initial_state()
         trainings[size] = (setup, state, GuardedStep(state.optimizer, 1e8, setup.device))
     seconds: dict[int, list[float]] = {size: [] for size in SIZES}
-    for turn in range(ROUNDS + 1):
+    for turn in range(rounds + 1):
         for size, training in trainings.items():
             started = time.perf_counter()
             training_step(*training)
             if turn:
                 seconds[size].append(time.perf_counter() - started)
-    for size, times in seconds.items():
-        ratio = median(own / base for own, base in zip(times, seconds[SIZES[0]], strict=True))
-        print(f"{size:>8,} slots  {1000 * median(times):6.1f} ms a step  ratio {ratio:.3f}")
+    found = [Figure(f"{size:,} slots", "ms", tuple(1000 * took for took in own)) for size, own in seconds.items()]
+    return found + [ratios(f"{size:,} slots / {SIZES[0]:,}", seconds[size], seconds[SIZES[0]]) for size in SIZES[1:]]
+
+
+def main() -> None:
+    """Measure and print."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print(table({"buffer": measure()}))
 
 
 if __name__ == "__main__":

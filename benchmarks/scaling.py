@@ -11,7 +11,6 @@ import os
 import socket
 import time
 from multiprocessing.connection import Connection
-from statistics import median
 
 import torch
 
@@ -22,6 +21,7 @@ from gmmcli.rng import stream
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.setup import Setup
 from gmmcli.train.step import training_step
+from table import Figure, ratios, table
 
 CLASSES, IMAGES = 10, 1024
 RECIPE = """
@@ -66,16 +66,9 @@ def work(turns: Connection, rank: int, size: int, port: int, recipe: str, n_step
             turns.send(time.perf_counter() - started)
 
 
-def main() -> None:
-    """Alternate, and print images per second and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=2, help="in a turn")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    arguments = parser.parse_args()
-    n, recipe = arguments.processes, RECIPE.format(batch_size=arguments.batch_size, precision=arguments.precision)
+def measure(processes: int = 2, rounds: int = 7, steps: int = 2, batch_size: int = 64, precision: str = "fp32") -> list[Figure]:
+    """Images a second of one process, of N joined and of N apart, and the ratios to one."""
+    recipe = RECIPE.format(batch_size=batch_size, precision=precision)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,14 +76,14 @@ def main() -> None:
 
     def started(rank: int, size: int) -> Connection:
         here, there = context.Pipe()
-        context.Process(target=work, args=(there, rank, size, port, recipe, arguments.steps), daemon=True).start()
+        context.Process(target=work, args=(there, rank, size, port, recipe, steps), daemon=True).start()
         return here
 
-    alone, together = [started(0, 1) for _ in range(n)], [started(rank, n) for rank in range(n)]
-    modes = {"one process": alone[:1], f"{n} joined": together, f"{n} apart": alone}
-    images = {name: arguments.steps * arguments.batch_size * (n if workers is alone else 1) for name, workers in modes.items()}
+    alone, together = [started(0, 1) for _ in range(processes)], [started(rank, processes) for rank in range(processes)]
+    modes = {"1 process": alone[:1], f"{processes} joined": together, f"{processes} apart": alone}
+    images = {name: steps * batch_size * (processes if workers is alone else 1) for name, workers in modes.items()}
     rates: dict[str, list[float]] = {name: [] for name in modes}
-    for turn in range(arguments.rounds + 1):  # the first is to warm up
+    for turn in range(rounds + 1):  # the first is to warm up
         for name, workers in modes.items():
             for worker in workers:
                 worker.send(True)
@@ -99,10 +92,22 @@ def main() -> None:
                 rates[name].append(images[name] / seconds)
     for worker in (*alone, *together):
         worker.send(False)
-    print(f"{arguments.precision}, batch {arguments.batch_size} in all, {arguments.rounds} rounds of {arguments.steps} steps")
-    for name, rate in rates.items():
-        ratios = [own / base for own, base in zip(rate, rates["one process"], strict=True)]
-        print(f"{name:12}  {median(rate):7.1f} images/s  ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    one, *others = rates
+    return [
+        *(Figure(name, "images/s", tuple(found)) for name, found in rates.items()),
+        *(ratios(f"{name} / 1", rates[name], rates[one]) for name in others),
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=2, help="in a turn")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    print(table({"scaling": measure(**vars(parser.parse_args()))}))
 
 
 if __name__ == "__main__":

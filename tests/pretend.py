@@ -38,6 +38,9 @@ class PretendTensor(torch.Tensor):
     def __repr__(self) -> str:
         return f"PretendTensor({self.held})"
 
+    def untyped_storage(self) -> Any:  # its own has no address
+        return self.held.untyped_storage()
+
     def tolist(self) -> Any:  # torch's own reads the memory of the device
         return self.cpu().tolist()
 
@@ -157,3 +160,21 @@ def accelerator() -> Iterator[Accelerator]:
             yield watched
         finally:
             torch._C._set_only_lift_cpu_tensors(lifting)
+
+
+class DrawnOnTheCPU(TorchFunctionMode):
+    """Draws by generators of a device come from the CPU's, so that a GPU computes with the numbers that the CPU computes with."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        generator = kwargs.get("generator")
+        if not isinstance(generator, PretendGenerator) or "device" not in kwargs:
+            return func(*args, **kwargs)
+        return func(*args, **kwargs | {"device": "cpu"}).to(generator.device)
+
+
+@contextmanager
+def same_draws(device: torch.device) -> Iterator[None]:
+    """Let every recipe choose a real device within this block, in full float32, with the draws of the CPU."""
+    with patch("torch.Generator", PretendGenerator), patch.object(Compute, "select", lambda self: device), DrawnOnTheCPU():
+        yield

@@ -123,7 +123,9 @@ def drawn(subject: Subject) -> Any:
 def compared(subject: Subject) -> Any:
     settings = Generation(run_space("own", subject.model), PixelJudge(subject.dataset.train, 1), Draw("noise", steps=2), n=20)
     values = generate(subject, settings).result["values"]
-    return json.loads(json.dumps(values), parse_float=lambda digits: f"{float(digits):.6g}")  # eigenvalues differ in their last digits
+    return json.loads(
+        json.dumps(values), parse_float=lambda digits: float(f"{float(digits):.6g}")
+    )  # eigenvalues differ in their last digits
 
 
 def smallest_change(subject: Subject) -> Any:
