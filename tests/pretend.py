@@ -44,9 +44,6 @@ class PretendTensor(torch.Tensor):
     def tolist(self) -> Any:  # torch's own reads the memory of the device
         return self.cpu().tolist()
 
-    def untyped_storage(self) -> Any:  # that of the wrapper is empty
-        return self.held.untyped_storage()
-
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
