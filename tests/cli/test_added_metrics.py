@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_a_result_of_a_metric_that_is_not_installed_any_more_still_opens(
     gmmc: Gmmc, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gmmc("eval", "accuracy", "--run", runs[0].path, "-q")
-    monkeypatch.setattr("gmmcli.registry.entry_points", lambda group: registry.EntryPoints())
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints())
     registry.installed.cache_clear()
     found = json.loads(gmmc("report", "--run", runs[0].path, "--json").stdout)
     (model,) = found["values"].values()

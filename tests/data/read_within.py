@@ -20,7 +20,7 @@ from gmmcli.data.sources import Source
 from gmmcli.rng import stream
 
 CPU = torch.device("cpu")
-ALLOWED, KEPT = 88 * 2**20, 2 * 2**20
+ALLOWED, KEPT = 118 * 2**20, 2 * 2**20
 
 
 def read(source: Source) -> None:

@@ -26,10 +26,8 @@ def max_mahalanobis_means(n_classes: int, dim: int, radius: float) -> Means:
     if not 2 <= n_classes <= dim + 1:
         raise ValueError(f"max-mahalanobis means need 2 <= classes <= features + 1, got {n_classes} classes and {dim} features")
     means = torch.zeros(n_classes, dim, dtype=torch.float64)
-    means[0, 0] = 1
-    for i in range(1, n_classes):
-        for j in range(i):
-            means[i, j] = -(1 / (n_classes - 1) + means[i] @ means[j]) / means[j, j]
-        if i < dim:  # with K = d + 1 the last mean has no axis left, and needs none
-            means[i, i] = (1 - means[i] @ means[i]).clamp_min(0).sqrt()
+    for k in range(min(n_classes, dim)):  # with K = d + 1 the last mean has no axis left, and needs none
+        before, later = means[k, :k], means[k + 1 :]
+        means[k, k] = (1 - before @ before).clamp_min(0).sqrt()
+        later[:, k] = -(1 / (n_classes - 1) + later[:, :k] @ before) / means[k, k]
     return (radius * means).float()
