@@ -4,7 +4,7 @@ from linear import blocks, tangled
 from torch import Tensor
 from torch.nn import functional as F
 
-from gmmcli.attacks.adversary import Adversary, AllBroken, AttackState
+from gmmcli.attacks.adversary import Adversary, AllBroken, AttackState, gradient
 from gmmcli.attacks.losses import LOSSES, AttackLoss, ranked_targets
 from gmmcli.attacks.pixel_model import PixelModel
 
@@ -47,13 +47,14 @@ def test_the_gradient_is_that_of_the_loss_wherever_the_loss_stands() -> None:
 def test_a_mean_over_the_batch_pushes_no_gradient_below_what_float32_holds() -> None:
     """Slopes of 1e-44, next to the smallest number there is: a 24th of them, which the mean of twelve would leave, is 0."""
     model, pixels, state = attacked()
-    logits = model(pixels).requires_grad_()
-    model.forward = lambda images: logits  # type: ignore[method-assign]
-    state.loss = AttackLoss(lambda logits, labels, targets: 1e-44 * logits.sum(1))
-    disguised = F.cross_entropy(Adversary(model, state, linear=True)(pixels), torch.zeros_like(state.labels))
-    (gradient,) = torch.autograd.grad(disguised, logits)
-    assert torch.equal(gradient, torch.full((12, 5), 1e-44))
-    assert gradient.all() and not (gradient / 24).any()
+    model.forward = lambda images: images.flatten(1)[:, :5]  # type: ignore[method-assign]
+    state.loss, state.dropping = AttackLoss(lambda logits, labels, targets: 1e-44 * logits.sum(1)), False
+    x = pixels.clone().requires_grad_()
+    disguised = F.cross_entropy(Adversary(model, state, linear=True)(x), torch.zeros_like(state.labels))
+    (gradient,) = torch.autograd.grad(disguised, x)
+    assert torch.equal(gradient.flatten(1), (torch.arange(64) < 5).float().expand(12, -1))
+    assert (state.gradients, state.zero_gradients) == (12, 0)
+    assert not (torch.tensor(1e-44) / 24).any()
 
 
 def broken_at(state: AttackState, rows: list[int]) -> None:
@@ -126,12 +127,39 @@ def test_gradients_are_counted_of_standing_images_and_the_zeros_among_them() -> 
     model, pixels, state = attacked(loss="ce")
     model.scale = 1e-5
     broken_at(state, [0, 1, 2])
-    adversary = Adversary(model, state, linear=True)
     for loss in ("ce", "margin"):
         state.loss = LOSSES[loss]
         x = pixels.clone().requires_grad_()
-        torch.autograd.grad(F.cross_entropy(adversary(x), torch.zeros_like(state.labels)), x)
+        torch.autograd.grad(F.cross_entropy(Adversary(model, state, linear=True)(x), torch.zeros_like(state.labels)), x)
     assert (state.gradients, state.zero_gradients) == (9 + 9, 9)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_an_image_that_has_not_moved_does_not_pass_again(linear: bool) -> None:
+    """Its output and gradient are those of before, also where the caller writes into the very tensor that it gave."""
+    model, pixels, state = attacked()
+    adversary, x = Adversary(model, state, linear), pixels.clone()
+    for moved in ([], [], [3, 7], [7], []):
+        x[moved] = (x[moved] + 0.01).clamp(0, 1)
+        given = x.detach().requires_grad_()  # shares its memory with x
+        output = adversary(given)
+        (direction,) = torch.autograd.grad(output[:, 0].sum(), given)
+        fresh = x.clone().requires_grad_()
+        expected = Adversary(model, AttackState.of(pixels, state.labels, state.targets, state.loss, 1.0), linear)(fresh)
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(direction, torch.autograd.grad(expected[:, 0].sum(), fresh)[0])
+    assert state.forwards == 12 + 0 + 2 + 1 + 0
+    assert state.gradients == 5 * 12
+
+
+def test_no_more_images_pass_at_a_time_than_the_device_is_quick_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels, state = attacked()
+    whole = gradient(Adversary(model, state, linear=True), pixels)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda module, arguments: seen.append(len(arguments[0])))
+    monkeypatch.setattr(PixelModel, "at_a_time", lambda self, images: 5)
+    torch.testing.assert_close(gradient(Adversary(model, state, linear=True), pixels), whole)
+    assert seen == [5, 5, 2]
 
 
 def test_a_look_without_gradients_counts_none() -> None:

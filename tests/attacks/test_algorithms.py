@@ -1,8 +1,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from gmmcli.attacks.algorithms import check
+from gmmcli.attacks.algorithms import check, fingerprints
 from gmmcli.attacks.attack import Attack
 from gmmcli.attacks.losses import LOSSES
 from gmmcli.errors import RecipeError
@@ -34,3 +35,15 @@ def test_what_cannot_be_attacked_with_is_said_in_a_sentence_and_a_hint(attack: A
 def test_what_can_is_not_complained_of(attack: Attack) -> None:
     for loss in LOSSES:
         check(replace(attack, loss=loss), LOSSES[loss].n_classes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fingerprints_tell_images_apart_by_their_last_bit_and_by_the_order_of_their_pixels(dtype: torch.dtype) -> None:
+    image = torch.rand(1, 3, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    nudged, turned = image.clone(), image.flip(3)
+    nudged[0, 2, 7, 7] = torch.nextafter(nudged[0, 2, 7, 7], torch.tensor(2.0, dtype=dtype))
+    same, first, second, third = fingerprints(torch.cat([image, image, nudged, turned]))
+    assert same == first and len({first, second, third}) == 3
+    assert fingerprints(image.contiguous(memory_format=torch.channels_last)) == [first]
+    assert len(set(fingerprints(torch.eye(64, dtype=dtype).view(64, 1, 8, 8)))) == 64
+    assert fingerprints(image[:0]) == []

@@ -197,7 +197,7 @@ def test_zero_gradients_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) 
     model = blocks(2, scale=50.0)
     pixels, labels = block_images(2, (0.01, 0.2, 0.2, 0.01, 0.2))
     whole = masked(model, pixels, labels)
-    monkeypatch.setattr(audit, "CHUNK", 2)
+    monkeypatch.setattr(PixelModel, "at_a_time", lambda self, images: 2)
     assert masked(model, pixels, labels).tolist() == whole.tolist() == [False, True, True, False, True]
 
 

@@ -4,7 +4,6 @@ from linear import block_images, blocks, linear, radii, tangled
 from scipy.optimize import brentq
 from torch import Tensor
 
-from gmmcli.attacks import carlini
 from gmmcli.attacks.carlini import Aim, CarliniWagner
 from gmmcli.attacks.pixel_model import PixelModel, distances
 
@@ -137,7 +136,7 @@ def test_more_searches_never_find_more_change() -> None:
 def test_images_are_taken_in_chunks_and_none_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pixels, labels = tangled(3, n=5)
     whole = CarliniWagner(steps=5)(model, pixels, labels)
-    monkeypatch.setattr(carlini, "CHUNK", 2)
+    monkeypatch.setattr(PixelModel, "at_a_time", lambda self, images: 2)
     parts = CarliniWagner(steps=5)(model, pixels, labels)
     assert torch.equal(parts[0], whole[0])
     torch.testing.assert_close(parts[1], whole[1], rtol=0, atol=1e-4)

@@ -1,6 +1,7 @@
 """The model as an attack sees it: one loss per image, only of the images that are still classified correctly."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,13 @@ class AttackState:
 class Adversary(nn.Module):
     """Wraps a model for one attack on one batch.
 
-    Rows that are broken leave the computation: they get constant logits, hence no gradient, and their image is kept. Some attacks
-    of torchattacks know only the mean cross-entropy of a batch, so with ``linear`` the output is ``(-l, 0)`` with ``l`` the loss of
-    each image, which rises with its cross-entropy against class 0, and the gradient that comes back to ``l`` is replaced by 1:
-    that of the sum of ``l``. A factor 1 / N of the mean would push small gradients below what float32 holds, on their way
+    Rows that are broken leave the computation: they get constant logits, hence no gradient, and their image is kept. The others pass
+    the model as many at a time as its device is quick with, forward and backward, so that memory does not depend on the attack's batch.
+    A row that is where it was at the call before, at a corner of its ball or without a gradient, does not pass again.
+
+    Some attacks of torchattacks know only the mean cross-entropy of a batch, so with ``linear`` the output is ``(-l, 0)`` with ``l`` the
+    loss of each image, which rises with its cross-entropy against class 0. Whatever they make of the output, the gradient that they
+    get is that of the sum of ``l``: a factor 1 / N of the mean would push small gradients below what float32 holds, on their way
     through the network. Each image's gradient reaches the attack at unit size.
     """
 
@@ -53,6 +57,7 @@ class Adversary(nn.Module):
         self.model = model
         self.state = state
         self.linear = linear
+        self._before: list[Tensor] = []
         self.eval()  # torchattacks puts back whatever mode it finds
 
     def forward(self, pixels: Tensor) -> Logits:
@@ -61,30 +66,63 @@ class Adversary(nn.Module):
         rows = state.unbroken.nonzero().squeeze(1)
         if not len(rows):
             raise AllBroken
-        state.forwards += len(rows)
-        logits = self.model(pixels[rows])
+        logits, value, *gradients = self._passed(pixels, rows)
         if state.dropping:
-            gone = rows[logits.detach().argmax(1) != state.labels[rows]]
+            gone = rows[logits[rows].argmax(1) != state.labels[rows]]
             state.unbroken[gone] = False
             state.found[gone] = pixels.detach()[gone]
-        if pixels.requires_grad:
-            kept = rows[state.unbroken[rows]]
-            pixels.register_hook(lambda gradient: self._seen(gradient, kept))  # type: ignore[no-untyped-call]  # torch's own
         if self.linear:
-            value = state.loss.value(logits / state.scale, state.labels[rows], state.targets[rows])
-            if value.requires_grad:
-                value.register_hook(torch.ones_like)  # type: ignore[no-untyped-call]  # torch's own
             output = torch.stack([-value, torch.zeros_like(value)], 1)
-            return pixels.new_zeros(len(pixels), 2).to(output.dtype).index_put((rows,), output)
-        elsewhere = nn.functional.one_hot((state.labels + 1) % logits.shape[1], logits.shape[1]).to(logits.dtype)
-        return elsewhere.index_put((rows,), logits)
+        else:
+            elsewhere = nn.functional.one_hot((state.labels + 1) % logits.shape[1], logits.shape[1]).to(logits.dtype)
+            output = elsewhere.index_copy(0, rows, logits[rows])
+        return _Attached.apply(pixels, output, self._direction(*gradients)) if gradients else output  # type: ignore[no-untyped-call]
 
-    def _seen(self, gradient: Tensor, rows: Tensor) -> Tensor:
+    def _passed(self, pixels: Tensor, rows: Tensor) -> list[Tensor]:
+        """Return logits and loss of these rows, and the gradient of their loss where ``pixels`` requires one; 0 for the other rows."""
+        differentiated = pixels.requires_grad and torch.is_grad_enabled()
+        images = pixels.detach()
+        before = self._before if differentiated else []
+        moved = rows[(images[rows] != before[0][rows]).flatten(1).any(1)] if before else rows
+        self.state.forwards += len(moved)
+        if len(moved):
+            parts = [self._pass(images[part], part, differentiated) for part in torch.split(moved, self.model.at_a_time(images))]
+            columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+            before = before or [column.new_zeros(len(images), *column.shape[1:]) for column in columns]
+            for whole, column in zip(before, columns, strict=True):
+                whole[moved] = column
+        if differentiated:
+            self._before = before
+        return before[1:]
+
+    def _pass(self, images: Tensor, rows: Tensor, differentiated: bool) -> list[Tensor]:
+        state, x = self.state, images.clone().requires_grad_(differentiated)
+        logits = self.model(x)
+        value = state.loss.value(logits / state.scale, state.labels[rows], state.targets[rows])
+        gradients = torch.autograd.grad(value.sum(), x) if differentiated else ()
+        return [images, logits.detach(), value.detach(), *gradients]
+
+    def _direction(self, gradient: Tensor) -> Tensor:
         """Count, and return each image's gradient at unit size: attacks want its direction, and theirs drown a tiny one in 1e-10."""
         largest = gradient.flatten(1).abs().amax(1)
-        self.state.gradients += len(rows)
-        self.state.zero_gradients += int((largest[rows] == 0).sum())
+        self.state.gradients += int(self.state.unbroken.sum())
+        self.state.zero_gradients += int((largest[self.state.unbroken] == 0).sum())
         return gradient / torch.where(largest > 0, largest, torch.ones_like(largest))[:, None, None, None]
+
+
+class _Attached(torch.autograd.Function):
+    """An output whose gradient with respect to the images is known already, whatever is made of the output."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, output: Tensor, gradient: Tensor) -> Tensor:
+        """Return the output."""
+        ctx.gradient = gradient
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient."""
+        return ctx.gradient, None, None
 
 
 def gradient(adversary: Adversary, pixels: Tensor) -> Tensor:
@@ -95,4 +133,4 @@ def gradient(adversary: Adversary, pixels: Tensor) -> Tensor:
         pixels: images in [0, 1], shape (batch, channel, height, width).
     """
     pixels = pixels.detach().requires_grad_()
-    return torch.autograd.grad(-adversary(pixels)[:, 0].sum(), pixels)[0]
+    return torch.autograd.grad(adversary(pixels).sum(), pixels)[0]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gmmcli.attacks.attack import Attack
 from gmmcli.attacks.losses import LOSSES, cross_entropy
-from gmmcli.attacks.pixel_model import CHUNK, PixelModel, distances, pixel_logits
+from gmmcli.attacks.pixel_model import PixelModel, distances, pixel_logits
 from gmmcli.metrics.accuracy import proportion
 from gmmcli.types import Labels
 
@@ -71,7 +71,8 @@ def suite(n_classes: int) -> dict[str, Attack]:
 def zero_gradients(model: PixelModel, pixels: Tensor, labels: Labels) -> Tensor:
     """Return for each image whether the gradient of its cross-entropy is exactly zero in every pixel."""
     found = [torch.zeros(0, dtype=torch.bool, device=labels.device)]
-    for x, y in zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True):
+    size = model.at_a_time(pixels)
+    for x, y in zip(torch.split(pixels, size), torch.split(labels, size), strict=True):
         x = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(model(x), y, y).sum(), x)
         found.append((gradient.flatten(1) == 0).all(1))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gmmcli.attacks.losses import logit_of, others
-from gmmcli.attacks.pixel_model import CHUNK, PixelModel, pixel_logits
+from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
 from gmmcli.types import Labels
 
 Aim = Literal["untargeted", "next", "least-likely"]
@@ -48,7 +48,7 @@ class CarliniWagner:
             Whether each attack succeeded, judged anew on the returned images, and the images; the clean one where it failed.
         """
         targets = self.targets(model, pixels, labels)
-        split = [torch.split(tensor, CHUNK) for tensor in (pixels, targets)]
+        split = [torch.split(tensor, model.at_a_time(pixels)) for tensor in (pixels, targets)]
         found = torch.cat([self._on_a_chunk(model, x, t) for x, t in zip(*split, strict=True)]) if len(pixels) else pixels
         predicted = pixel_logits(model, found).argmax(1) if len(pixels) else labels
         return (predicted != labels) if self.aim == "untargeted" else (predicted == targets), found

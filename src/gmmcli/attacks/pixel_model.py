@@ -4,11 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from gmmcli.attacks.attack import Norm
+from gmmcli.core.batch import batch_size
 from gmmcli.core.classifier import Classifier
 from gmmcli.errors import DivergedError
 from gmmcli.types import Logits
-
-CHUNK = 250
 
 
 class PixelModel(nn.Module):
@@ -19,17 +18,24 @@ class PixelModel(nn.Module):
         self.model = model
         self.dtype = dtype
         self.scale = scale
+        self._at_a_time: int | None = None
 
     def forward(self, pixels: Tensor) -> Logits:
         """Return logits / scale, shape (batch, class)."""
         logits: Logits = self.model(pixels.to(self.dtype) * 2 - 1)
         return logits / self.scale
 
+    def at_a_time(self, pixels: Tensor) -> int:
+        """Return how many images to pass at a time (``batch_size``), found out once."""
+        if self._at_a_time is None:
+            self._at_a_time = batch_size(self.model, pixels[:0].to(self.dtype))
+        return self._at_a_time
+
 
 @torch.no_grad()
 def pixel_logits(model: PixelModel, pixels: Tensor) -> Logits:
-    """Return the logits of images in [0, 1], a chunk at a time; DivergedError where they are not finite."""
-    logits = torch.cat([model(part) for part in torch.split(pixels, CHUNK)])
+    """Return the logits of images in [0, 1], a batch at a time; DivergedError where they are not finite."""
+    logits = torch.cat([model(part) for part in torch.split(pixels, model.at_a_time(pixels))])
     if not bool(logits.isfinite().all()):
         raise DivergedError(
             "the model's logits are not finite: there is nothing to attack", "it has diverged: take an earlier checkpoint (--best)"

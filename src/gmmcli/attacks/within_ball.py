@@ -13,13 +13,15 @@ from gmmcli.attacks.adversary import AllBroken, AttackState
 from gmmcli.attacks.algorithms import ATTACKS, seed_of
 from gmmcli.attacks.attack import Attack, Outcome
 from gmmcli.attacks.losses import LOSSES, median_gap, ranked_targets
-from gmmcli.attacks.pixel_model import CHUNK, PixelModel, pixel_logits
+from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
 from gmmcli.attacks.verify import verify
 from gmmcli.distributed import divided, world
 from gmmcli.rng import stream
 from gmmcli.types import Labels, Logits
 
 TARGETS = 9
+CHUNK = 250
+"""Images that attacks with one source of randomness for all of them share it with: a constant, so that figures do not depend on memory."""
 
 
 def run(
@@ -29,6 +31,7 @@ def run(
     labels: Labels,
     eps: float,
     progress: Callable[[int, int], None] = lambda done, unbroken: None,
+    clean: Logits | None = None,
 ) -> Outcome:
     """Attack images in [0, 1] that are classified correctly; raises GmmcError should a found image leave the ball or the range.
 
@@ -41,16 +44,18 @@ def run(
         labels: their true classes, which the model predicts.
         eps: radius in pixels; 0 leaves everything as it is.
         progress: told after every chunk how many images are done, and how many of them are still classified correctly.
+        clean: the logits of the clean images where they are known.
     """
-    scale = median_gap(common_logits(model, pixels)) if attack.loss == "ce-scaled" and len(pixels) else 1.0
-    chunks = list(zip(torch.split(pixels, CHUNK), torch.split(labels, CHUNK), strict=True))
+    clean = common_logits(model, pixels) if clean is None else clean
+    scale = median_gap(clean) if attack.loss == "ce-scaled" and len(pixels) else 1.0
+    chunks = list(zip(*(torch.split(of, CHUNK) for of in (pixels, labels, clean)), strict=True))
 
     def attacked(mine: slice) -> tuple[Tensor, Tensor, Tensor]:
         parts: list[Outcome] = []
         done = left = 0
         for i in range(len(chunks))[mine]:
-            chunk, true = chunks[i]
-            parts.append(_on_a_chunk(attack, model, chunk, true, eps, scale, i * CHUNK) if eps else _untouched(chunk, true))
+            chunk, true, logits = chunks[i]
+            parts.append(_on_a_chunk(attack, model, chunk, true, logits, eps, scale, i * CHUNK) if eps else _untouched(chunk, true))
             done, left = done + len(true), left + int(parts[-1].unbroken.sum())
             progress(min(len(labels), done * world().size), min(len(labels), left * world().size))  # processes are taken to be equally far
         unbroken, adversarial, *counts = zip(*parts, strict=True)
@@ -71,9 +76,10 @@ def _untouched(pixels: Tensor, labels: Labels) -> Outcome:
     return Outcome(torch.ones_like(labels, dtype=torch.bool), pixels, 0, 0, 0)
 
 
-def _on_a_chunk(attack: Attack, model: PixelModel, pixels: Tensor, labels: Labels, eps: float, scale: float, first: int) -> Outcome:
+def _on_a_chunk(
+    attack: Attack, model: PixelModel, pixels: Tensor, labels: Labels, clean: Logits, eps: float, scale: float, first: int
+) -> Outcome:
     loss = LOSSES[attack.loss]
-    clean = pixel_logits(model, pixels)
     unbroken, adversarial = torch.ones_like(labels, dtype=torch.bool), pixels.clone()
     forwards = gradients = zero_gradients = 0
     for restart in range(attack.restarts):
@@ -126,13 +132,13 @@ def over_eps(
     Returns:
         The radius at which each image fell (inf: at none; 0: misclassified from the start), its adversarial image, and the outcomes.
     """
-    clean = common_logits(model, pixels).argmax(1) == labels
-    fell = torch.where(clean, float("inf"), 0.0).double()
+    clean = common_logits(model, pixels)
+    fell = torch.where(clean.argmax(1) == labels, float("inf"), 0.0).double()
     adversarial, outcomes = pixels.clone(), []
     for radius in sorted(eps):
         rows = (fell == float("inf")).nonzero().squeeze(1)
         gone = len(labels) - len(rows)
-        outcome = run(attack, model, pixels[rows], labels[rows], radius, partial(_later, progress, radius, gone))
+        outcome = run(attack, model, pixels[rows], labels[rows], radius, partial(_later, progress, radius, gone), clean[rows])
         fell[rows[~outcome.unbroken]] = radius
         adversarial[rows] = outcome.adversarial
         outcomes.append(outcome)
