@@ -40,7 +40,7 @@ def parts(long: bool) -> dict[str, tuple[str, str, dict[str, int]]]:
         "checkpoint": ("bench", "checkpoint", {}),
         "evaluation": ("rates", "evaluation", {}),
         "attack": ("rates", "attack", {}),
-        "scaling": ("scaling", "measure", {}),
+        "scaling": ("scaling", "measure", {"rounds": 3, "steps": 1, "batch_size": 32}),
     }
 
 

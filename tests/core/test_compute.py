@@ -196,3 +196,15 @@ def test_auto_precision_is_bf16_where_it_is_native(native: bool, precision: str,
     assert Compute(precision="auto").resolved(CPU) == Compute(precision=precision)  # type: ignore[arg-type]
     assert Compute(precision="fp32").resolved(CPU).precision == "fp32"
     assert Compute(precision="bf16").resolved(CPU).precision == "bf16"
+
+
+def test_the_probe_runs_in_one_thread_and_puts_the_number_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("gmmcli.core.compute._speedup", lambda device: seen.append(torch.get_num_threads()) or 2.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert bf16_speedup.__wrapped__(torch.device("cpu")) == 2.0
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)

@@ -80,8 +80,18 @@ def has_fast_bf16(device: torch.device) -> bool:
 def bf16_speedup(device: torch.device) -> float:
     """How many times as fast a 3 x 3 convolution and its gradients are in bfloat16 as in float32; takes some tens of milliseconds.
 
-    Other jobs must not decide it: on a cpu the time is the process's own, and of several turns the shortest counts.
+    Other jobs must not decide it: on a cpu the time is that of one thread's own, which does not wait for others, and of several turns the
+    shortest counts.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _speedup(device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _speedup(device: torch.device) -> float:
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     shortest = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
     for _ in range(PROBE_TURNS):
