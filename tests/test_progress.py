@@ -92,7 +92,10 @@ def test_after_a_step_back_rate_and_remaining_time_count_from_there(clock: Clock
 class Closed:
     """A stderr whose reader has gone, as in `gmmc train 2>&1 | head -1`."""
 
+    attempts = 0
+
     def write(self, text: str) -> int:
+        self.attempts += 1
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     def flush(self) -> None:
@@ -100,8 +103,10 @@ class Closed:
 
 
 def test_a_stderr_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", Closed())
+    closed = Closed()
+    monkeypatch.setattr("sys.stderr", closed)
     bar = ProgressBar("digits", 3, quiet=True)
     bar.warn("gmmc: a warning")
     loud = ProgressBar("digits", 3)
     loud.update(3)
+    assert closed.attempts == 2
