@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gmmcli.distributed import World, any_of, barrier, from_main, gather, joined, mean, minimum, world
+from gmmcli.distributed import World, any_of, barrier, divided, from_main, gather, joined, mean, minimum, once, world
 from gmmcli.errors import GmmcError
 from ranks import on_ranks
 
@@ -25,6 +25,9 @@ def test_one_process_is_the_main_one_and_everything_is_its_own():
         assert any_of(True)
         assert not any_of(False)
         assert from_main("a") == "a"
+        assert torch.equal(divided(3, lambda mine: (values[mine],))[0], values)
+        assert divided(0, lambda mine: (values[mine],))[0].tolist() == []
+        assert once(lambda: [1]) == [1]
         barrier()
 
 
@@ -53,6 +56,36 @@ def test_three_processes_agree():
         assert not none
         assert rows == [[0, 1], [0, 1], [2, 3]]
         assert named == "von Rang 0: ä"
+
+
+def _squares(n):
+    done = []
+
+    def work(mine):
+        done.extend(range(n)[mine])
+        numbers = torch.arange(n)[mine]
+        return numbers**2, numbers[:, None].double()
+
+    squares, numbers = divided(n, work)
+    return squares.tolist(), numbers.tolist(), str(numbers.dtype), done
+
+
+@pytest.mark.parametrize(("n", "done"), [(5, [[0], [1, 2], [3, 4]]), (2, [[0], [0], [1]])])
+def test_divided_work_is_whole_everywhere_and_done_once_but_for_those_with_nothing_to_do(n, done):
+    found = on_ranks(3, _squares, n)
+    assert [mine for *_, mine in found] == done
+    assert [whole for *whole, _ in found] == [[[i * i for i in range(n)], [[i] for i in range(n)], "torch.float64"]] * 3
+    assert _squares(n)[:3] == tuple(found[0][:3])
+
+
+def _writes(path):
+    written = once(lambda: [path.write_text(f"by {world().rank}"), time.sleep(0.2)] and [path])
+    return written, path.read_text()
+
+
+def test_what_is_written_once_is_there_for_all_when_they_go_on(tmp_path):
+    path = tmp_path / "file"
+    assert on_ranks(3, _writes, path) == [([path], "by 0"), ([], "by 0"), ([], "by 0")]
 
 
 def _gradient():

@@ -4,10 +4,10 @@ Where there is one process alone, every function returns what it was given.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import distributed as dist
 
 from gmmcli.errors import GmmcError
 
+T = TypeVar("T")
 TIMEOUT = 600.0
 """Seconds after which a process gives up waiting for another: longer than any evaluation between two exchanges."""
 
@@ -98,6 +99,26 @@ def gather(part: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(parts, padded)
     return torch.cat([received[: int(n)] for received, n in zip(parts, lengths, strict=True)])
+
+
+def divided(n: int, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Divide work on ``n`` things among all processes; every one of them returns the whole, in the order of the things.
+
+    Args:
+        n: number of things.
+        work: does those of a slice; returns tensors whose first axes are in the order of the things.
+    """
+    mine = world().share(n)
+    idle = world().size > 1 and mine.start == mine.stop
+    parts = work(slice(0, 1) if idle else mine)  # who has nothing to do does the first thing, for its shape and type
+    return tuple(gather(part[:0] if idle else part) for part in parts)
+
+
+def once(write: Callable[[], list[T]]) -> list[T]:
+    """Let the main process alone write files, and return what it gives; the others wait until they are written, and return nothing."""
+    written = write() if world().is_main else []
+    barrier()
+    return written
 
 
 def from_main(text: str) -> str:

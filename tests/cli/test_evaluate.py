@@ -311,8 +311,8 @@ def test_all_uses_inception_where_it_is_at_hand(evaluate: Evaluate, monkeypatch:
     class Network(torch.nn.Module):
         sha256 = "of no file"
 
-        def features(self, images: torch.Tensor | Split) -> torch.Tensor:
-            return torch.cat([part.flatten(1)[:, :4].float() for part in chunks(images, 50)])
+        def features(self, images: torch.Tensor | Split, within: slice) -> torch.Tensor:
+            return torch.cat([part.flatten(1)[:, :4].float() for part in chunks(images, 50, within)])
 
         def class_probs(self, features: torch.Tensor) -> torch.Tensor:
             return features.softmax(1)

@@ -351,8 +351,8 @@ def test_with_weights_the_figures_have_their_usual_names_and_few_samples_a_warni
     class Network(torch.nn.Module):
         sha256 = "of w.pth"
 
-        def features(self, images: torch.Tensor | Split) -> torch.Tensor:
-            return torch.cat([part.flatten(1)[:, :20].float() for part in chunks(images, 7)])
+        def features(self, images: torch.Tensor | Split, within: slice) -> torch.Tensor:
+            return torch.cat([part.flatten(1)[:, :20].float() for part in chunks(images, 7, within)])
 
         def class_probs(self, features: torch.Tensor) -> torch.Tensor:
             return features.softmax(1)

@@ -130,6 +130,13 @@ def test_chunks_are_all_images_in_their_order(size: int, sizes: list[int]) -> No
         assert all(torch.equal(*pair) for pair in zip(parts, chunks(images, size), strict=True))
 
 
+def test_chunks_within_a_slice_are_its_images_and_of_none_an_empty_batch_of_their_shape() -> None:
+    for images in (in_order(), in_order().images):
+        parts = list(chunks(images, 3, slice(4, 8)))
+        assert [part[:, 0, 0, 0].tolist() for part in parts] == [[4, 5, 6], [7]]
+        assert [part.shape for part in chunks(images, 3, slice(0, 0))] == [(0, 1, 8, 8)]
+
+
 def test_a_subset_is_drawn_by_the_seed_and_a_whole_one_copies_nothing() -> None:
     split = in_order()
     assert split.subset(4, seed=1).images[:, 0, 0, 0].tolist() == subset(10, 4, seed=1).tolist()

@@ -173,8 +173,9 @@ def test_before_the_end_of_training_there_is_no_variance(run: Run, tmp_path: Pat
 
 
 @pytest.fixture
-def counted(run: Run) -> tuple[Subject, list[int]]:
+def counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[Subject, list[int]]:
     """A subject, and the batches that its network has met."""
+    monkeypatch.setattr("gmmcli.metrics.outputs.batch_size", lambda model, like: 500)
     subject, seen = Subject.open(run.path), []
 
     def count(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:

@@ -15,6 +15,7 @@ from gmmcli.attacks.attack import Attack, Outcome
 from gmmcli.attacks.losses import LOSSES, median_gap, ranked_targets
 from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
 from gmmcli.attacks.verify import verify
+from gmmcli.distributed import divided, world
 from gmmcli.rng import stream
 from gmmcli.types import Labels, Logits
 
@@ -34,6 +35,8 @@ def run(
 ) -> Outcome:
     """Attack images in [0, 1] that are classified correctly; raises GmmcError should a found image leave the ball or the range.
 
+    Each of several processes attacks its share of the chunks, and all return the whole.
+
     Args:
         attack: which and how.
         model: what is attacked, frozen and in evaluation mode.
@@ -43,26 +46,30 @@ def run(
         progress: told after every chunk how many images are done, and how many of them are still classified correctly.
         clean: the logits of the clean images where they are known.
     """
-    parts: list[Outcome] = []
-    done = left = 0
-    clean = pixel_logits(model, pixels) if clean is None else clean
+    clean = common_logits(model, pixels) if clean is None else clean
     scale = median_gap(clean) if attack.loss == "ce-scaled" and len(pixels) else 1.0
-    for chunk, true, logits in zip(*(torch.split(of, CHUNK) for of in (pixels, labels, clean)), strict=True):
-        part = _on_a_chunk(attack, model, chunk, true, logits, eps, scale, done) if eps else _untouched(chunk, true)
-        parts.append(part)
-        done, left = done + len(true), left + int(part.unbroken.sum())
-        progress(done, left)
-    if not parts:
-        return _untouched(pixels, labels)
-    whole = Outcome(
-        torch.cat([part.unbroken for part in parts]),
-        torch.cat([part.adversarial for part in parts]),
-        sum(part.forwards for part in parts),
-        sum(part.gradients for part in parts),
-        sum(part.zero_gradients for part in parts),
-    )
+    chunks = list(zip(*(torch.split(of, CHUNK) for of in (pixels, labels, clean)), strict=True))
+
+    def attacked(mine: slice) -> tuple[Tensor, Tensor, Tensor]:
+        parts: list[Outcome] = []
+        done = left = 0
+        for i in range(len(chunks))[mine]:
+            chunk, true, logits = chunks[i]
+            parts.append(_on_a_chunk(attack, model, chunk, true, logits, eps, scale, i * CHUNK) if eps else _untouched(chunk, true))
+            done, left = done + len(true), left + int(parts[-1].unbroken.sum())
+            progress(min(len(labels), done * world().size), min(len(labels), left * world().size))  # processes are taken to be equally far
+        unbroken, adversarial, *counts = zip(*parts, strict=True)
+        return torch.cat(unbroken), torch.cat(adversarial), torch.tensor([[sum(count) for count in counts]])
+
+    unbroken, adversarial, counts = divided(len(chunks), attacked)
+    whole = Outcome(unbroken, adversarial, *counts.sum(0).tolist())
     verify(model, pixels, labels, whole, eps, attack.norm)
     return whole
+
+
+def common_logits(model: PixelModel, pixels: Tensor) -> Logits:
+    """Return ``pixel_logits`` that are the same in all processes, each of which computes its share: which images stand is one question."""
+    return divided(len(pixels), lambda mine: (pixel_logits(model, pixels[mine]),))[0]
 
 
 def _untouched(pixels: Tensor, labels: Labels) -> Outcome:
@@ -125,7 +132,7 @@ def over_eps(
     Returns:
         The radius at which each image fell (inf: at none; 0: misclassified from the start), its adversarial image, and the outcomes.
     """
-    clean = pixel_logits(model, pixels)
+    clean = common_logits(model, pixels)
     fell = torch.where(clean.argmax(1) == labels, float("inf"), 0.0).double()
     adversarial, outcomes = pixels.clone(), []
     for radius in sorted(eps):

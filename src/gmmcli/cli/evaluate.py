@@ -102,6 +102,7 @@ def all_command(
     from gmmcli.evaluate.classification import accuracy, calibrate
     from gmmcli.evaluate.detection import ood
     from gmmcli.evaluate.generation import generate as measure_generation
+    from gmmcli.evaluate.measured import save
 
     subject.outputs(mass=True, quiet=of_run.quiet)  # the one pass, which all that follow share
     parts = [accuracy(subject), calibrate(subject), ood(subject, sets, quiet=of_run.quiet)]
@@ -113,7 +114,7 @@ def all_command(
         {name: result["protocol"] for name, result in results.items()},
         {name: result["values"] for name, result in results.items()},
     )
-    subject.run.save_result(whole, subject.name("eval all", *map(short_name, sets or ())))
+    save(subject, whole, *map(short_name, sets or ()), arrays={})
     if of_run.json:
         for part in parts:
             for warning in part.warnings:

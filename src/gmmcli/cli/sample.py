@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +68,9 @@ def sample_command(
     if form is Format.grid:
         check_grid(out)
     from gmmcli.core.classifier import predict
+    from gmmcli.distributed import once
     from gmmcli.evaluate.samples import Draw, spread
+    from gmmcli.evaluate.subject import check_same_checkpoint
     from gmmcli.progress import image_progress
     from gmmcli.results import departures
     from gmmcli.run import open_run
@@ -75,6 +78,7 @@ def sample_command(
 
     found, best = open_run(of_run.run, of_run.runs_dir), of_run.best
     card, checkpoint, where = found.card(best), found.checkpoint(best), select_device(of_run.device)
+    check_same_checkpoint(found, checkpoint.step)
     note(f"run {found.path}, step {checkpoint.step}", of_run.quiet)
     classes = class_indices(label, card.class_names)
     model, draw = found.model(best, where), Draw(origin, steps, step_size, noise, seed)
@@ -87,7 +91,7 @@ def sample_command(
     logits = predict(model, to_bytes(images).to(where)).cpu()
     caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(found, checkpoint.step)}"
     words = [f"n{len(labels)}"] * (len(labels) != EACH * len(classes)) + departures(draw, Draw()) + ["best"] * best
-    paths = _write(found, card, images, labels, form, out, caption, words)
+    paths = once(partial(_write, found, card, images, labels, form, out, caption, words))
     if not of_run.json:
         print("\n".join(map(str, paths)))
         return

@@ -60,9 +60,12 @@ def concatenate(*splits: Split) -> Split:
     return Split(torch.cat([split.images for split in splits]), torch.cat([split.labels for split in splits]))
 
 
-def chunks(images: RawImages | Split, size: int) -> Iterator[RawImages]:
-    """Yield images in their order, at most ``size`` at a time, of a split or of a tensor."""
-    yield from images.chunks(size) if isinstance(images, Split) else torch.split(images, size)
+def chunks(images: RawImages | Split, size: int, within: slice = ALL) -> Iterator[RawImages]:
+    """Yield the images of a split or of a tensor within a slice of positions, in their order, at most ``size`` at a time."""
+    start, stop, _ = within.indices(len(images))
+    for first in range(start, max(stop, start + 1), size):  # of no images one empty batch, which has their shape
+        part = slice(first, min(first + size, stop))
+        yield images.batch(part)[0] if isinstance(images, Split) else images[part]
 
 
 def subset(total: int, n: int | None, seed: int) -> Tensor:

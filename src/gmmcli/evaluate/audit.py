@@ -16,9 +16,10 @@ from torch import Tensor
 from gmmcli.attacks import audit as audits
 from gmmcli.attacks.attack import Attack, Outcome
 from gmmcli.attacks.audit import format_eps
-from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
-from gmmcli.attacks.within_ball import over_eps
+from gmmcli.attacks.pixel_model import PixelModel
+from gmmcli.attacks.within_ball import common_logits, over_eps
 from gmmcli.core.classifier import frozen
+from gmmcli.distributed import any_of, gather, once, world
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.robustness import attacked, pixel_protocol
@@ -39,7 +40,7 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     model, pixels, labels = attacked(subject)
     folder = subject.run.path / "results" / f"attack-audit-{_fingerprint(subject, transfer, plan)}"
     with frozen(model):
-        clean = pixel_logits(model, pixels).argmax(1) == labels
+        clean = common_logits(model, pixels).argmax(1) == labels
         zero = audits.zero_gradients(model, pixels[clean], labels[clean])
         fell = _radii(plan, folder, model, pixels, labels, transfer, quiet)
     values = audits.audit_values(audits.Curves(fell, audits.EPS), zero.cpu(), clean.cpu(), n_classes, audits.FOCUS)
@@ -65,7 +66,8 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
         out=out,
         warnings=[f"{one['name']}: {one['why']}" for one in values["verdicts"] if one["fired"]],
     )
-    rmtree(folder)
+    if world().is_main:
+        rmtree(folder)
     return measured
 
 
@@ -91,24 +93,29 @@ def _radii(
 
 
 def _saved(path: Path, run: Callable[[], tuple[Tensor, Tensor, list[Outcome]]]) -> Tensor:
-    """Read the radii of an attack from a file, or run the attack and write the file, whole or not at all."""
-    if path.exists():
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+    """Read the radii of an attack from a file, or run the attack and write the file, whole or not at all; the main process for all."""
+    if any_of(world().is_main and path.exists()):
+        return gather(torch.from_numpy(np.load(path, allow_pickle=False)) if world().is_main else torch.empty(0, dtype=torch.float64))
     found = run()[0].cpu()
-    with replacing(path) as hidden:
-        np.save(hidden, found.numpy(), allow_pickle=False)
+
+    def write() -> list[Path]:
+        with replacing(path) as hidden:
+            np.save(hidden, found.numpy(), allow_pickle=False)
+        return [path]
+
+    once(write)
     return found
 
 
 def _transfer(model: PixelModel, other: Subject, pixels: Tensor, labels: Tensor) -> Tensor:
     """The radius at which each image falls to what a margin attack on the other model made of it."""
     surrogate = attacked(other)[0]
-    clean = pixel_logits(model, pixels).argmax(1) == labels
+    clean = common_logits(model, pixels).argmax(1) == labels
     fell = torch.where(clean, float("inf"), 0.0).double()
     attack = Attack("pgd", "margin", throughout=True)
     with frozen(surrogate):
         for radius in audits.EPS:
-            rows = ((fell == float("inf")) & (pixel_logits(surrogate, pixels).argmax(1) == labels)).nonzero().squeeze(1)
+            rows = ((fell == float("inf")) & (common_logits(surrogate, pixels).argmax(1) == labels)).nonzero().squeeze(1)
             _, adversarial, _ = over_eps(attack, surrogate, pixels[rows], labels[rows], [radius])
             fell[rows[audits.transferred(model, adversarial, pixels[rows], labels[rows], radius)]] = radius
     return fell

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from gmmcli.attacks.carlini import CarliniWagner
 from gmmcli.attacks.pixel_model import PixelModel, distances, pixel_logits
+from gmmcli.attacks.within_ball import common_logits
 from gmmcli.core.classifier import frozen
 from gmmcli.data.pictures import save_grid
+from gmmcli.distributed import divided, once, world
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.robustness import attacked, save_adversarial
@@ -38,7 +40,7 @@ def carlini(
     """Mean and median of the smallest L2 change (Table 7), with clean image, change and adversarial image side by side (Fig. 7)."""
     model, pixels, labels = attacked(subject, float64)
     with frozen(model):
-        clean = pixel_logits(model, pixels).argmax(1) == labels
+        clean = common_logits(model, pixels).argmax(1) == labels
         if not bool(clean.any()):
             raise RecipeError(f"run {subject.run.id} classifies none of these {len(labels)} images correctly", "there is nothing to attack")
         success, found = _attack(attack, model, pixels[clean], labels[clean], quiet)
@@ -61,17 +63,23 @@ def carlini(
     if save_to:
         adversarial = pixels.clone()
         adversarial[clean] = found.to(pixels.dtype)
-        measured.pictures.append(save_adversarial(save_to, adversarial, fell=arrays["l2"], labels=arrays["labels"]))
+        measured.pictures.extend(once(partial(save_adversarial, save_to, adversarial, fell=arrays["l2"], labels=arrays["labels"])))
     return measured
 
 
 def _attack(attack: CarliniWagner, model: PixelModel, pixels: Tensor, labels: Tensor, quiet: bool) -> tuple[Tensor, Tensor]:
-    parts = []
-    with ProgressBar("cw", len(labels), quiet, unit="images") as bar:
-        for x, y in zip(torch.split(pixels, AT_A_TIME), torch.split(labels, AT_A_TIME), strict=True):
-            parts.append(attack(model, x, y))
-            bar.update(sum(len(success) for success, _ in parts))
-    return torch.cat([success for success, _ in parts]), torch.cat([found for _, found in parts])
+    """Whether the attack on each image succeeded, and what it found; each of several processes attacks its share of the images."""
+
+    def attacked(mine: slice) -> tuple[Tensor, Tensor]:
+        parts = []
+        with ProgressBar("cw", len(labels), quiet, unit="images") as bar:
+            for x, y in zip(torch.split(pixels[mine], AT_A_TIME), torch.split(labels[mine], AT_A_TIME), strict=True):
+                parts.append(attack(model, x, y))
+                bar.update(min(len(labels), sum(len(success) for success, _ in parts) * world().size))
+        return torch.cat([success for success, _ in parts]), torch.cat([found for _, found in parts])
+
+    success, found = divided(len(labels), attacked)
+    return success, found
 
 
 def _values(clean: Tensor, success: Tensor, norms: Tensor, n_pixels: int) -> dict[str, Any]:

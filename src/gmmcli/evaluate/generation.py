@@ -11,6 +11,7 @@ import torch
 
 from gmmcli.data.dataset import Split, concatenate, subset
 from gmmcli.data.pictures import save_grid
+from gmmcli.distributed import once
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.moments import read_moments, write_moments
@@ -71,7 +72,7 @@ def generate(subject: Subject, settings: Generation, *, out: Path | None = None,
     compared = Comparison(subject, settings, samples)
     values, protocol = compared.values(quiet), compared.protocol(origin)
     if settings.save_stats:
-        write_moments(compared.reference.own_moments, settings.save_stats)
+        once(partial(write_moments, compared.reference.own_moments, settings.save_stats))
     rows = _neighbours(samples, compared.train, subject.card.class_names)
     return save(
         subject,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gmmcli.distributed import once
 from gmmcli.evaluate.subject import Subject
 
 Picture = Callable[[Path], list[Path]]
@@ -31,6 +32,8 @@ def save(
 ) -> Measured:
     """Save a result with its arrays, and its picture under the same name in the run's figures/, or at ``out``.
 
+    Of several processes the main one saves, and the others have no pictures.
+
     Args:
         subject: what was measured.
         result: its result object (``Subject.result``).
@@ -40,6 +43,9 @@ def save(
         out: where to draw it.
         warnings: to show with the result.
     """
-    path = subject.run.save_result(result, subject.name(result["command"], *words), **arrays)
-    pictures = picture(out or subject.run.path / "figures" / f"{path.stem}.png") if picture else []
-    return Measured(result, pictures, warnings)
+
+    def write() -> list[Path]:
+        path = subject.run.save_result(result, subject.name(result["command"], *words), **arrays)
+        return picture(out or subject.run.path / "figures" / f"{path.stem}.png") if picture else []
+
+    return Measured(result, once(write), warnings)

@@ -11,9 +11,10 @@ from gmmcli.metrics.frechet import Moments
 from gmmcli.storage import write_arrays
 
 
-def write_moments(moments: Moments, path: Path) -> None:
-    """Write statistics that pytorch-fid reads."""
+def write_moments(moments: Moments, path: Path) -> list[Path]:
+    """Write statistics that pytorch-fid reads; return the path, as a list."""
     write_arrays(path, mu=moments.mean.numpy(), sigma=moments.covariance.numpy())
+    return [path]
 
 
 def read_moments(path: Path, dim: int) -> Moments:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gmmcli.attacks.losses import LOSSES
 from gmmcli.attacks.pixel_model import PixelModel, distances
 from gmmcli.attacks.within_ball import over_eps
 from gmmcli.core.classifier import frozen
+from gmmcli.distributed import once
 from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.accuracy import proportion
@@ -67,7 +69,7 @@ def robust_accuracy(
     arrays = {"fell": fell.cpu().numpy(), "labels": labels.cpu().numpy()}
     result = subject.result(f"attack {attack.kind}", protocol, values)
     measured = save(subject, result, *words, arrays=arrays, warnings=_warnings(attack, values["eps"]))
-    return measured._replace(pictures=[save_adversarial(save_to, adversarial, **arrays)]) if save_to else measured
+    return measured._replace(pictures=once(partial(save_adversarial, save_to, adversarial, **arrays))) if save_to else measured
 
 
 def _at_radius(eps: float, fell: Tensor, outcome: Outcome) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _warnings(attack: Attack, per_eps: Mapping[str, Mapping[str, Any]]) -> list[
     return []
 
 
-def save_adversarial(path: Path, adversarial: Tensor, **arrays: np.ndarray) -> Path:
+def save_adversarial(path: Path, adversarial: Tensor, **arrays: np.ndarray) -> list[Path]:
     """Write adversarial images as float32 in [0, 1], with arrays of as many entries: rounding to bytes would undo some."""
     write_arrays(path, images=adversarial.float().cpu().permute(0, 2, 3, 1).numpy(), **arrays)
-    return path
+    return [path]

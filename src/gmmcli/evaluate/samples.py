@@ -10,11 +10,13 @@ import torch
 
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import CHUNK, Chains, fresh_samples
-from gmmcli.core.classifier import Classifier, predict
+from gmmcli.core.classifier import Classifier
 from gmmcli.core.samplers import changed
 from gmmcli.data.dataset import Split
 from gmmcli.data.npz import UNREADABLE
+from gmmcli.distributed import divided, world
 from gmmcli.errors import DataError, DivergedError, RecipeError
+from gmmcli.metrics.outputs import outputs
 from gmmcli.model_card import ModelCard
 from gmmcli.rng import stream
 from gmmcli.run import Run
@@ -53,7 +55,7 @@ class Draw:
     seed: int = 1
 
     def __call__(self, run: Run, model: Classifier, labels: Labels, progress: Callable[[int], None] = lambda _: None) -> Samples:
-        """Draw one image per label.
+        """Draw one image per label; each of several processes its share of the chunks of chains, and all return the same images.
 
         Args:
             run: whose recipe, buffer and starts are used.
@@ -72,12 +74,17 @@ class Draw:
         device = next(model.parameters()).device
         chains, starts = self._chains(run.recipe.chains.of_classes), run.starts(device)
         steps = chains.lifetime if self.steps is None else self.steps
-        parts = []
-        for i, part in enumerate(torch.split(labels, CHUNK)):
-            generator = stream(device, self.seed, "sample", i)
-            parts.append(fresh_samples(model, chains, starts, part.to(device), generator, steps).cpu())
-            progress(min(len(labels), (i + 1) * CHUNK))
-        images = torch.cat(parts)
+        chunks = torch.split(labels, CHUNK)
+
+        def drawn(mine: slice) -> tuple[Images]:
+            parts: list[Images] = []
+            for i in range(len(chunks))[mine]:
+                generator = stream(device, self.seed, "sample", i)  # the same for this chunk in whichever process draws it
+                parts.append(fresh_samples(model, chains, starts, chunks[i].to(device), generator, steps).cpu())
+                progress(min(len(labels), len(parts) * CHUNK * world().size))
+            return (torch.cat(parts),)
+
+        (images,) = divided(len(chunks), drawn)
         if not bool(images.isfinite().all()):
             raise DivergedError(f"the chains of run {run.id} are not finite", "its model has diverged, or --step-size is too large")
         protocol = {
@@ -122,7 +129,7 @@ def buffer_classes(run: Run, classes: Sequence[int]) -> list[torch.Tensor]:
     if not run.recipe.chains.classless:
         return [images[k] for k in classes]
     everyone = images.flatten(0, 1)
-    predicted = predict(run.model(), to_bytes(decode(everyone))).argmax(1)
+    predicted = outputs(run.model(), to_bytes(decode(everyone))).logits.argmax(1)
     return [everyone[predicted == k] for k in classes]
 
 

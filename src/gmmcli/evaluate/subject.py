@@ -10,6 +10,7 @@ import torch
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.sources import parse_source
+from gmmcli.distributed import any_of, from_main
 from gmmcli.errors import RecipeError, RunError
 from gmmcli.metrics.calibration import fit_temperature
 from gmmcli.metrics.outputs import Outputs, outputs
@@ -60,10 +61,11 @@ class Subject:
 
         Raises:
             RecipeError: other images whose size or number of classes is not the run's.
-            RunError, CheckpointError, DataError: the run or the data is unavailable.
+            RunError, CheckpointError, DataError: the run or the data is unavailable, or processes would open different checkpoints.
         """
         found = open_run(run, runs_dir)
         card, checkpoint = found.card(best), found.checkpoint(best)
+        check_same_checkpoint(found, checkpoint.step)
         dataset = parse_source(data).load() if data else found.dataset()
         if dataset.shape != card.image_shape:
             raise RecipeError(
@@ -160,6 +162,16 @@ class Subject:
         some = len(self.images) < len(self.dataset.split(self.split))
         about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (self.seed != SEED and (some or command not in DETERMINISTIC))
         return " ".join([command, *about])
+
+
+def check_same_checkpoint(run: Run, step: int) -> None:
+    """Raise RunError in all processes where one has found another run or checkpoint than the main one: figures would be of two models."""
+    here = f"run {run.id}, step {step}"
+    main = from_main(here)
+    if any_of(here != main):
+        raise RunError(
+            f"not all processes find the same checkpoint: the main one has {main}", "wait until the training that writes it has ended"
+        )
 
 
 FITTING = "evaluate a run trained on images like these; gmmc eval ood compares with images of any kind"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from gmmcli.data.dataset import Split, concatenate
+from gmmcli.distributed import once
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.samples import Draw, spread
@@ -61,7 +63,7 @@ def tsne(subjects: Sequence[Subject], settings: Embedding, *, out: Path | None =
     beside = ["beside", *(subject.run.id for subject in subjects[1:])] * (len(subjects) > 1)  # not the first run's own figure
     name = file_stem(first.name("tsne", *settings.words, *beside))
     figure = plots.scatter(planes, first.card.class_names)
-    pictures = plots.save(figure, out or first.run.path / "figures" / f"{name}.png")
+    pictures = once(partial(plots.save, figure, out or first.run.path / "figures" / f"{name}.png"))
     return [results[0]._replace(pictures=[*pictures, *results[0].pictures]), *results[1:]]
 
 
@@ -100,7 +102,11 @@ def _saved(subject: Subject, result: dict[str, Any], words: Sequence[str], array
     measured = save(subject, result, *words, arrays=arrays)
     path = subject.run.path / "results" / file_stem(subject.name("tsne", *words))
     files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("npz", "csv")]
-    table = np.column_stack([arrays[name] for name in ("plane", "labels", "sampled")])
-    with replacing(files[1]) as hidden:
-        np.savetxt(hidden, table, "%.6g,%.6g,%d,%d", header="x,y,label,sample", comments="")
-    return measured._replace(pictures=files)
+
+    def write() -> list[Path]:
+        table = np.column_stack([arrays[name] for name in ("plane", "labels", "sampled")])
+        with replacing(files[1]) as hidden:
+            np.savetxt(hidden, table, "%.6g,%.6g,%d,%d", header="x,y,label,sample", comments="")
+        return files
+
+    return measured._replace(pictures=once(write))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Split, chunks
+from gmmcli.distributed import divided
 from gmmcli.metrics.accuracy import proportion
 from gmmcli.metrics.outputs import outputs
 from gmmcli.types import Labels, RawImages, to_model
@@ -52,7 +53,11 @@ class PixelJudge:
 
     def classes(self, images: RawImages | Split) -> Labels:
         """Name the class of each image."""
-        return torch.from_numpy(np.concatenate([self._svc.predict(pixels(part)) for part in chunks(images, MOST)]))
+
+        def named(mine: slice) -> tuple[Tensor]:
+            return (torch.from_numpy(np.concatenate([self._svc.predict(pixels(part)) for part in chunks(images, MOST, mine)])),)
+
+        return divided(len(images), named)[0]
 
 
 @dataclass(frozen=True)

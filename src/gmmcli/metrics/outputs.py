@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from gmmcli.core.batch import batch_size
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.energy import log_density
 from gmmcli.data.dataset import Split, chunks
+from gmmcli.distributed import divided, world
 from gmmcli.errors import DivergedError
 from gmmcli.types import Energies, Features, Logits, RawImages, to_model
 
@@ -18,7 +20,7 @@ class Outputs(NamedTuple):
 
     features: Features
     logits: Logits
-    mass: Energies | None
+    mass: Energies | None = None
     """``||d log p(x) / dx||_2``, where it was asked for."""
 
 
@@ -26,6 +28,8 @@ def outputs(
     model: Classifier, images: RawImages | Split, gamma2: float | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> Outputs:
     """Take byte images through the model once, as many at a time as its device is quick with (``batch_size``).
+
+    Of several processes each takes its share, and all return the whole.
 
     Args:
         model: the classifier; in evaluation mode and without parameter gradients meanwhile.
@@ -36,22 +40,8 @@ def outputs(
     Raises:
         DivergedError: logits that are not finite.
     """
-    device = next(model.parameters()).device
-    parts = []
     with frozen(model), torch.set_grad_enabled(gamma2 is not None):
-        size = batch_size(model, to_model(next(chunks(images, 1)).to(device)))
-        for part in chunks(images, size):
-            x = to_model(part.to(device)).requires_grad_(gamma2 is not None)
-            features = model.features(x)
-            logits: Logits = model.head(features)
-            mass = None
-            if gamma2 is not None:
-                (gradient,) = torch.autograd.grad(log_density(logits, gamma2).sum(), x)
-                mass = gradient.flatten(1).norm(dim=1).cpu()
-            parts.append(Outputs(features.detach().cpu(), logits.detach().cpu(), mass))
-            progress(min(len(images), size * len(parts)))
-    all_features, all_logits, masses = zip(*parts, strict=True)
-    whole = Outputs(torch.cat(all_features), torch.cat(all_logits), torch.cat(masses) if gamma2 is not None else None)
+        whole = Outputs(*divided(len(images), lambda mine: _of_share(model, images, mine, gamma2, progress)))
     broken = int((~whole.logits.isfinite().all(1)).sum())
     if broken:
         raise DivergedError(
@@ -59,3 +49,23 @@ def outputs(
             "it has diverged: take an earlier checkpoint (--best), or train again with guard.on_divergence=rollback",
         )
     return whole
+
+
+def _of_share(
+    model: Classifier, images: RawImages | Split, mine: slice, gamma2: float | None, progress: Callable[[int], None]
+) -> tuple[Tensor, ...]:
+    """Features, logits and, at a variance, gradient norms of the images in a slice; processes are taken to be equally far."""
+    device, parts, done = next(model.parameters()).device, [], 0
+    size = batch_size(model, to_model(next(chunks(images, 1)).to(device)))
+    for part in chunks(images, size, mine):
+        x = to_model(part.to(device)).requires_grad_(gamma2 is not None)
+        features = model.features(x)
+        logits: Logits = model.head(features)
+        found = [features, logits]
+        if gamma2 is not None:
+            (gradient,) = torch.autograd.grad(log_density(logits, gamma2).sum(), x)
+            found.append(gradient.flatten(1).norm(dim=1))
+        parts.append([tensor.detach().cpu() for tensor in found])
+        done += len(part)
+        progress(min(len(images), done * world().size))
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))

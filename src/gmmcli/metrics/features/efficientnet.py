@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gmmcli.core.batch import batch_size
-from gmmcli.data.dataset import Split, chunks
+from gmmcli.data.dataset import ALL, Split, chunks
 from gmmcli.errors import MissingPartError
 from gmmcli.metrics.features.weights import read_weights
 from gmmcli.types import Features, RawImages
@@ -68,10 +68,13 @@ class EfficientNet(nn.Module):
         return features
 
     @torch.no_grad()
-    def features(self, images: RawImages | Split) -> Features:
-        """Return the pooled features of byte images of any size; grey ones are repeated to RGB, all are resized."""
+    def features(self, images: RawImages | Split, within: slice = ALL) -> Features:
+        """Return the pooled features of the byte images, of any size, within a slice of positions.
+
+        Grey ones are repeated to RGB, all are resized.
+        """
         size = batch_size(self, self.prepared(next(chunks(images, 1))))
-        return torch.cat([self(self.prepared(part)).cpu() for part in chunks(images, size)])
+        return torch.cat([self(self.prepared(part)).cpu() for part in chunks(images, size, within)])
 
     def prepared(self, images: RawImages) -> Tensor:
         """Return byte images as the network takes them: RGB, resized (antialiased bilinear), normalised."""

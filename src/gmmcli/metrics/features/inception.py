@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gmmcli.core.batch import batch_size
-from gmmcli.data.dataset import Split, chunks
+from gmmcli.data.dataset import ALL, Split, chunks
 from gmmcli.errors import MissingPartError
 from gmmcli.metrics.features.weights import read_weights
 from gmmcli.types import Features, RawImages
@@ -60,15 +60,18 @@ class Inception(nn.Module):
         self.eval()
 
     @torch.no_grad()
-    def features(self, images: RawImages | Split) -> Features:
-        """Return the pooled features of byte images; grey ones are repeated to RGB, all are resized to 299 x 299 by the network."""
+    def features(self, images: RawImages | Split, within: slice = ALL) -> Features:
+        """Return the pooled features of the byte images within a slice of positions.
+
+        Grey ones are repeated to RGB, all are resized to 299 x 299 by the network.
+        """
         device = next(self.parameters()).device
 
         def prepared(raw: RawImages) -> Tensor:
             return raw.to(device).expand(-1, 3, -1, -1).float() / 255
 
         size = batch_size(self.network, prepared(next(chunks(images, 1))))
-        return torch.cat([self.network(prepared(part))[0].flatten(1).cpu() for part in chunks(images, size)])
+        return torch.cat([self.network(prepared(part))[0].flatten(1).cpu() for part in chunks(images, size, within)])
 
     def class_probs(self, features: Features) -> Tensor:
         """Return p(class | image) over the network's 1,008 classes, without the bias, as the Inception score takes it."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Split, chunks
+from gmmcli.distributed import divided
 from gmmcli.metrics.features import efficientnet, inception
 from gmmcli.metrics.outputs import outputs
 from gmmcli.types import Features, RawImages
@@ -27,6 +28,11 @@ class Space(NamedTuple):
     """Inception's class probabilities, for its score."""
 
 
+def shared(features: Callable[[RawImages | Split, slice], Features]) -> Callable[[RawImages | Split], Features]:
+    """Divide the images among the processes, all of which have to ask and are given the whole."""
+    return lambda images: divided(len(images), lambda mine: (features(images, mine),))[0]
+
+
 def pixel_space() -> Space:
     """The pixels themselves, in float64: float32 rounds them all the same way, and distances of many pixels show it."""
 
@@ -43,13 +49,13 @@ def run_space(name: str, model: Classifier) -> Space:
 
 def inception_space(network: inception.Inception) -> Space:
     """Inception's pooled features: where FID is FID."""
-    return Space("inception", f"pytorch-fid's Inception, weights sha256 {network.sha256}", network.features, network.class_probs)
+    return Space("inception", f"pytorch-fid's Inception, weights sha256 {network.sha256}", shared(network.features), network.class_probs)
 
 
 def efficientnet_space(network: efficientnet.EfficientNet) -> Space:
     """EfficientNet-Lite0's pooled features: those of a general network, from a package; no distance in them is a FID."""
     about = f"EfficientNet-Lite0 (ImageNet) at {network.edge} x {network.edge}, weights sha256 {network.sha256}"
-    return Space("efficientnet-lite0", about, network.features)
+    return Space("efficientnet-lite0", about, shared(network.features))
 
 
 def best_space(weights: Path | None = None) -> str:
@@ -60,8 +66,14 @@ def best_space(weights: Path | None = None) -> str:
 
 
 def quick_space(device: torch.device | str = "cpu") -> Space:
-    """Build the best that is quick enough to be asked while training goes on: efficientnet-lite0 where installed, pixels."""
-    return efficientnet_space(efficientnet.load_efficientnet().to(device)) if efficientnet.default_weights() else pixel_space()
+    """Build the best that is quick enough to be asked while training goes on: efficientnet-lite0 where installed, pixels.
+
+    It is asked by one process alone, and embeds all images there.
+    """
+    if not efficientnet.default_weights():
+        return pixel_space()
+    network = efficientnet.load_efficientnet().to(device)
+    return efficientnet_space(network)._replace(embed=network.features)
 
 
 def named_space(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Space | None:
