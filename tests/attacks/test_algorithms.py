@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from linear import tangled
 
-from gmmcli.attacks.algorithms import check, fingerprints
+from gmmcli.attacks.adversary import AttackState
+from gmmcli.attacks.algorithms import _Counting, check, fingerprints
 from gmmcli.attacks.attack import Attack
 from gmmcli.attacks.losses import LOSSES
 from gmmcli.errors import RecipeError
@@ -42,8 +44,20 @@ def test_fingerprints_tell_images_apart_by_their_last_bit_and_by_the_order_of_th
     image = torch.rand(1, 3, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
     nudged, turned = image.clone(), image.flip(3)
     nudged[0, 2, 7, 7] = torch.nextafter(nudged[0, 2, 7, 7], torch.tensor(2.0, dtype=dtype))
-    same, first, second, third = fingerprints(torch.cat([image, image, nudged, turned]))
+    same, first, second, third = fingerprints(torch.cat([image, image, nudged, turned])).tolist()
     assert same == first and len({first, second, third}) == 3
-    assert fingerprints(image.contiguous(memory_format=torch.channels_last)) == [first]
-    assert len(set(fingerprints(torch.eye(64, dtype=dtype).view(64, 1, 8, 8)))) == 64
-    assert fingerprints(image[:0]) == []
+    assert fingerprints(image.contiguous(memory_format=torch.channels_last)).tolist() == [first]
+    assert len(fingerprints(torch.eye(64, dtype=dtype).view(64, 1, 8, 8)).unique()) == 64
+    assert fingerprints(image[:0]).shape == (0,)
+
+
+def test_square_sees_the_logits_of_every_image_the_first_time_and_again_black_ones_too() -> None:
+    model, pixels, labels = tangled(4)
+    pixels[:2] = torch.tensor([0.0, 1.0])[:, None, None, None]
+    state = AttackState.of(pixels, labels, labels, LOSSES["margin"], 1.0)
+    counting = _Counting(model, state)
+    for expected in (12, 12):
+        torch.testing.assert_close(counting(pixels), model(pixels))
+        assert state.forwards == expected
+    torch.testing.assert_close(counting(pixels.flip(0) * 0.5), model(pixels.flip(0) * 0.5))
+    assert state.forwards == 12 + 11  # half of black is black

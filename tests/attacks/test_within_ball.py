@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -358,12 +358,13 @@ def test_what_is_remembered_changes_no_outcome(
     eps: float, make: Callable[[], tuple[PixelModel, Tensor, Tensor]], attack: Attack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against every image through the model alone at every step, whatever became of it before."""
+    fresh = count()
     model, pixels, labels = make()
     attack = replace(attack, steps=20, restarts=2)
     monkeypatch.setattr(PixelModel, "at_a_time", lambda self, images: 1)
     remembering = over_eps(attack, model, pixels, labels, [eps, 3 * eps])
     monkeypatch.setattr(Adversary, "_before", property(lambda self: [], lambda self, before: None), raising=False)
-    monkeypatch.setattr(algorithms, "KNOWN", 0)
+    monkeypatch.setattr(algorithms, "fingerprints", lambda images: torch.arange(1, len(images) + 1) + next(fresh) * 1000)
     plain = over_eps(attack, model, pixels, labels, [eps, 3 * eps])
     assert torch.equal(remembering[0], plain[0])
     assert torch.equal(remembering[1], plain[1])
@@ -380,6 +381,22 @@ def test_an_image_in_a_corner_of_its_ball_costs_nothing_more(attack: Attack) -> 
     outcome = run(attack, model, pixels, labels, 0.5 * float(radii(model, pixels, labels, "linf").min()))
     assert outcome.unbroken.all()
     assert outcome.forwards < 4 * 30
+
+
+@pytest.mark.parametrize("places", [1, 7, 50])
+def test_a_small_memory_forgets_and_never_confuses(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one place for all images, or fewer places than images, most proposals pass again, and the outcome is that of a large memory."""
+    model, pixels, labels = tangled(4)
+    pixels[5] = 0.0
+    labels[5] = model(pixels[5:6]).argmax()
+    attack = Attack("square", "margin", steps=60)
+    monkeypatch.setattr(PixelModel, "at_a_time", lambda self, images: 1)
+    large = run(attack, model, pixels, labels, 0.03)
+    monkeypatch.setattr(algorithms, "PLACES", places)
+    small = run(attack, model, pixels, labels, 0.03)
+    assert torch.equal(small.unbroken, large.unbroken) and torch.equal(small.adversarial, large.adversarial)
+    assert large.forwards < small.forwards
+    assert bool(large.unbroken.any())
 
 
 def test_images_are_looked_at_once_before_all_radii_and_once_when_they_fall() -> None:

@@ -18,8 +18,8 @@ from gmmcli.rng import stream
 from gmmcli.types import Labels, Logits
 
 NORMS = {"linf": "Linf", "l2": "L2"}  # as torchattacks writes them
-KNOWN = 200_000
-"""Images whose logits Square remembers at most, some 60 MB."""
+PLACES = 2**16
+"""Images whose logits Square remembers at most: several hundred of each image of a batch."""
 
 
 @runtime_checkable
@@ -163,34 +163,42 @@ class _Counting(nn.Module):
     """The plain model for Square, which drops broken rows by itself and has no gradients.
 
     An image that Square has proposed before does not pass again: a small square often leaves an image as it is, or as it was when it was
-    rejected.
+    rejected. The logits are remembered in a table of a fixed size; of two images with one place in it the later one stays.
     """
 
     def __init__(self, model: PixelModel, state: AttackState) -> None:
         super().__init__()
         self.model, self.state = model, state
-        self.known: dict[int, Tensor] = {}
+        self.places = self.logits = torch.empty(0)
         self.eval()
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Logits:
         """Return the logits, shape (batch, class)."""
-        keys = fingerprints(pixels)
-        new = {key: row for row, key in enumerate(keys) if key not in self.known}  # of equal images one
+        marks = fingerprints(pixels)
+        if not len(self.places):
+            self.places = marks.new_full((PLACES,), -1)  # the mark of no image, as good as never; that of a black one is 0
+        place = (marks >> 32) % len(self.places)  # of a product, the high bits are the mixed ones
+        new = (self.places[place] != marks).nonzero().squeeze(1)
         self.state.forwards += len(new)
-        if len(self.known) + len(new) > KNOWN:
-            self.known = {key: self.known[key] for key in keys if key in self.known}
-        for part in torch.split(torch.tensor(list(new.values()), device=pixels.device), self.model.at_a_time(pixels)):
-            if len(part):
-                self.known.update(zip((keys[row] for row in part.tolist()), self.model(pixels[part]), strict=True))
-        return torch.stack([self.known[key] for key in keys])
+        if len(new):
+            logits = torch.cat([self.model(part) for part in torch.split(pixels[new], self.model.at_a_time(pixels))])
+            if not len(self.logits):
+                self.logits = logits.new_empty(PLACES, logits.shape[1])
+        known = self.logits[place]
+        if len(new):
+            known[new] = logits
+            self.places[place[new]] = new  # who of several comes to a place is left to the device: ask who did
+            came = new[self.places[place[new]] == new]
+            self.logits[place[came]], self.places[place[came]] = known[came], marks[came]
+        return known
 
 
-def fingerprints(images: Tensor) -> list[int]:
-    """Return a number of 64 bits for each image, the same for equal images and for others as good as never."""
+def fingerprints(images: Tensor) -> Tensor:
+    """Return a number of 64 bits for each image, shape (batch,): the same for equal images, for others as good as never."""
     bits = images.flatten(1).view(torch.int32).long()
-    weights = torch.randint(-(2**62), 2**62, bits.shape[1:], generator=stream("cpu", "fingerprint")) * 2 + 1
-    return (bits * weights.to(bits.device)).sum(1).tolist()
+    odd = torch.randint(-(2**62), 2**62, bits.shape[1:], generator=stream("cpu", "fingerprint")) * 2 + 1
+    return (bits * odd.to(bits.device)).sum(1)
 
 
 class _Starts(TorchFunctionMode):

@@ -2,12 +2,16 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gmmcli.attacks.attack import Norm
 from gmmcli.core.batch import batch_size
 from gmmcli.core.classifier import Classifier
 from gmmcli.errors import DivergedError
 from gmmcli.types import Logits
+
+EVEN = 8
+"""Larger batches are filled up to a multiple of this: attacks leave any number of images, and libraries prepare anew for each size."""
 
 
 class PixelModel(nn.Module):
@@ -22,7 +26,9 @@ class PixelModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Logits:
         """Return logits / scale, shape (batch, class)."""
-        logits: Logits = self.model(pixels.to(self.dtype) * 2 - 1)
+        n = len(pixels)
+        filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -n % EVEN)) if n > EVEN else pixels
+        logits: Logits = self.model(filled.to(self.dtype) * 2 - 1)[:n]
         return logits / self.scale
 
     def at_a_time(self, pixels: Tensor) -> int:
