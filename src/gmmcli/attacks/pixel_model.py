@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmmcli.attacks.attack import Norm
-from gmmcli.core.batch import batch_size
+from gmmcli.core.batch import LEAST, batch_size
 from gmmcli.core.classifier import Classifier
 from gmmcli.errors import DivergedError
 from gmmcli.types import Logits
@@ -27,7 +27,8 @@ class PixelModel(nn.Module):
     def forward(self, pixels: Tensor) -> Logits:
         """Return logits / scale, shape (batch, class)."""
         n = len(pixels)
-        filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -n % EVEN)) if n > EVEN else pixels
+        size = n + -n % EVEN if n > EVEN else max(n, LEAST)  # products of fewer rows round otherwise: an image would depend on its company
+        filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, size - n))
         logits: Logits = self.model(filled.to(self.dtype) * 2 - 1)[:n]
         return logits / self.scale
 
