@@ -178,6 +178,8 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     """16 tensors of 8 MiB are 32,768 pages, which the kernel clears at every step that gave them back."""
     answer = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True, check=True)
     without, kept = map(int, answer.stdout.split())
+    if without == 0:
+        pytest.skip("this kernel does not count page faults (gVisor, for one)")
     assert kept < 100 < without
 
 
