@@ -27,7 +27,7 @@ test-slow: $(READY)  ## Tests that take minutes: ten kills in a row, ...
 test-realdata: $(READY)  ## Tests on real images in ../shared/data; skipped where there are none
 	$(BIN)/python -m pytest -m realdata
 
-bench: $(READY)  ## Measure speed and memory into benchmarks/results/: ten minutes on two idle cores; ONLY=step for one part
+bench: $(READY)  ## Measure speed and memory into benchmarks/results/: three minutes on two idle cores; ONLY=step for one part
 	$(BIN)/python benchmarks/bench.py $(ONLY:%=--only %)
 
 gpu: $(READY)  ## All that needs a GPU, in nine minutes, without network: tests marked cuda, step times; into OUT=gpu-results
