@@ -12,7 +12,12 @@ from trainings import Begin, Small
 from gmmcli.data import mapped
 from gmmcli.recipe import Recipe
 from gmmcli.train.loop import train
-from gmmcli.train.plan import plan
+from gmmcli.train.plan import Plan
+from gmmcli.train.plan import plan as plan_in
+
+
+def plan(recipe: Recipe) -> Plan:
+    return plan_in(recipe, Path("runs"))
 
 
 def conv(inputs: int, outputs: int, size: int) -> int:

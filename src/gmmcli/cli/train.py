@@ -26,6 +26,7 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run in its directory, with its recipe.")] = False,
     run: Annotated[str | None, typer.Option("--run", help="With --resume: the run to resume. Default: $GMMC_RUN, else the newest.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory, disk and time without training.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train even what is beyond this machine, or a year.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -50,11 +51,12 @@ def train_command(
     from gmmcli.recipe import Recipe
     from gmmcli.run import Run, default_runs_dir, open_run
     from gmmcli.train.loop import train
+    from gmmcli.train.needs import DAY, Needs
     from gmmcli.train.plan import plan
     from gmmcli.train.setup import Setup
 
     if dry_run:
-        planned = plan(Recipe.load(str(recipe), overrides or ()))
+        planned = plan(Recipe.load(str(recipe), overrides or ()), runs_dir or default_runs_dir(), force)
         answer(planned.document()) if json else print(planned.text())
         return
     if resume:
@@ -73,6 +75,11 @@ def train_command(
         distance = _distance(setup)
     else:
         setup = Setup.prepare(Recipe.load(str(recipe), overrides or ()))
+        needs = Needs.of(setup)
+        if not force:
+            needs.check(setup, runs_dir or default_runs_dir())
+        if needs.seconds > DAY:
+            note(f"this training takes at least {needs.seconds / DAY:,.0f} days on this {setup.device}", quiet)
         distance, _ = _distance(setup), setup.initial_weights
         barrier()  # errors up to here, in any process, leave no run directory
         created = str(Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv).path) if world().is_main else ""

@@ -1,7 +1,7 @@
 """How many images a pass takes at a time: what a GPU has memory for, what the caches of a CPU are quick with."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 MOST = 500
@@ -24,25 +24,34 @@ def batch_size(model: nn.Module, like: Tensor) -> int:
         model: any module on images; frozen and in evaluation mode. It is asked about one image and about two.
         like: a tensor of images as the module takes them, (any, channel, height, width): its shape, type and device count.
     """
-    one, two = (_kept(model, like.new_zeros(n, *like.shape[1:])) for n in (1, 2))  # what does not grow with the images drops out
     on_gpu = like.device.type == "cuda"
     room = SHARE * _free(like.device) if on_gpu else torch.get_num_threads() * WORKING_SET
-    return min(MOST, max(1 if on_gpu else LEAST, int(room / max(two - one, 1))))
+    return min(MOST, max(1 if on_gpu else LEAST, int(room / max(bytes_of_an_image(model, like), 1))))
+
+
+def bytes_of_an_image(model: nn.Module, like: Tensor) -> int:
+    """Return what a forward pass keeps of each image for its backward pass; also on the meta device, where nothing is computed.
+
+    Args:
+        model: any module on images. It is asked about one image and about two: what does not grow with the images drops out.
+        like: as in ``batch_size``.
+    """
+    one, two = (_kept(model, like.new_zeros(n, *like.shape[1:])) for n in (1, 2))
+    return two - one
 
 
 def _kept(model: nn.Module, images: Tensor) -> int:
     """Return the bytes that a forward pass keeps for the backward pass."""
-    kept: dict[int, int] = {}
+    kept: dict[int, UntypedStorage] = {}  # which keeps them alive, so that no other storage gets the same id
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        kept[id(storage)] = storage
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
-        alive = model(images.requires_grad_())  # until the end, or storages would be freed and their places used again
-    del alive
-    return sum(kept.values())
+        model(images.requires_grad_())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _free(device: torch.device) -> int:

@@ -1,11 +1,13 @@
 """Where and how the arithmetic runs."""
 
 import ctypes
+import os
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -64,6 +66,16 @@ class Compute:
         if self.compile:
             model.backbone.compile()
         return model
+
+
+def total_memory(device: torch.device) -> int:
+    """Return the bytes of a GPU's memory, or of those of the machine that this process may use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no control group, or one without a limit
+        return min(installed, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return installed
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
+from gmmcli.train.needs import Needs
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
 from gmmcli.train.step import training_step
 
 MEASURED_STEPS = 3
+PATIENCE = 5
+"""Seconds of a step; of those that take longer one alone is measured."""
 DEVICES = (2, 4, 8)
 """Numbers of devices that the time of one is divided by."""
 
@@ -82,14 +86,26 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Load the data, build everything, and take a few real steps of each stage; nothing is written."""
+def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
+    """Load the data, build everything, and take a few real steps of each stage; nothing is written.
+
+    Args:
+        recipe: of the training.
+        runs_dir: where its run would be.
+        force: even if it is beyond this machine.
+
+    Raises:
+        RecipeError, DataError: as ``Setup.prepare`` and ``Needs.check`` do.
+    """
     setup = Setup.prepare(recipe)
+    needs = Needs.of(setup)
+    if not force:
+        needs.check(setup, runs_dir)
     state = setup.initial_state()
     per_epoch = setup.loader.steps_per_epoch
     times, moments, averages, start = [], [], [], 0
-    for stage in setup.recipe.stages:
-        times.append(_step_seconds(setup, state, start * per_epoch))
+    for stage, least in zip(setup.recipe.stages, needs.step_seconds, strict=True):
+        times.append(_step_seconds(setup, state, start * per_epoch, 1 + MEASURED_STEPS if least < PATIENCE else 1))
         moments.append(_size(t for entry in state.optimizer.state.values() for t in entry.values()))
         averages.append(_size(state.average.state_dict().values()) if state.average else 0)
         start += stage.epochs
@@ -124,18 +140,18 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _step_seconds(setup: Setup, state: TrainState, step: int) -> float:
-    """Median over a few steps, after one warm-up step."""
+def _step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
+    """Median over ``n`` steps, the first of them, to warm up, left out where there are others."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
     seconds = []
-    for _ in range(1 + MEASURED_STEPS):
+    for _ in range(n):
         state.step = step  # the stage matters, the batch does not
         started = time.perf_counter()
         training_step(setup, state, update)
         if setup.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    return median(seconds[1:])
+    return median(seconds[1:] or seconds)
 
 
 def _size(tensors: Iterable[Tensor]) -> int:
