@@ -33,6 +33,9 @@ EnergyFn = Callable[[Images], Energies]
 
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
+Layers = Annotated[int, Ge(1), Le(1000)]
+Channels = Annotated[int, Ge(1), Le(4096)]
+"""More is a slip of the keyboard, and would be hours of building before anything can be said of it."""
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]

@@ -109,7 +109,7 @@ def test_more_than_a_year_is_refused(small: Small, tmp_path: Path) -> None:
     setup = Setup.prepare(small("stages.0.epochs=1000000000000"))
     with pytest.raises(RecipeError, match=r"small takes at least [\d,]+ days on this cpu"):
         Needs.of(setup).check(setup, tmp_path)
-    with pytest.raises(RecipeError, match="less than or equal to 604"):
+    with pytest.raises(RecipeError, match="less than or equal to 1000"):
         small("model.backbone.depth=1000000000000")
 
 

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmmcli.types import Count, Features, Images
+from gmmcli.types import Channels, Features, Images, Layers
 
 SLOPE = 0.2  # of LeakyReLU: a ReLU's flat half would leave chains without a gradient
 Norm = Literal["none", "batch", "group"]
@@ -87,15 +86,15 @@ class WideResNet:
     """
 
     kind: Literal["wide-resnet"] = "wide-resnet"
-    depth: Annotated[Count, Le(604)] = 28
-    """6 n + 4 for n blocks in each of the three groups; 604 at most."""
-    width: Annotated[Count, Le(1024)] = 10
+    depth: Layers = 28
+    """6 n + 4 for n blocks in each of the three groups."""
+    width: Channels = 10
     """Factor of the channels: 16, 32 and 64 times it in the three groups, and d = 64 width features."""
     norm: Norm = "none"
     """Before every activation: none (the paper's and JEM's), batch norm, or group norm with 8 groups of channels."""
     stem_stride: Literal[1, 2] = 1
     """2 halves the image at once: a quarter of the work, for machines without a GPU."""
-    stem_width: Annotated[Count, Le(4096)] = 16
+    stem_width: Channels = 16
     """Channels of the first convolution. With stride 2 it sees all that the network will ever know of the fine detail."""
     downsample: Downsample = "stride"
     """stride: strided convolutions, as JEM and GMMC have it. avg-pool: 2 x 2 means before each later group, and after the stem where
