@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import attack, data, env, evaluate, import_, recipes, report, runs, sample, study, train, tsne
+from gmmcli.cli import attack, classify, data, env, evaluate, import_, recipes, report, runs, sample, study, train, tsne
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
 
 OS_HINTS = {
@@ -83,6 +83,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", epilog=train.EPILOG)(train.train_command)
+app.command("classify", epilog=classify.EPILOG)(classify.classify_command)
 app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(attack.app, name="attack")

@@ -59,7 +59,7 @@ class Folder:
         """Read images without their classes: all below ``test/`` where there is one, else all there are; the ``last`` so many of them."""
         with self._tree() as root:
             tests = [d for d in _folders(root) if d.name.lower() in TEST]
-            files = _below(tests[0] if tests else root)[-last:]
+            files = images_below(tests[0] if tests else root)[-last:]
             if not files:
                 raise DataError(f"{self.path} holds no images", f"put some there ({', '.join(sorted(SUFFIXES))})")
             return self._stacked(files, (len(files), *self._decode(files[0]).shape))
@@ -150,16 +150,25 @@ class Folder:
                     yield image
 
     def _decode(self, file: Tree) -> np.ndarray:
-        try:
-            with ONE_AT_A_TIME if isinstance(file, zipfile.Path) else nullcontext():
-                content = BytesIO(file.read_bytes())
-            with Image.open(content) as opened:
-                image = ImageOps.exif_transpose(opened).convert("L" if self.channels == 1 else "RGB")
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:  # what Pillow raises on broken files
-            raise DataError(f"{file} is not a readable image ({error})", "repair or remove it") from error
-        if self.size and image.size != (self.size, self.size):
-            image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
-        return np.asarray(image).reshape(image.height, image.width, self.channels)
+        return decode(file, self.size, self.channels)
+
+
+def decode(file: Tree | BytesIO, size: int, channels: int) -> np.ndarray:
+    """Read one picture as bytes (height, width, channel), as the source does; ``size`` 0 leaves it as large as it is.
+
+    Raises:
+        DataError: it is not a readable image.
+    """
+    try:
+        with ONE_AT_A_TIME if isinstance(file, zipfile.Path) else nullcontext():
+            content = file if isinstance(file, BytesIO) else BytesIO(file.read_bytes())
+        with Image.open(content) as opened:
+            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:  # what Pillow raises on broken files
+        raise DataError(f"{file} is not a readable image ({error})", "repair or remove it") from error
+    if size and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def _folders(root: Tree) -> list[Tree]:
@@ -182,5 +191,6 @@ def _stamp(file: Tree) -> str:
     return ""
 
 
-def _below(folder: Tree) -> list[Tree]:
-    return [*_images(folder), *(image for inner in _folders(folder) for image in _below(inner))]
+def images_below(folder: Tree) -> list[Tree]:
+    """The image files of a folder, then those of the folders in it, each by name."""
+    return [*_images(folder), *(image for inner in _folders(folder) for image in images_below(inner))]

@@ -1,0 +1,106 @@
+"""``gmmc classify``: which images, in which form the answers, and what goes wrong."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from animals import Gmmc, Trained
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from gmmcli.cli.app import app
+from gmmcli.evaluate import classify
+
+
+@pytest.fixture
+def photos(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two of the test images as pictures, one larger and in colour, the other in a folder below; the run has few validation images."""
+    monkeypatch.setattr(classify, "LEAST", 5)
+    images = np.load(trained.recipe.with_name("animals.npz"))["test_images"]
+    (tmp_path / "below").mkdir()
+    Image.fromarray(images[0]).save(tmp_path / "below" / "a.png")
+    Image.fromarray(images[1]).resize((24, 24), Image.Resampling.NEAREST).convert("RGB").save(tmp_path / "b.bmp")
+    (tmp_path / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tell(gmmc: Gmmc, trained: Trained) -> Gmmc:
+    """The command, on the trained run."""
+    return lambda *words: gmmc("classify", *words, "--run", trained.path)
+
+
+def images_of(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return [one["image"] for one in json.loads(result.stdout)["values"]]
+
+
+@pytest.mark.usefixtures("photos")
+def test_files_folders_and_patterns_are_found_each_once(tell: Gmmc) -> None:
+    assert images_of(tell("b.bmp", "--json")) == ["b.bmp"]
+    assert images_of(tell(".", "--json")) == ["b.bmp", "below/a.png"]
+    assert images_of(tell("*/*.png", "b.bmp", "b.bmp", "--json")) == ["below/a.png", "b.bmp"]
+
+
+def test_standard_input_is_one_image(photos: Path, trained: Trained, tell: Gmmc) -> None:
+    content = (photos / "b.bmp").read_bytes()
+    words = ["classify", "-", "--run", str(trained.path), "--json"]
+    piped = json.loads(CliRunner().invoke(app, words, input=content, catch_exceptions=False).stdout)["values"]
+    read = json.loads(tell("b.bmp", "--json").stdout)["values"]
+    assert piped == [read[0] | {"image": "-"}]
+
+
+def test_the_three_forms_say_the_same(photos: Path, tell: Gmmc) -> None:
+    document = json.loads(tell(photos, "--json").stdout)
+    assert document["command"] == "classify"
+    assert document["n"] == 2
+    assert document["protocol"]["true_positive_rate"] == 0.95
+    rows = list(csv.DictReader(io.StringIO(tell(photos, "--csv").stdout)))
+    assert [row["label"] for row in rows] == [one["label"] for one in document["values"]]
+    assert [float(row["probability"]) for row in rows] == [one["probability"] for one in document["values"]]
+    lines = [line.split() for line in tell(photos).stdout.splitlines() if str(photos)[:8] in line]
+    verdicts = ["known" if one["known"] else "unknown" for one in document["values"]]
+    assert [(line[-3], line[-1]) for line in lines] == [(one["label"], v) for one, v in zip(document["values"], verdicts, strict=True)]
+
+
+def test_a_broken_file_is_named_and_the_others_are_answered(photos: Path, tell: Gmmc) -> None:
+    (photos / "a.jpg").write_text("not a picture")
+    result = tell(photos, "--json")
+    assert result.exit_code == 3
+    assert [one["image"] for one in json.loads(result.stdout)["values"]] == [str(photos / "b.bmp"), str(photos / "below" / "a.png")]
+    assert "a.jpg is not a readable image" in result.stderr
+    assert "1 of 3 files could not be read as images" in result.stderr
+
+
+def test_nothing_but_broken_files(photos: Path, tell: Gmmc) -> None:
+    (photos / "a.jpg").write_text("not a picture")
+    result = tell("a.jpg", "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["values"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["nothing.png"], 3, "no image at nothing.png"),
+        (["*.gif"], 3, "no image at *.gif"),
+        (["b.bmp", "--csv", "--json"], 2, "--csv and --json exclude each other"),
+    ],
+)
+@pytest.mark.usefixtures("photos")
+def test_errors(tell: Gmmc, words: list[str], code: int, sentence: str) -> None:
+    result = tell(*words)
+    assert result.exit_code == code
+    assert sentence in result.stderr
+
+
+def test_a_run_without_enough_validation_images_is_refused(photos: Path, tell: Gmmc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classify, "LEAST", 20)
+    result = tell(photos)
+    assert result.exit_code == 3
+    assert "has 6 validation images, and at least 20 are needed" in result.stderr
