@@ -12,6 +12,7 @@ import pytest
 import typer
 from animals import Gmmc, Trained, leaves
 from checkpoints import save_gmmc
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -70,7 +71,15 @@ def test_the_command_reference_is_what_the_commands_say() -> None:
 def copied(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """The trained run once more, to be written into, on a machine without Inception weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("gmmcli.evaluate.classify.LEAST", 5)  # it has six
     return replace(trained, runs_dir=shutil.copytree(trained.runs_dir, tmp_path / "runs"))
+
+
+def picture_beside(run: Trained) -> Path:
+    """A grey picture."""
+    path = run.runs_dir.parent / "picture.png"
+    Image.new("L", (8, 8), 99).save(path)
+    return path
 
 
 def study_of(run: Trained) -> Path:
@@ -83,6 +92,7 @@ def study_of(run: Trained) -> Path:
 JSON: dict[str, Callable[[Trained], list[object]]] = {
     "train": lambda run: ["train", "--resume", "--runs-dir", run.runs_dir],
     "sample": lambda run: ["sample", "--runs-dir", run.runs_dir, "--n", 2, "--steps", 1],
+    "classify": lambda run: ["classify", picture_beside(run), "--runs-dir", run.runs_dir],
     "import": lambda run: ["import", save_gmmc(run.runs_dir / "ckpt.pt", "zip"), "--runs-dir", run.runs_dir],
     "env": lambda run: ["env"],
     "eval accuracy": lambda run: ["eval", "accuracy", "--runs-dir", run.runs_dir],
