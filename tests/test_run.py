@@ -313,3 +313,9 @@ def test_a_mistyped_run_says_what_there_is(name: str, hint: str, tmp_path: Path,
     with pytest.raises(RunError, match=f"^no run {name} in ") as error:
         open_run(name, tmp_path)
     assert hint in error.value.hint
+
+
+def test_an_empty_name_is_not_the_newest_run(tmp_path: Path) -> None:
+    """`--run "$RUN"` with an unset variable."""
+    with pytest.raises(RunError, match="the name of the run is empty"):
+        open_run("", tmp_path)

@@ -210,6 +210,8 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     Raises:
         RunError: no run matches, or several do.
     """
+    if name == "":  # of an unset variable, perhaps; not a wish for whatever is the newest
+        raise RunError("the name of the run is empty", "leave out --run for the newest")
     runs_dir = runs_dir or default_runs_dir()
     name = name or os.environ.get("GMMC_RUN")
     if name is not None and (Path(name) / "recipe.toml").is_file():

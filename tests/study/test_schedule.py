@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,24 @@ class Scripted(Schedule):
         if "--resume" in call:
             return Run(Path(call[call.index("--run") + 1]))
         overrides = [value for option, value in pairwise(call) if option == "--set"]
-        return Run.create(Recipe.load(call[1], overrides), self.directory, [])
+        recipe = Recipe.load(call[1], overrides)
+        precision = "bf16" if recipe.compute.precision == "auto" else recipe.compute.precision  # as training has it
+        return Run.create(replace(recipe, compute=replace(recipe.compute, precision=precision)), self.directory, [])
 
 
 def journal(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "journal.jsonl").read_text().splitlines()]
+
+
+def test_a_training_is_known_by_its_recipe_though_its_run_keeps_what_auto_became(recipe: Path, tmp_path: Path) -> None:
+    tasks = [training(recipe, "compute.precision=auto"), training(recipe, "compute.precision=fp32")]
+    Scripted(tmp_path / "s", tasks).run("s", quiet=True)
+    assert [len(list_runs(tmp_path / "s")), [line["run"] is None for line in journal(tmp_path / "s")]] == [2, [False] * 6]
+    again = Scripted(tmp_path / "s", tasks)
+    again.run("s", quiet=True)
+    assert again.calls == []
+    other = Scripted(tmp_path / "s", [training(recipe, "compute.precision=bf16", "compute.channels_last=false")])
+    assert other.run_of(other.trainings[0]) is None
 
 
 def test_a_training_comes_before_its_evaluations_and_each_is_done_once(recipe: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class OfRun:
 
     def open(self, images: SomeImages, run: str | None = None) -> "Subject":
         """The subject of an evaluation (``Subject.open``), of another run where one is named, after saying which run it is on stderr."""
-        return opened(run or self.run, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images))
+        return opened(self.run if run is None else run, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images))
 
     def show(self, measured: "Measured") -> None:
         """Answer with a result, see ``show``."""
@@ -128,7 +128,7 @@ class OfRuns(OfRun):
     def open_each(self, images: SomeImages) -> "list[Subject]":
         """The subject of each run, as ``open``."""
         names: list[str | None] = [*self.run] if self.run else [None]
-        return [self.open(images, name) for name in names]
+        return [opened(name, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images)) for name in names]
 
 
 def answer(document: Any) -> None:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +60,10 @@ class Schedule:
         return self.directory / "journal.jsonl"
 
     def run_of(self, training: Training) -> Run | None:
-        """The run with exactly this recipe, the newest where there are several; None before the training starts."""
+        """The run with this recipe, the newest where there are several; None before the training starts."""
         with self._lock:
             self._runs |= {run.path: run for run in list_runs(self.directory) if run.path not in self._runs}
-            return next((run for _, run in sorted(self._runs.items(), reverse=True) if _recipe(run) == training.recipe), None)
+            return next((run for _, run in sorted(self._runs.items(), reverse=True) if _is_of(run, training.recipe)), None)
 
     def remaining(self, training: Training) -> list[tuple[str, ...]]:
         """The commands that remain for a training: ``("train",)``, then its evaluations, as words."""
@@ -129,7 +129,8 @@ class Schedule:
         run = self.run_of(training)
         where = ["--runs-dir", str(self.directory), "--quiet", "--json"]
         if words != ("train",):
-            call = [*words, "--run", str(run.path if run else ""), *where]
+            assert run is not None, f"{training.model} was trained, and left no run"
+            call = [*words, "--run", str(run.path), *where]
         elif run is not None:
             call = ["train", "--resume", "--run", str(run.path), *where]
         else:
@@ -169,9 +170,12 @@ class Schedule:
                 run.describe(**about)
 
 
-def _recipe(run: Run) -> Recipe | None:
-    """A run's recipe; None where it cannot be read, which is the recipe of no training here."""
+def _is_of(run: Run, recipe: Recipe) -> bool:
+    """Whether a run was trained by this recipe, of which it keeps what ``auto`` became; a run whose recipe cannot be read was not."""
     try:
-        return run.recipe
+        kept = run.recipe
     except RunError:
-        return None
+        return False
+    if recipe.compute.precision == "auto":
+        kept = replace(kept, compute=replace(kept.compute, precision="auto"))
+    return kept == recipe
