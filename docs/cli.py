@@ -15,6 +15,7 @@ COMMANDS = (
     "classify",
     "sample",
     "import",
+    "export",
     "env",
     "eval accuracy",
     "eval calibrate",

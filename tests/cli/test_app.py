@@ -93,6 +93,7 @@ JSON: dict[str, Callable[[Trained], list[object]]] = {
     "train": lambda run: ["train", "--resume", "--runs-dir", run.runs_dir],
     "sample": lambda run: ["sample", "--runs-dir", run.runs_dir, "--n", 2, "--steps", 1],
     "classify": lambda run: ["classify", picture_beside(run), "--runs-dir", run.runs_dir],
+    "export": lambda run: ["export", "--runs-dir", run.runs_dir, "--no-onnx"],
     "import": lambda run: ["import", save_gmmc(run.runs_dir / "ckpt.pt", "zip"), "--runs-dir", run.runs_dir],
     "env": lambda run: ["env"],
     "eval accuracy": lambda run: ["eval", "accuracy", "--runs-dir", run.runs_dir],

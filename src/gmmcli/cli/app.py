@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import attack, classify, data, env, evaluate, import_, recipes, report, runs, sample, study, train, tsne
+from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, runs, sample, study, train, tsne
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
 
 OS_HINTS = {
@@ -94,6 +94,7 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.command("import", epilog=import_.EPILOG)(import_.import_command)
+app.command("export", epilog=export.EPILOG)(export.export_command)
 app.command("env", epilog=env.EPILOG)(env.env_command)
 
 
