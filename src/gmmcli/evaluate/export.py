@@ -67,13 +67,14 @@ def export(judge: Judgement, folder: Path, onnx: bool = True) -> list[Path]:
     subject = judge.subject
     if onnx and (missing := [name for name in PACKAGES if find_spec(name) is None]):
         raise MissingPartError(f"export to ONNX needs {', '.join(missing)}", "pip install 'gmmcli[onnx]', or use --no-onnx")
+    text = card(judge, onnx)  # before anything is written, for its errors
     folder.mkdir(parents=True, exist_ok=True)
     weights, page, graph = folder / "model.safetensors", folder / "README.md", folder / "model.onnx"
     with replacing(weights) as hidden:
         write_tensors(hidden, {name: tensor.cpu() for name, tensor in subject.model.state_dict().items()}, subject.card.dump())
     if onnx:
         _write_graph(judge, graph)
-    write_text(page, card(judge, onnx))
+    write_text(page, text)
     return [weights, *([graph] if onnx else []), page]
 
 
