@@ -56,7 +56,7 @@ Every command that answers takes `--json`: one object on stdout, all else on std
 | 5 | training diverged; the last good checkpoint is kept |
 | 6 | damaged checkpoint |
 | 7 | a file that cannot be written or read: a full disk, no permission |
-| 130 | interrupted, after saving |
+| 128 + n | stopped by signal n, after saving: 130 by Ctrl-C, 143 by SIGTERM, 129 as the terminal closed |
 """
 
 

@@ -1,4 +1,5 @@
 import inspect
+from signal import SIGHUP, SIGINT, SIGTERM
 
 import pytest
 
@@ -43,3 +44,7 @@ def test_errors_carry_exit_code_message_and_hint(error: type[GmmcError], code: i
 
 def test_hint_is_optional() -> None:
     assert GmmcError("broken").hint == ""
+
+
+def test_a_stop_exits_as_a_shell_counts_the_signal() -> None:
+    assert [StoppedError("stopped", "", number).exit_code for number in (SIGHUP, SIGINT, SIGTERM)] == [129, 130, 143]

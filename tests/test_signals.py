@@ -8,7 +8,7 @@ import pytest
 
 from gmmcli.signals import StopSignals
 
-ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_the_first_signal_only_sets_received_and_hands_the_handlers_back(number:
         assert stop.received is None
         assert all(now != then for now, then in zip(handlers(), before, strict=True))
         os.kill(os.getpid(), number)
-        assert stop.received == number.name
+        assert stop.received == number
         assert handlers() == before
     assert handlers() == before
 
@@ -40,7 +40,7 @@ def test_a_second_ctrl_c_acts_as_usual() -> None:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert stop.received == "SIGTERM"
+    assert stop.received == signal.SIGTERM
 
 
 def test_what_a_launcher_started_waits_to_be_killed() -> None:
@@ -48,7 +48,7 @@ def test_what_a_launcher_started_waits_to_be_killed() -> None:
     with StopSignals(launched=True) as stop:
         for number in ALL:
             signal.raise_signal(number)
-        assert stop.received == "SIGUSR1"
+        assert stop.received == signal.SIGUSR1
     assert handlers() == before
 
 
@@ -69,6 +69,17 @@ def test_a_handler_of_the_surrounding_program_comes_back() -> None:
         with StopSignals() as stop:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
-        assert (stop.received, heard) == ("SIGTERM", [signal.SIGTERM])
+        assert (stop.received, heard) == (signal.SIGTERM, [signal.SIGTERM])
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def test_under_nohup_a_closed_terminal_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.received is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

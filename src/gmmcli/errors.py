@@ -1,12 +1,12 @@
 """What can go wrong in a user's hands: one family, one exit code each (docs/cli.md)."""
 
-from typing import ClassVar
+from signal import SIGINT
 
 
 class GmmcError(Exception):
     """A failure the user can mend: one sentence that names what and where, and a hint what to do."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -55,6 +55,10 @@ class StorageError(GmmcError):
 
 
 class StoppedError(GmmcError):
-    """The user asked to stop; everything is saved."""
+    """The user asked to stop; everything is saved. The exit code is 128 and the number of the signal, as a shell has it: 130 for Ctrl-C."""
 
     exit_code = 130
+
+    def __init__(self, message: str, hint: str = "", signal: int = SIGINT) -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + signal

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SLURM's SIGUSR1 as a request to stop, which a loop checks between two steps."""
+"""Ctrl-C, SIGTERM, a closed terminal and SLURM's SIGUSR1 as a request to stop, which a loop checks between two steps."""
 
 import signal
 from types import FrameType, TracebackType
@@ -12,20 +12,21 @@ class StopSignals:
     """
 
     def __init__(self, launched: bool = False) -> None:
-        self.received: str | None = None
+        self.received: signal.Signals | None = None
         self.launched = launched
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            self._previous[number] = signal.signal(number, self._note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
+        self.received = signal.Signals(number)
         if not self.launched:
             self._restore()
 

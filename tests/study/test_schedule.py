@@ -356,7 +356,7 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(recipe: Path, tmp
     before = signal.getsignal(signal.SIGTERM)
     with forked.stopped(signal.SIGTERM, under_way), pytest.raises(StoppedError, match="SIGTERM") as error:
         Schedule(tmp_path / "s", tasks, 2).run("a study", quiet=True)
-    assert error.value.exit_code == 130
+    assert error.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     runs = list_runs(tmp_path / "s")
     assert [run.recipe.seed for run in runs] in ([1, 2], [2, 1])  # the third was not begun

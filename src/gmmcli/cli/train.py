@@ -33,7 +33,7 @@ def train_command(
 ) -> None:
     """Train a recipe in a new run directory, or resume a run; then measure the test accuracy.
 
-    Ctrl-C, SIGTERM or SIGUSR1 saves the state and stops (exit 130).
+    Ctrl-C, SIGTERM, SIGUSR1 or a closed terminal saves the state and stops (exit 130, 143, 138, 129).
 
     torchrun --nproc-per-node N -m gmmcli train RECIPE trains in N processes.
 

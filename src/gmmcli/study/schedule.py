@@ -102,7 +102,7 @@ class Schedule:
             if stop.received:
                 self._stop(pending)
         if stop.received:
-            raise StoppedError(f"{stop.received}: running trainings are saved", "run the same command again to resume")
+            raise StoppedError(f"{stop.received.name}: running trainings are saved", "run the same command again to resume", stop.received)
         for training in self.trainings:
             self._describe(training)
         return done

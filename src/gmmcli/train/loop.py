@@ -1,6 +1,7 @@
 """The training loop: after which steps a training logs, draws previews, validates, saves and stops."""
 
 from dataclasses import dataclass
+from signal import SIGINT
 
 from gmmcli.distributed import any_of, world
 from gmmcli.errors import DivergedError, StoppedError
@@ -33,7 +34,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
 
     Raises:
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
-        StoppedError: SIGINT, SIGTERM or SIGUSR1 arrived, in any process; the state is saved.
+        StoppedError: SIGINT, SIGTERM, SIGHUP or SIGUSR1 arrived, in any process; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
         OSError: a file cannot be written.
     """
@@ -116,9 +117,11 @@ def _advance(
             saver.begin(state)
         if stopped and not due.last:
             saver.wait()
-            reason = stop.received or "a signal to another process"
+            reason = stop.received.name if stop.received else "a signal to another process"
             raise StoppedError(
-                f"{reason} after step {state.step}; the state is saved", f"resume with: gmmc train --resume --run {run.path}"
+                f"{reason} after step {state.step}; the state is saved",
+                f"resume with: gmmc train --resume --run {run.path}",
+                stop.received or SIGINT,
             )
 
 
