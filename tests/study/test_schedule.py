@@ -362,7 +362,7 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(recipe: Path, tmp
     assert [run.recipe.seed for run in runs] in ([1, 2], [2, 1])  # the third was not begun
     assert [run.provenance["status"] for run in runs] == ["interrupted"] * 2
     assert all(run.checkpoint().step == run.metrics()[-1]["step"] for run in runs)
-    assert [(line["words"], line["exit"]) for line in journal(tmp_path / "s")] == [(["train"], 130)] * 2
+    assert [(line["words"], line["exit"]) for line in journal(tmp_path / "s")] == [(["train"], 143)] * 2
     again = Scripted(tmp_path / "s", tasks)
     again.run("a study", quiet=True)
     assert again.calls == ["train --resume", *ASKED, "train --resume", *ASKED, "train", *ASKED]
