@@ -28,6 +28,8 @@ COMMANDS = (
     "attack square",
     "attack cw",
     "attack audit",
+    "restore",
+    "morph",
     "tsne",
     "study",
     "report",

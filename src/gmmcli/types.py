@@ -29,6 +29,8 @@ Scalar = Float[Tensor, ""]
 Displacements = Float[Tensor, " batch"]
 """Root mean squared change of each image's pixels, in the model range."""
 Flag = Bool[Tensor, ""]
+Mask = Bool[Tensor, "#batch 1 height width"]
+"""True where a pixel is known."""
 EnergyFn = Callable[[Images], Energies]
 
 Count = Annotated[int, Ge(1)]

@@ -107,6 +107,8 @@ JSON: dict[str, Callable[[Trained], list[object]]] = {
     "attack square": lambda run: ["attack", "square", "--runs-dir", run.runs_dir, "--queries", 5],
     "attack cw": lambda run: ["attack", "cw", "--runs-dir", run.runs_dir, "--steps", 2, "--searches", 1],
     "attack audit": lambda run: ["attack", "audit", "--runs-dir", run.runs_dir, "--n", 2],
+    "restore": lambda run: ["restore", picture_beside(run), "--denoise", 0.1, "--runs-dir", run.runs_dir],
+    "morph": lambda run: ["morph", "--from", "cat", "--to", "dog", "--n", 1, "--frames", 2, "--runs-dir", run.runs_dir],
     "tsne": lambda run: ["tsne", "--runs-dir", run.runs_dir, "--n", 20],
     "study": lambda run: ["study", study_of(run), "--out", run.runs_dir],
     "report": lambda run: ["report", "--study", run.runs_dir],

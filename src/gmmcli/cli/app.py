@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, runs, sample, study, train, tsne
+from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, restore, runs, sample, study, train, tsne
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
 
 OS_HINTS = {
@@ -87,6 +87,8 @@ app.command("classify", epilog=classify.EPILOG)(classify.classify_command)
 app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(attack.app, name="attack")
+app.command("restore", epilog=restore.RESTORE)(restore.restore_command)
+app.command("morph", epilog=restore.MORPH)(restore.morph_command)
 app.command("tsne", epilog=tsne.EPILOG)(tsne.tsne_command)
 app.command("study", epilog=study.EPILOG)(study.study_command)
 app.command("report", epilog=report.EPILOG)(report.report_command)

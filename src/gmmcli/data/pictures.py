@@ -51,6 +51,20 @@ def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "",
     return [path]
 
 
+def save_moving(frames: Sequence[Images], path: Path, milliseconds: int, cell: int = 96) -> None:
+    """Write a moving picture (GIF or WebP), to the last frame and back; each frame's images are in a row, enlarged as in a grid."""
+    pictures = []
+    for images in frames:
+        array = to_arrays(images)
+        row = np.concatenate([*array], axis=1)
+        scale = max(1, round(cell / array.shape[1]))
+        picture = Image.fromarray(row.squeeze(-1) if row.shape[-1] == 1 else row)
+        pictures.append(picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST))
+    there_and_back = [*pictures, *pictures[-2:0:-1]]
+    with replacing(path) as hidden:
+        there_and_back[0].save(hidden, save_all=True, append_images=there_and_back[1:], duration=milliseconds, loop=0)
+
+
 def wrapped(images: Images, columns: int, label: str) -> list[tuple[str, Images]]:
     """Break one class's images into rows of a grid; only the first row carries the label."""
     return [(label if i == 0 else "", part) for i, part in enumerate(torch.split(images, columns))]

@@ -1,0 +1,135 @@
+"""``gmmc restore`` and ``gmmc morph``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gmmcli.cli.options import OfRun, Out, Seed, SomeImages, answer, check_grid, class_indices, with_options
+from gmmcli.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gmmcli.evaluate.subject import Subject
+
+RESTORE = "Examples:\n\ngmmc restore photo.png --mask hole.png --class horse --n 8\n\ngmmc restore photo.png --denoise 0.1"
+MORPH = "Example:\n\ngmmc morph --from ship --to horse --out ship-horse.gif"
+MOVING = (".gif", ".webp")
+LONG = 120  # milliseconds of a frame
+
+
+@with_options
+def restore_command(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image file.")],
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="An image that is white where pixels are to be filled in, black elsewhere.")
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            "--denoise", metavar="SIGMA", min=0.001, max=2, help="Standard deviation of the noise to remove, on a scale of 0 to 1."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--class", metavar="CLASS", help="Its class by name or index. Default: unknown.", show_default=False)
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, max=64, help="Number of answers to --mask.")] = 8,
+    seed: Seed = 1,
+    out: Out = None,
+    *,
+    of_run: OfRun,
+) -> None:
+    """Fill in missing pixels, or remove noise, by chains that keep to what is known; writes what was given and the answers side by side."""
+    if (mask is None) == (sigma is None):
+        raise RecipeError("gmmc restore needs --mask or --denoise, one of them", "give --mask FILE, or --denoise 0.1")
+    check_grid(out)
+    import torch
+
+    from gmmcli.data.pictures import save_grid
+    from gmmcli.evaluate.restore import denoise, inpaint
+
+    subject = of_run.open(SomeImages())
+    card, run, model = subject.card, subject.run, subject.model
+    k = _class_of(label, card.class_names)
+    given = _read(image, subject)
+    if mask is not None:
+        known = _read(mask, subject).mean(1, keepdim=True) < 0
+        if bool(known.all()):
+            raise RecipeError(f"{mask} is white nowhere", "make it white where pixels are to be filled in")
+        answers, shown = inpaint(run, model, given, known, n, k, seed), torch.where(known, given, -1.0)
+    else:
+        answers, shown = denoise(run, model, given, subject.gamma2, 2 * (sigma or 0), k), given
+    path = out or run.path / "samples" / f"restored-{image.stem}.png"
+    save_grid([("given, restored", torch.cat([shown, answers]).cpu())], path, f"{card.recipe.name}, step {subject.step:,}")
+    if of_run.json:
+        protocol = {"class": label, "seed": seed} | ({"sigma": sigma} if mask is None else {"mask": str(mask), "n": n})
+        about = {"run": run.id, "step": subject.step, "protocol": protocol}
+        answer({"schema": 1, "command": "restore", **about, "values": {"image": str(image), "path": str(path)}})
+        return
+    print(path)
+
+
+@with_options
+def morph_command(
+    origin: Annotated[str, typer.Option("--from", metavar="CLASS", help="The class to begin with, by name or index.")],
+    to: Annotated[str, typer.Option("--to", metavar="CLASS", help="The class to end with.")],
+    n: Annotated[int, typer.Option("--n", min=1, max=64, help="Number of samples.")] = 8,
+    frames: Annotated[int, typer.Option("--frames", min=2, max=200, help="Images on the way, both ends included.")] = 12,
+    seed: Seed = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A .png has the frames in a row; a .gif or .webp moves. Default: a .gif in the run's samples/."),
+    ] = None,
+    *,
+    of_run: OfRun,
+) -> None:
+    """Lead samples of one class to another by chains between their energies; writes a moving picture, or all frames in a row."""
+    moving = out is None or out.suffix.lower() in MOVING
+    if not moving:
+        check_grid(out)
+    import torch
+
+    from gmmcli.data.pictures import save_grid, save_moving
+    from gmmcli.evaluate.restore import morph
+    from gmmcli.progress import image_progress
+
+    subject = of_run.open(SomeImages())
+    names = subject.card.class_names
+    first, last = (class_indices(name, names) for name in (origin, to))
+    if len(first) > 1 or len(last) > 1 or first == last:
+        raise RecipeError("--from and --to must be two classes", f"choose two of {', '.join(names[:20])}")
+    labels = torch.full((n,), first[0], device=subject.device)
+    with image_progress("frames", frames, of_run.quiet) as progress:
+        found = [frame.cpu() for frame in morph(subject.run, subject.model, labels, last[0], frames, seed, progress)]
+    path = out or subject.run.path / "samples" / f"morph-{first[0]}-{last[0]}.gif"
+    if moving:
+        save_moving(found, path, LONG)
+    else:
+        save_grid([("", torch.stack([frame[i] for frame in found])) for i in range(n)], path, f"{names[first[0]]} to {names[last[0]]}")
+    if of_run.json:
+        protocol = {"from": names[first[0]], "to": names[last[0]], "frames": frames, "seed": seed}
+        about = {"run": subject.run.id, "step": subject.step, "n": n, "protocol": protocol}
+        answer({"schema": 1, "command": "morph", **about, "values": {"path": str(path)}})
+        return
+    print(path)
+
+
+def _class_of(label: str | None, names: tuple[str, ...]) -> int | None:
+    if label is None:
+        return None
+    found = class_indices(label, names)
+    if len(found) > 1:
+        raise RecipeError("an image has one class, not all", "leave out --class where it is unknown")
+    return found[0]
+
+
+def _read(path: Path, subject: "Subject") -> "Tensor":
+    """An image file in the model range, of the size that the model takes, shape (1, channel, height, width), on its device."""
+    import torch
+
+    from gmmcli.data.folder import decode
+    from gmmcli.types import to_model
+
+    channels, size, _ = subject.card.image_shape
+    return to_model(torch.from_numpy(decode(path, size, channels).copy()).permute(2, 0, 1)[None]).to(subject.device)
