@@ -31,10 +31,13 @@ Displacements = Float[Tensor, " batch"]
 Flag = Bool[Tensor, ""]
 EnergyFn = Callable[[Images], Energies]
 
-Count = Annotated[int, Ge(1)]
-Natural = Annotated[int, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+INTEGERS, NUMBERS = Lt(2**63), Le(3.4028234663852886e38)
+"""What tensors hold, int64 and float32: the bounds of every value of a recipe."""
+Count = Annotated[int, Ge(1), INTEGERS]
+Natural = Annotated[int, Ge(0), INTEGERS]
+Positive = Annotated[float, Gt(0), NUMBERS]
+NonNegative = Annotated[float, Ge(0), NUMBERS]
+Factor = Annotated[float, Gt(0), Le(1)]
 Share = Annotated[float, Ge(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 
