@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from box import Box
-from texts import NUMBERS, damaged_bytes, damaged_json, encodable, json_value, name, word, write
+from texts import NUMBERS, damaged_bytes, damaged_json, damaged_text, encodable, json_value, name, word, write
 from toml_inputs import TINY, damaged_recipe, with_other_values
 
 MODEL, RUN = "model.safetensors", "2026-01-01T000000Z-tiny"
@@ -171,6 +171,9 @@ def run(rng: Random, work: Path) -> list[str]:
     path = write_run(work)
     if rng.random() < 0.35:
         return _named(rng, path)
+    if rng.random() < 0.1:
+        write(work / "runs" / "study.toml", damaged_text(rng, TINY))
+        return ["report", "--study", "runs"]
     for _ in range(rng.randint(1, 2)):
         _spoil(rng, path)
     return rng.choice((*READERS, ["train", "--resume", "--run", path.name]))
