@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from texts import NAMES, NUMBERS, VALUES, damaged_text, encodable, word, write
+from texts import NAMES, NUMBERS, VALUES, damaged_bytes, damaged_text, encodable, word, write
 
 from gmmcli.overrides import flatten
 from gmmcli.recipe import Recipe, shipped
@@ -88,15 +88,10 @@ def damaged_recipe(rng: Random) -> str:
 
 def recipe(rng: Random, work: Path) -> list[str]:
     """A recipe's file."""
-    path = str(write(work / "mine.toml", damaged_recipe(rng)).name)
-    return rng.choice(
-        (
-            ["recipes", "check", path],
-            ["recipes", "show", path],
-            ["recipes", "show", path, "--json"],
-            ["recipes", "diff", path, "digits_gen"],
-        )
-    )
+    text = damaged_recipe(rng)
+    write(work / "mine.toml", text if rng.random() < 0.9 else damaged_bytes(rng, text.encode(errors="surrogatepass") or b"#"))
+    verbs = (["recipes", "check"], ["recipes", "show"], ["recipes", "show", "--json"], ["recipes", "diff", "digits_gen"], ["data", "check"])
+    return [*rng.choice(verbs), "mine.toml"]
 
 
 def override(rng: Random, work: Path) -> list[str]:
