@@ -6,7 +6,9 @@ READY := .venv/.ready
 DEVICE ?= cuda
 OUT ?= gpu-results
 
-.PHONY: demo test test-slow test-realdata bench gpu gpu-train check format docs clean
+MODULES := src:tests/fuzz:tests/importer
+
+.PHONY: demo test test-slow test-realdata fuzz bench gpu gpu-train check format docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gmmc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -26,6 +28,9 @@ test-slow: $(READY)  ## Tests that take minutes: ten kills in a row, ...
 
 test-realdata: $(READY)  ## Tests on real images in ../shared/data; skipped where there are none
 	$(BIN)/python -m pytest -m realdata
+
+fuzz: $(READY)  ## Ten thousand damaged and hostile inputs, ten minutes on two cores; ONLY=npz or npz:17 for a kind or an input, PAGE=file for the table
+	PYTHONPATH=$(MODULES) $(BIN)/python tests/fuzz/fuzz.py $(ONLY:%=--only %) $(PAGE:%=--page %)
 
 bench: $(READY)  ## Measure speed and memory into benchmarks/results/: three minutes on two idle cores; ONLY=step for one part
 	$(BIN)/python benchmarks/bench.py $(ONLY:%=--only %)

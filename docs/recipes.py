@@ -12,6 +12,7 @@ from typing import Any
 
 from gmmcli.recipe import Recipe
 from gmmcli.schema import key_of, registry_of
+from gmmcli.types import INTEGERS, NUMBERS
 
 BEGIN = "<!-- The tables from here on are made by `make docs` from docstrings; do not edit. -->"
 END = "<!-- End of the tables. -->"
@@ -55,7 +56,8 @@ def type_and_range(hint: Any) -> tuple[str, str]:
         return f"list of {kind}s" if others == [...] else f"list of {1 + len(others)} {kind}s", bounds
     if typing.get_origin(hint) is typing.Annotated:
         kind, *bounds = typing.get_args(hint)
-        limits = [(SIGNS[name], limit) for bound in bounds for name, limit in dataclasses.asdict(bound).items()]
+        own = [bound for bound in bounds if bound not in (INTEGERS, NUMBERS)]  # those hold everywhere, and the page says so once
+        limits = [(SIGNS[name], limit) for bound in own for name, limit in dataclasses.asdict(bound).items()]
         return NAMES[kind], ", ".join(f"{sign} {limit}" for sign, limit in limits)
     return NAMES[hint], ""
 

@@ -5,6 +5,8 @@ import pytest
 
 from gmmcli import errors
 from gmmcli.errors import (
+    LONGEST,
+    LONGEST_QUOTED,
     CheckpointError,
     DataError,
     DivergedError,
@@ -14,6 +16,8 @@ from gmmcli.errors import (
     RunError,
     StoppedError,
     StorageError,
+    quoted,
+    shortened,
 )
 
 EXIT_CODES = {
@@ -48,3 +52,18 @@ def test_hint_is_optional() -> None:
 
 def test_a_stop_exits_as_a_shell_counts_the_signal() -> None:
     assert [StoppedError("stopped", "", number).exit_code for number in (SIGHUP, SIGINT, SIGTERM)] == [129, 130, 143]
+
+
+def test_a_message_and_a_hint_without_end_keep_both_ends() -> None:
+    raised = GmmcError("`name` must be short, got " + "y" * 10**6 + " (my.toml)", "one of: " + "x, " * 10**5 + "or z")
+    assert len(raised.message) == len(raised.hint) == LONGEST
+    assert raised.message.startswith("`name` must be short, got yyy") and raised.message.endswith("yyy (my.toml)")
+    assert raised.hint.startswith("one of: x, ") and raised.hint.endswith("x, or z")
+    assert str(raised) == raised.message
+
+
+def test_a_quoted_value_is_as_python_writes_it_and_no_longer_than_a_line() -> None:
+    assert quoted("two\nlines\x1b") == r"'two\nlines\x1b'"
+    assert quoted([1] * 99).startswith("[1, 1, 1") and quoted([1] * 99).endswith(", 1, 1]")
+    assert len(quoted("y" * 10**6)) == LONGEST_QUOTED
+    assert shortened("short", 5) == "short" and len(shortened("longer than nine", 9)) == 9

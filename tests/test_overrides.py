@@ -5,7 +5,7 @@ import pytest
 from gmmcli.core.objectives import ContrastiveDivergence, CrossEntropy
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
-from gmmcli.overrides import flatten
+from gmmcli.overrides import delete, flatten
 from gmmcli.recipe import Recipe
 
 MINIMAL = """
@@ -70,6 +70,10 @@ def test_a_malformed_set_is_an_error_with_an_example(override: str) -> None:
         ("stages.first.epochs=3", "--set stages.first.epochs: 'first' is not one of the 1 entries"),
         ("stages.-1=3", "--set stages.-1: '-1' is not one of the 1 entries"),
         ("name.x=3", "--set name.x: name is a value, not a table"),
+        ("stages.²=3", "--set stages.²: '²' is not one of the 1 entries"),
+        ("stages.٣=3", "--set stages.٣: '٣' is not one of the 1 entries"),
+        ("stages.\udcff=3", r"--set 'stages.\udcff=3' is not UTF-8, which a recipe is"),
+        ("name=\udcff", r"--set 'name=\udcff' is not UTF-8, which a recipe is"),
     ],
 )
 def test_a_set_that_leads_nowhere_is_an_error(override: str, message: str) -> None:
@@ -88,3 +92,34 @@ def test_flattened_keys_are_keys_that_set_understands() -> None:
     for key, value in flatten(recipe.document()).items():
         literal = str(value).lower() if isinstance(value, bool) else list(value) if isinstance(value, tuple) else repr(value)
         assert Recipe.loads(text, overrides=[f"{key}={literal}"]) == recipe
+
+
+LONG = {
+    "an index of 5,000 digits": f"stages.{'9' * 5000}.epochs=1",
+    "a key of 5,000 parts": "a." * 5000 + "a=1",
+    "a long key": f"{'k' * 10**5}=1",
+    "a long value": f"data.batch_size={'y' * 10**5}",
+    "5,000 digits": f"data.batch_size={'9' * 5000}",
+    "4,000 hexadecimal digits": f"data.batch_size=0x{'f' * 4000}",
+    "500 brackets": f"data.batch_size={'[' * 500}{']' * 500}",
+    "a long list": f"data.batch_size=[{'1,' * 10**5}]",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_long_or_deep_is_refused_in_one_readable_line(name: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe.loads(MINIMAL, overrides=[LONG[name]])
+    assert len(error.value.message) < 350
+
+
+def test_a_value_does_not_end_where_another_key_begins() -> None:
+    with pytest.raises(RecipeError, match=r"`seed` must be an integer, got '1\\nname = 2'"):
+        Recipe.loads(MINIMAL, overrides=["seed=1\nname = 2"])
+
+
+def test_delete_says_whether_the_key_was_there() -> None:
+    document = {"a": {"b": 1, "c": 2}, "a.b": 3}
+    assert delete(document, "a.b") and not delete(document, "a.b")
+    assert not any(delete(document, dotted) for dotted in ("x", "a.c.d", "x.y", "a.x"))
+    assert document == {"a": {"c": 2}, "a.b": 3}

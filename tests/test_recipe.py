@@ -22,9 +22,10 @@ from gmmcli.core.targets import TARGETS, StagedLatent
 from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.errors import RecipeError
 from gmmcli.overrides import flatten
-from gmmcli.recipe import Log, Recipe, Stage, find, shipped
+from gmmcli.recipe import LONGEST_NAME, Log, Recipe, Stage, find, is_file, shipped
 from gmmcli.registry import Registry
 from gmmcli.schema import key_of, registry_of
+from gmmcli.types import NUMBERS
 
 MINIMAL = """
 name = "minimal"
@@ -49,7 +50,7 @@ def tables(hint: Any, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[An
         return st.lists(tables(typing.get_args(hint)[0]), max_size=4)
     if typing.get_origin(hint) is typing.Annotated:
         kind, *bounds = typing.get_args(hint)
-        drawn = st.integers(0, 2**63 - 1) if kind is int else st.floats(0, 1) | st.floats(0, allow_nan=False, allow_infinity=False)
+        drawn = st.integers(0, 2**63 - 1) if kind is int else st.floats(0, 1) | st.floats(0, NUMBERS.le)
         return drawn.filter(lambda value: all(_holds(bound, value) for bound in bounds))
     return st.from_type(hint)
 
@@ -70,7 +71,7 @@ UNBOUNDED = tables(ContrastiveDivergence, margin=st.just(0.0), floor=st.just(0.0
 BOUNDED = tables(ContrastiveDivergence, margin=st.floats(0.1, 100.0))
 REGRESSIONS = kinds(OBJECTIVES, "cross-entropy", "center-regression")
 OPTIMS = tables(Adam) | tables(SGD, momentum=st.floats(0.1, 0.9))
-NAMES = st.from_regex(r"[\w.-]+", fullmatch=True)
+NAMES = st.from_regex(r"[\w.-]+", fullmatch=True).filter(lambda name: len(name.encode()) <= LONGEST_NAME)
 
 
 def documents(
@@ -194,6 +195,16 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     "NaN": (["optim.learning_rate=nan"], "`optim.learning_rate` must be", ""),
     "infinite": (["guard.max_loss=inf"], "`guard.max_loss` must be", ""),
     "negative": (["stages.0.epochs=0"], "`stages.0.epochs` must be greater than or equal to 1, got 0", ""),
+    "more than int64": (["stages.0.epochs=" + "1" + "0" * 40], "`stages.0.epochs` must be less than 9223372036854775808, got 1000", ""),
+    "one more than int64": (
+        ["chains.sampler.n_steps=9223372036854775808"],
+        "`chains.sampler.n_steps` must be less than 9223372036854775808",
+        "",
+    ),
+    "more than float32": (["stages.0.objective.floor=1e39"], "`stages.0.objective.floor` must be less than or equal to 34028", ""),
+    "a factor that is none": (["guard.lr_factor=1e200"], "`guard.lr_factor` must be less than or equal to 1, got 1e+200", ""),
+    "a decay that grows": (["optim.decay=1.5"], "`optim.decay` must be less than or equal to 1, got 1.5", ""),
+    "a name longer than a file's": (["name=" + "n" * 201], "only, 200 bytes at most", ""),
     "radius 0": (["model.head={kind='max-mahalanobis', radius=0.0}"], "`model.head.radius` must be greater than 0, got 0.0", ""),
     "radius < 0": (["model.head={kind='lda', radius=-1.0}"], "`model.head.radius` must be greater than 0, got -1.0", ""),
     "probability > 1": (["chains.reinit_prob=1.5"], "`chains.reinit_prob` must be less than or equal to 1, got 1.5", ""),
@@ -263,6 +274,8 @@ def test_the_recipe_of_a_run_may_have_keys_of_earlier_versions_and_no_others() -
     assert Recipe.loads(old, of_run=True) == Recipe.loads(MINIMAL, overrides=["chains.sampler.n_steps=3"])
     with pytest.raises(RecipeError, match=r"unknown key `chains\.sampler\.adopt`"):
         Recipe.loads(old.replace("adapt", "adopt"), of_run=True)
+    with pytest.raises(RecipeError, match=r"unknown key `chains\.sampler\.adapt`"):  # one key, whose name has dots
+        Recipe.loads('"chains.sampler.adapt" = 0.8\n' + MINIMAL, of_run=True)
 
 
 @pytest.mark.parametrize(("lost", "missing"), [('name = "minimal"', "name"), ("epochs = 2", "stages.0.epochs"), ("[[stages]]", "stages")])
@@ -345,6 +358,14 @@ def test_find_of_a_name_like_no_other_points_to_the_list(tmp_path: Path, monkeyp
         find("zzz")
     assert error.value.hint.startswith("those that come with gmmc: ")
     assert "digits_gen" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["n" * 5000, "a/" * 3000 + "a", "a\0b", "", ".", "/dev/zero"])
+def test_a_name_that_no_file_can_have_is_none_and_no_accident(name: str) -> None:
+    assert not is_file(Path(name))
+    with pytest.raises(RecipeError, match=r"^no recipe ") as error:
+        find(name)
+    assert len(error.value.message) < 200
 
 
 @pytest.mark.parametrize("name", shipped("studies"))

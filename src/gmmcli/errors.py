@@ -2,16 +2,30 @@
 
 from signal import SIGINT
 
+LONGEST, LONGEST_QUOTED = 1000, 100
+"""Characters of a message or a hint, and of a value that one quotes."""
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return a text without its middle where it is longer than this."""
+    end = longest // 3
+    return text if len(text) <= longest else f"{text[: longest - end - 5]} ... {text[-end:]}"
+
+
+def quoted(value: object) -> str:
+    """Return a value as errors quote it: as Python writes it, shortened."""
+    return shortened(repr(value), LONGEST_QUOTED)
+
 
 class GmmcError(Exception):
-    """A failure the user can mend: one sentence that names what and where, and a hint what to do."""
+    """A failure the user can mend: one sentence that names what and where, and a hint what to do, neither longer than ``LONGEST``."""
 
     exit_code: int = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shortened(message, LONGEST)
+        self.hint = shortened(hint, LONGEST)
+        super().__init__(self.message)
 
 
 class RecipeError(GmmcError):

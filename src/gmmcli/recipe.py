@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import tomli
 import tomli_w
 
+from gmmcli import toml
 from gmmcli.core import protocols
 from gmmcli.core.chains import Chains
 from gmmcli.core.compute import Compute
@@ -18,12 +18,14 @@ from gmmcli.core.model import Model
 from gmmcli.core.objectives import OBJECTIVES
 from gmmcli.core.optim import OPTIMISERS, Adam
 from gmmcli.data.loader import Data
-from gmmcli.errors import RecipeError
-from gmmcli.overrides import apply, delete, flatten
+from gmmcli.errors import LONGEST_QUOTED, RecipeError, quoted, shortened
+from gmmcli.overrides import apply, delete
 from gmmcli.registry import PartError
 from gmmcli.schema import build
-from gmmcli.types import Count, Natural, Positive
+from gmmcli.types import Count, Factor, Natural, Positive
 
+LONGEST_NAME = 200
+"""Bytes: file systems take 255, and a time and numbers come on top."""
 Shelf = Literal["recipes", "studies"]
 Criterion = Literal["accuracy", "samples", "both"]
 REMOVED = {
@@ -98,7 +100,7 @@ class Guard:
     """stop: exit code 5, the last good checkpoint is kept. rollback: return to it, with other randomness and a lower learning rate."""
     max_loss: Positive = 1e4
     """A loss of larger magnitude counts as diverged, like one that is not finite (the authors' code waits for 1e8)."""
-    lr_factor: Positive = 0.5
+    lr_factor: Factor = 0.5
     """Every rollback multiplies the learning rate by this."""
     max_rollbacks: Natural = 10
     """Rollbacks after which a divergence stops the training."""
@@ -125,8 +127,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a recipe needs at least one [[stages]] table")
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"name {self.name!r} becomes part of a folder's name: letters, digits, and . _ - only")
+        check_name(self.name)
         if not self.model.head.has_means:
             self._check_without_means()
         if self.log.best != "accuracy" and not self.needs_chains:
@@ -200,17 +201,14 @@ class Recipe:
         Raises:
             RecipeError: what is wrong, in one sentence.
         """
-        try:
-            document = tomli.loads(text)
-        except tomli.TOMLDecodeError as error:
-            raise RecipeError(f"{origin} is not valid TOML: {error}") from error
+        document = toml.parse(text, origin)
         for override in overrides:
             apply(document, override)
+        toml.check(document, "the recipe with its --set")
         try:
-            for dotted in REMOVED.keys() & flatten(document).keys():
-                if not of_run:
-                    raise RecipeError(f"`{dotted}` was removed", f"delete it; {REMOVED[dotted]}")
-                delete(document, dotted)
+            for dotted, instead in REMOVED.items():
+                if delete(document, dotted) and not of_run:
+                    raise RecipeError(f"`{dotted}` was removed", f"delete it; {instead}")
             return typing.cast(Self, build(cls, document))
         except PartError as error:
             known_once = of_run and error.absent_from
@@ -223,11 +221,15 @@ class Recipe:
     def load(cls, name: str | Path, overrides: typing.Sequence[str] = (), *, of_run: bool = False) -> Self:
         """Load a file, or a shipped recipe by its name; see ``loads``."""
         path = find(str(name))
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path} cannot be read ({error})") from error
-        return cls.loads(text, str(path), overrides, of_run=of_run)
+        return cls.loads(toml.read(path), str(path), overrides, of_run=of_run)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError where a name cannot be part of a folder's."""
+    if not re.fullmatch(r"[\w.-]+", name) or len(name.encode()) > LONGEST_NAME:
+        raise ValueError(
+            f"name {quoted(name)} becomes part of a folder's name: letters, digits, and . _ - only, {LONGEST_NAME} bytes at most"
+        )
 
 
 def shipped(shelf: Shelf = "recipes") -> dict[str, Path]:
@@ -240,11 +242,19 @@ def shipped(shelf: Shelf = "recipes") -> dict[str, Path]:
 def find(name: str, shelf: Shelf = "recipes") -> Path:
     """Resolve a path or a shipped file's name; ``recipes/NAME.toml`` works without a checkout too."""
     path, known = Path(name), shipped(shelf)
-    if path.is_file():
+    if is_file(path):
         return path
     if path.stem in known and path in (Path(path.stem), Path(shelf) / f"{path.stem}.toml"):
         return known[path.stem]
     one = {"recipes": "recipe", "studies": "study"}[shelf]
     near = get_close_matches(path.stem, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"those that come with gmmc: {', '.join(known)}"
-    raise RecipeError(f"no {one} {name}: neither a file nor the name of a shipped {one}", hint)
+    raise RecipeError(f"no {one} {shortened(name, LONGEST_QUOTED)}: neither a file nor the name of a shipped {one}", hint)
+
+
+def is_file(path: Path) -> bool:
+    """Whether this is a file; not one where no file can have such a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

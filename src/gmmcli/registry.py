@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from gmmcli.errors import RecipeError
+from gmmcli.errors import RecipeError, quoted
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -95,4 +95,4 @@ class Registry(Mapping[str, Part], Generic[Part]):
         if name in self:
             return self[name]
         near = get_close_matches(name, self, n=1)
-        raise RecipeError(f"no {one} {name!r}", f"did you mean {near[0]}?" if near else f"give one of {', '.join(self)}")
+        raise RecipeError(f"no {one} {quoted(name)}", f"did you mean {near[0]}?" if near else f"give one of {', '.join(self)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gmmcli.errors import RecipeError
+from gmmcli.errors import LONGEST_QUOTED, RecipeError, quoted, shortened
 from gmmcli.registry import PartError, Registry
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -64,7 +64,7 @@ def build_part(registry: Registry[Any], protocol: type, table: dict[str, Any], p
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(registry)}"
         if kind is None:
             raise RecipeError(f"`{path}` needs a kind", hint)
-        raise PartError(f"unknown kind {kind!r} for `{path}`", hint, registry.group)
+        raise PartError(f"unknown kind {quoted(kind)} for `{path}`", hint, registry.group)
     part = registry[kind]
     if lack := _lack(part, kind, protocol):
         package = registry.package(kind)
@@ -109,7 +109,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     item = typing.get_args(hint)[:1]
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(item[0]):
         if not isinstance(value, list):
-            raise RecipeError(f"`{path}` must be a list of tables, got {value!r}", f"write [[{path}]]")
+            raise RecipeError(f"`{path}` must be a list of tables, got {quoted(value)}", f"write [[{path}]]")
         return tuple(_value(item[0], entry, f"{path}.{i}") for i, entry in enumerate(value))
     try:  # through JSON, whose strict mode takes a list for a tuple
         return _adapter(hint).validate_json(json.dumps(value, default=str))
@@ -123,7 +123,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             .replace("a valid ", "a ")
         )
         at = "".join(f".{part}" for part in first["loc"])
-        raise RecipeError(f"`{path}{at}` {wanted}, got {first['input']!r}") from error
+        raise RecipeError(f"`{path}{at}` {wanted}, got {quoted(first['input'])}") from error
 
 
 @cache
@@ -134,9 +134,10 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 def _table(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise RecipeError(f"`{path}` must be a table, got {value!r}")
+        raise RecipeError(f"`{path}` must be a table, got {quoted(value)}")
     return value
 
 
 def _dotted(path: str, key: str) -> str:
+    key = shortened(key, LONGEST_QUOTED)
     return f"{path}.{key}" if path else key

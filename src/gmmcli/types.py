@@ -33,13 +33,16 @@ Mask = Bool[Tensor, "#batch 1 height width"]
 """True where a pixel is known."""
 EnergyFn = Callable[[Images], Energies]
 
-Count = Annotated[int, Ge(1)]
-Natural = Annotated[int, Ge(0)]
+INTEGERS, NUMBERS = Lt(2**63), Le(3.4028234663852886e38)
+"""What tensors hold, int64 and float32: the bounds of every value of a recipe."""
+Count = Annotated[int, Ge(1), INTEGERS]
+Natural = Annotated[int, Ge(0), INTEGERS]
 Layers = Annotated[int, Ge(1), Le(1000)]
 Channels = Annotated[int, Ge(1), Le(4096)]
 """More is a slip of the keyboard, and would be hours of building before anything can be said of it."""
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0), NUMBERS]
+NonNegative = Annotated[float, Ge(0), NUMBERS]
+Factor = Annotated[float, Gt(0), Le(1)]
 Share = Annotated[float, Ge(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 

@@ -54,6 +54,24 @@ def test_a_directory_without_a_study_is_titled_by_its_models(gmmc: Gmmc, runs: l
     assert Path("runs/report.md").read_text(encoding="utf-8").startswith(f"# {GEN}, {SOFTMAX}\n\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("a = ", "is not valid TOML"), ("a = " + "[" * 500, "is not valid TOML"), ("\xff", "cannot be read")]
+)
+def test_a_damaged_file_of_a_study_is_said(text: str, said: str, gmmc: Gmmc, runs: list[Run]) -> None:
+    Path("runs/study.toml").write_text(text, encoding="latin-1")
+    result = gmmc("report", "--study", "runs")
+    assert (result.exit_code, result.stdout) == (2, "")
+    message, *_ = result.stderr.splitlines()
+    assert message.startswith("gmmc: error: runs/study.toml ")
+    assert said in message
+
+
+def test_what_a_study_calls_itself_may_be_anything(gmmc: Gmmc, runs: list[Run]) -> None:
+    Path("runs/study.toml").write_text('about = [1, "<b>"]\n')
+    assert gmmc("report", "--study", "runs", "--quiet").stdout == "runs/report.html\n"
+    assert Path("runs/report.md").read_text(encoding="utf-8").startswith(f"# {GEN}, {SOFTMAX}\n\n[1, '<b>']\n")
+
+
 @pytest.mark.parametrize("asked", ["--run", "--study"])
 def test_the_report_may_be_written_elsewhere(asked: str, gmmc: Gmmc, runs: list[Run]) -> None:
     result = gmmc("report", asked, runs[0].path if asked == "--run" else "runs", "--out", "new/folder/mine.html", "--quiet")

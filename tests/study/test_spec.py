@@ -1,10 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe, shipped
-from gmmcli.study.spec import Entry, Study, Training
+from gmmcli.study.spec import MOST_EVALUATIONS, MOST_TRAININGS, Entry, Study, Training
 
 RECIPE = """
 name = "mine"
@@ -135,7 +136,9 @@ def test_variants_train_what_they_say_each_in_its_place(tmp_path: Path) -> None:
         (models('[[models]]\nrecipe = "digits_gen"\nset = "a=1"'), "`models.0.set` must be a list, got 'a=1'", ""),
         (models('[[models]]\nrecipe = "digits_gen"\nseeds = [-1]'), "`models.0.seeds.0` must be greater than or equal to 0, got -1", ""),
         (models('[[models]]\nrecipe = "digits_gen"\nvary = { "log.every" = 3 }'), "`models.0.vary.log.every` must be a list, got 3", ""),
-        ("name = ", "cannot be read as a study", ""),
+        ("name = ", "is not valid TOML", ""),
+        ("a = " + "[" * 500 + "]" * 500, "is not valid TOML", ""),
+        (models('seeds = []\n[[models]]\nrecipe = "digits_gen"'), "a study needs at least one seed", ""),
     ],
 )
 def test_what_is_wrong_in_the_file_is_said_with_its_name(text: str, message: str, hint: str, tmp_path: Path) -> None:
@@ -145,6 +148,30 @@ def test_what_is_wrong_in_the_file_is_said_with_its_name(text: str, message: str
     assert message in error.value.message
     assert str(path) in error.value.message
     assert error.value.hint == hint
+
+
+HALF, MORE = tuple(range(MOST_TRAININGS // 2)), tuple(range(MOST_TRAININGS // 2 + 1))
+LARGE: dict[str, dict[str, Any]] = {
+    "1,001 trainings are more than a study's 1,000; divide it": {"models": (Entry("a", seeds=MORE), Entry("b", seeds=HALF))},
+    "1,002 trainings are more": {"models": (Entry("a"), Entry("b")), "seeds": MORE},
+    "1,500 trainings are more": {"models": (Entry("a", vary={"x": [*HALF], "y": [1, 2, 3]}),)},
+    "125,000,000 trainings are more": {"models": (Entry("a", vary={key: [*HALF] for key in "xyz"}),)},
+    "101 evaluations of a training are more than a study's 100": {
+        "models": (Entry("a"), Entry("b", once=("tsne",))),
+        "evaluations": ("tsne",) * MOST_EVALUATIONS,
+    },
+}
+
+
+@pytest.mark.parametrize("message", LARGE)
+def test_a_study_that_is_too_large_is_refused_before_it_is_multiplied_out(message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Study("large", **LARGE[message])
+
+
+def test_a_study_may_be_as_large_as_the_limits() -> None:
+    study = Study("large", (Entry("a", seeds=HALF), Entry("b", seeds=HALF)), evaluations=("tsne",) * MOST_EVALUATIONS)
+    assert sum(len(entry.seeds) for entry in study.models) == MOST_TRAININGS
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,7 @@ def present(
     command: str = "report",
 ) -> None:
     """Collect runs, write their page and Markdown, and print the table or the JSON object."""
-    import tomli
-
+    from gmmcli import toml
     from gmmcli.report.collect import gather
     from gmmcli.report.compare import compare
     from gmmcli.report.page import page
@@ -74,9 +73,9 @@ def present(
         found = [open_run(name, runs_dir) for name in names]
     comparison = compare(gather([run for run in found if _readable(run, alone=len(found) == 1)]))
     plan = study / "study.toml" if study else None
-    described = tomli.loads(plan.read_text(encoding="utf-8")) if plan and plan.exists() else {}
-    title = f"Study {described['name']}" if described else ", ".join(model.name for model in comparison.models)
-    about = described.get("about", "")
+    described = toml.parse(toml.read(plan), str(plan)) if plan and plan.exists() else {}
+    title = f"Study {described['name']}" if "name" in described else ", ".join(model.name for model in comparison.models)
+    about = str(described.get("about", ""))
     home = study or (found[0].path if len(found) == 1 else runs_dir or default_runs_dir())
     path = out or home / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gmmcli.cli.attack import radii
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.cli.report import present
 from gmmcli.errors import GmmcError, RecipeError, RunError
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from gmmcli.study.schedule import Schedule
     from gmmcli.study.spec import Training
 
+STUDYS_OWN = {"run": "--run", "runs_dir": "--runs-dir", "json": "--json", "help": "--help"}
+"""Options of evaluations that a study sets, by the names of their parameters."""
 EPILOG = (
     "Examples:\n\ngmmc study studies/digits.toml --jobs 2\n\n"
     "gmmc study mnist_10k --set data.source.kind=npz --set data.source.path=mnist_10k.npz --dry-run"
@@ -47,9 +50,8 @@ def study_command(
 
     plan, path = Study.load(study, overrides or ())
     trainings = plan.trainings(path.parent)
-    for training in trainings:
-        for words in training.evaluations:
-            check_words(context, words)
+    for words in dict.fromkeys(words for training in trainings for words in training.evaluations):
+        check_words(context, words)
     directory = out or (runs_dir or default_runs_dir()) / f"study-{plan.name}"
     schedule = Schedule(directory, trainings, jobs)
     if dry_run:
@@ -86,12 +88,17 @@ def check_words(context: typer.Context, words: tuple[str, ...]) -> None:
         command = command.commands[name]
     if words[0] not in {"eval", "attack", "tsne", "sample"}:
         raise RecipeError(f"evaluation `{evaluation}` does not measure a run", "give eval, attack, tsne or sample")
-    if forbidden := {"--run", "--runs-dir", "--json", "--help", "-h"} & set(rest):
+    given = command.make_context(evaluation, [*rest], resilient_parsing=True)  # which calls nothing, not even --help
+    if forbidden := [option for name, option in STUDYS_OWN.items() if given.get_parameter_source(name).name == "COMMANDLINE"]:
         raise RecipeError(
             f"evaluation `{evaluation}`: {', '.join(forbidden)} cannot be used in a study", "leave it out: the study sets the run"
         )
     try:
-        command.make_context(evaluation, [*rest])
+        asked = command.make_context(evaluation, [*rest]).params
+        if "eps" in asked:
+            radii(asked["eps"], asked.get("norm", "linf") or "l2")
+    except RecipeError as error:
+        raise RecipeError(f"evaluation `{evaluation}`: {error.message}", error.hint) from error
     except typer.TyperException as error:
         verb = " ".join(words[: len(words) - len(rest)])
         why = error.format_message() if hasattr(error, "format_message") else str(error)

@@ -10,7 +10,7 @@ import torch
 
 from gmmcli.core import protocols
 from gmmcli.registry import Registry
-from gmmcli.types import Natural, NonNegative, Positive, Share, ShareBelowOne
+from gmmcli.types import Factor, Natural, NonNegative, Positive, Share, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Updates:
     """milestones: steps down. cosine: half a period, from the learning rate to ``final_share`` of it."""
     milestones: tuple[Natural, ...] = ()
     """Epochs at which the learning rate is multiplied by ``decay``; a stage with its own optimiser counts from its own start."""
-    decay: Positive = 0.3
+    decay: Factor = 0.3
     """Factor at every milestone."""
     final_share: Share = 0.01
     """Where the cosine ends, as a share of the learning rate."""

@@ -2,20 +2,23 @@
 
 import dataclasses
 import json
-import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
-import tomli
-
+from gmmcli import toml
 from gmmcli.errors import RecipeError
-from gmmcli.recipe import Recipe, find
+from gmmcli.recipe import Recipe, check_name, find, is_file
 from gmmcli.schema import build
 from gmmcli.types import Natural
+
+MOST_TRAININGS, MOST_EVALUATIONS = 1000, 100
+"""Of a study, and of a training: reading it takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Entry:
     def __post_init__(self) -> None:
         if empty := [key for key, values in self.vary.items() if not values]:
             raise ValueError(f"vary.{empty[0]} has no values")
+
+    @property
+    def n_variants(self) -> int:
+        """Number of combinations of ``vary``."""
+        return prod(map(len, self.vary.values()))
 
     def variants(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the name and the overrides of every combination of ``vary``."""
@@ -81,10 +89,16 @@ class Study:
     """Evaluations of the first seed of each model only: slow ones."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"name {self.name!r} may contain only letters, digits, and . _ -: it becomes part of a directory's name")
+        check_name(self.name)
         if not self.models:
             raise ValueError("a study needs at least one [[models]] table")
+        if not self.seeds:
+            raise ValueError("a study needs at least one seed")
+        if (n := sum(entry.n_variants * len(entry.seeds or self.seeds) for entry in self.models)) > MOST_TRAININGS:
+            raise ValueError(f"{n:,} trainings are more than a study's {MOST_TRAININGS:,}; divide it")
+        asked = max(len((*self.evaluations, *self.once, *entry.evaluations, *entry.once)) for entry in self.models)
+        if asked > MOST_EVALUATIONS:
+            raise ValueError(f"{asked:,} evaluations of a training are more than a study's {MOST_EVALUATIONS}; divide it")
 
     @classmethod
     def load(cls, name: str | Path, overrides: Sequence[str] = ()) -> tuple[Self, Path]:
@@ -98,10 +112,9 @@ class Study:
             RecipeError: the file is not a valid study.
         """
         path = find(str(name), "studies")
+        document = toml.parse(toml.read(path), str(path))
         try:
-            study: Self = build(cls, tomli.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
-            raise RecipeError(f"{path} cannot be read as a study ({error})") from error
+            study: Self = build(cls, document)
         except RecipeError as error:
             raise RecipeError(f"{error.message} ({path})", error.hint) from error
         entries = tuple(dataclasses.replace(entry, set=(*entry.set, *overrides)) for entry in study.models)
@@ -121,22 +134,24 @@ class Study:
         for training in found:
             if (first := recipes.setdefault(training.recipe, training.model)) != training.model:
                 raise RecipeError(f"models {first!r} and {training.model!r} of study {self.name} have the same recipe", "remove one")
-        names = [(training.model, training.recipe.seed) for training in found]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise RecipeError(f"study {self.name} has model {twice[0][0]!r} twice with seed {twice[0][1]}", "rename one")
+        ((model, seed), n) = Counter((training.model, training.recipe.seed) for training in found).most_common(1)[0]
+        if n > 1:
+            raise RecipeError(f"study {self.name} has model {model!r} twice with seed {seed}", "rename one")
         return sorted(found, key=lambda training: training.recipe.seed)
 
     def _all(self, folder: Path) -> Iterator[Training]:
         position = 0
         for entry in self.models:
             local = folder / entry.recipe
-            source = str(local) if local.is_file() else entry.recipe
+            source = str(local) if is_file(local) else entry.recipe
             seeds = entry.seeds or self.seeds
+            every = [_words(evaluation) for evaluation in (*self.evaluations, *entry.evaluations)]
+            once = [_words(evaluation) for evaluation in (*self.once, *entry.once)]
             for name, overrides in entry.variants():
                 for seed in seeds:
                     settings = (*self.set, *overrides, f"seed={seed}")
-                    evaluations = (*self.evaluations, *entry.evaluations, *((*self.once, *entry.once) if seed == seeds[0] else ()))
-                    yield Training(name, position, Recipe.load(source, settings), source, settings, tuple(map(_words, evaluations)))
+                    evaluations = (*every, *(once if seed == seeds[0] else ()))
+                    yield Training(name, position, Recipe.load(source, settings), source, settings, evaluations)
                 position += 1
 
 
