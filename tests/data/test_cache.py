@@ -26,8 +26,11 @@ def images(cache: Path) -> list[Path]:
     return sorted(cache.glob("*.npy"))  # with those whose name is hidden
 
 
+SHAPE = (2, 8, 8, 1)
+
+
 def npy(file: BinaryIO) -> None:
-    np.save(file, np.full((2, 8, 8, 1), 7, np.uint8))
+    np.save(file, np.full(SHAPE, 7, np.uint8))
 
 
 DIES = """
@@ -39,7 +42,7 @@ def write(file):
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
-cached("pets", "1", 128, write)
+cached("pets", "1", (2, 8, 8, 1), write)
 """
 
 
@@ -47,7 +50,7 @@ def test_a_cache_that_was_killed_is_not_there_and_is_written_by_the_next(cache: 
     assert subprocess.run([sys.executable, "-c", DIES], check=False).returncode == -signal.SIGKILL
     (left,) = images(cache)
     assert left.name.startswith(".")
-    assert (cached("pets", "1", 128, npy) == 7).all()
+    assert (cached("pets", "1", SHAPE, npy) == 7).all()
     (whole,) = images(cache)
     assert not whole.name.startswith(".")
 
@@ -61,7 +64,7 @@ def test_one_writes_and_the_others_wait(cache: Path, capfd: pytest.CaptureFixtur
         npy(file)
 
     def read() -> None:
-        found.append(int(cached("pets", "1", 128, write).sum()))
+        found.append(int(cached("pets", "1", SHAPE, write).sum()))
 
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
@@ -74,19 +77,19 @@ def test_one_writes_and_the_others_wait(cache: Path, capfd: pytest.CaptureFixtur
 
 def test_a_cache_without_room_or_rights_is_one_sentence(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"cache/gmmc \(1048576\.0 GiB are needed") as error:
-        cached("pets", "1", 2**50, npy)
+        cached("pets", "1", (2**50,), npy)
     assert "XDG_CACHE_HOME" in error.value.hint
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="Not a directory"):
-        cached("pets", "1", 128, npy)
+        cached("pets", "1", SHAPE, npy)
 
 
 def test_what_is_there_is_read_without_the_right_to_write(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cached("pets", "1", 128, npy)
+    cached("pets", "1", SHAPE, npy)
     monkeypatch.setattr("gmmcli.data.cache._locked", lambda path: pytest.fail("a lock is a file that is written"))
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("a folder was made"))
-    assert (cached("pets", "1", 128, npy) == 7).all()
+    assert (cached("pets", "1", SHAPE, npy) == 7).all()
 
 
 def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ class Folder:
                     progress(done)
 
         state = "\n".join(f"{str(file).removeprefix(str(root))} {_stamp(file)}" for file in files)
-        return Mapped.whole(cached(f"{Path(str(root)).resolve()} {self.size} {self.channels}", state, prod(shape), write))
+        return Mapped.whole(cached(f"{Path(str(root)).resolve()} {self.size} {self.channels}", state, shape, write))
 
     def _decoded(self, files: list[Tree], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         """Decode images on all cores, in their order; DataError where one is not of the first one's size."""
