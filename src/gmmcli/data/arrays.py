@@ -1,6 +1,5 @@
 """The arrays of an .npz: a header is checked before anything is allocated, and no array is read that nobody asks for."""
 
-import os
 import struct
 import warnings
 from collections import Counter
@@ -13,7 +12,7 @@ from zipfile import ZIP_STORED, ZipInfo
 
 import numpy as np
 
-from gmmcli.data.reading import Archive
+from gmmcli.data.reading import Archive, check_memory
 
 HEADER = 10_000
 """Bytes that the header of an array may have at most; numpy's own limit, and it writes 128."""
@@ -67,10 +66,8 @@ class Arrays(Archive):
         return Header(info, shape, dtype, fortran, head.tell())
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Read an array; ValueError where it is larger than the machine's memory."""
-        size, memory = self.header(name).info.file_size, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if size > memory:
-            raise ValueError(f"{name} takes {size / 2**30:.1f} GiB, and this machine has {memory / 2**30:.1f} GiB of memory")
+        """Read an array that fits in memory."""
+        check_memory(f"{self.path}: {name}", self.header(name).info.file_size)
         with self.member(self._members[name]) as member, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)

@@ -54,7 +54,8 @@ def cached(source: str, state: str, shape: tuple[int, ...], write: Callable[[Bin
         return images
     except OSError as error:
         raise DataError(
-            f"the images cannot be kept in {folder} ({error})", "make room there, or set XDG_CACHE_HOME to a folder on a larger disk"
+            f"the images cannot be kept in {folder} ({error.strerror or error})",
+            "make room there, or set XDG_CACHE_HOME to a folder on a larger disk",
         ) from error
 
 

@@ -1,5 +1,6 @@
 """Files that strangers wrote: whatever a library raises on one becomes one sentence, and a .zip is read within limits."""
 
+import os
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -39,6 +40,16 @@ def size_of(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     return status.st_size
+
+
+def check_memory(what: str, size: int) -> None:
+    """Raise DataError where something takes more bytes than the machine has."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise DataError(
+            f"{what} takes {size / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f} GiB of memory",
+            "give fewer or smaller images",
+        )
 
 
 class Archive(zipfile.ZipFile):
