@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from animals import Gmmc, Trained
+from PIL import Image
 
 from gmmcli.data.digits import Digits
 
@@ -65,3 +66,21 @@ def test_what_no_classifier_can_learn_from_exits_3(labels: list[int], names: lis
     result = gmmc("data", "check", f"npz:{path}")
     assert (result.exit_code, result.stdout) == (3, "")
     assert message in result.stderr
+
+
+def test_a_folder_is_checked_to_the_end_and_what_is_ignored_is_counted(gmmc: Gmmc, tmp_path: Path) -> None:
+    for i in range(40):
+        path = tmp_path / "pets" / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (32, 32), i).save(path)
+    (tmp_path / "pets" / "cat" / "notes.txt").touch()
+    (tmp_path / "pets" / "dog" / ".DS_Store").touch()
+    lines = gmmc("data", "check", f"folder:{tmp_path / 'pets'}").stdout.splitlines()
+    assert lines[-1] == "ignored     1 .txt, 1 hidden"
+    document = json.loads(gmmc("data", "check", f"folder:{tmp_path / 'pets'}", "--json").stdout)
+    assert document["values"]["ignored"] == {".txt": 1, "hidden": 1}
+    for name in ("cat/2.png", "dog/3.png"):
+        (tmp_path / "pets" / name).write_bytes(b"junk")
+    result = gmmc("data", "check", f"folder:{tmp_path / 'pets'}")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "2 images will not do" in result.stderr and "cat/2.png" in result.stderr and "dog/3.png" in result.stderr

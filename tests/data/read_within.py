@@ -17,6 +17,7 @@ from gmmcli.data.folder import Folder
 from gmmcli.data.loader import Data
 from gmmcli.data.npz import Npz
 from gmmcli.data.sources import Source
+from gmmcli.errors import DataError
 from gmmcli.rng import stream
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def fits(source: Source) -> bool:
     """Whether memory suffices."""
     try:
         read(source)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, DataError) as error:
         assert "llocate" in str(error), error
         return False
     return True

@@ -93,6 +93,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "other arrays": lambda path: np.savez(path, images=np.zeros(3)),
     "no covariance": lambda path: np.savez(path, mu=np.zeros(3)),
     "words": lambda path: np.savez(path, mu=np.array(["a", "b", "c"]), sigma=np.eye(3)),
+    "a stranger's": lambda path: path.symlink_to("/dev/zero"),
     "objects": lambda path: np.savez(path, mu=np.array([None] * 3), sigma=np.eye(3)),
 }
 

@@ -45,7 +45,7 @@ def check(
     if is_source and overrides:
         raise RecipeError("--set needs a recipe", "give a recipe, or leave out --set")
     source = parse_source(what) if is_source else Recipe.load(what, overrides or ()).data.source
-    dataset = source.load()
+    dataset, ignored = source.check() if hasattr(source, "check") else (source.load(), {})
     dataset.check_trainable()
     splits: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
@@ -54,10 +54,14 @@ def check(
         splits[name] = {"n": len(split), "per_class": dict(zip(dataset.class_names, counts, strict=True))}
     channels, height, width = dataset.shape
     if json:
-        values = {"shape": [channels, height, width], "classes": dataset.class_names, "splits": splits}
+        values = {"shape": [channels, height, width], "classes": dataset.class_names, "splits": splits} | (
+            {"ignored": ignored} if ignored else {}
+        )
         answer({"schema": 1, "command": "data check", "dataset": dataset.name, "values": values})
         return
     print(f"{dataset.name}: {dataset.n_classes} classes, {height} x {width} x {channels}")
     for name, about in splits.items():
         counts = about["per_class"].values()
         print(f"{name:10}  {about['n']:>7,} images, {min(counts):,} to {max(counts):,} per class")
+    if ignored:
+        print(f"ignored     {', '.join(f'{n:,} {why}' for why, n in ignored.items())}")

@@ -3,10 +3,12 @@
 import fcntl
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,16 +20,21 @@ from gmmcli.storage import replacing
 
 def cache_dir() -> Path:
     """$XDG_CACHE_HOME/gmmc, or ~/.cache/gmmc."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gmmc"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gmmc"
+    except RuntimeError as error:
+        raise DataError(
+            f"there is no home folder to keep images in ({error})", "set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
 
 
-def cached(source: str, state: str, size: int, write: Callable[[BinaryIO], None]) -> np.ndarray:
+def cached(source: str, state: str, shape: tuple[int, ...], write: Callable[[BinaryIO], None]) -> np.ndarray:
     """Map the images of a source from the cache, where they are written first if need be: by one process, while others wait.
 
     Args:
         source: which images, and how they were decoded; what the cache has of an earlier state of them is removed.
         state: a text that changes when the images do.
-        size: bytes that they take.
+        shape: that of the array, of bytes.
         write: writes them to a file, as .npy.
 
     Raises:
@@ -36,16 +43,35 @@ def cached(source: str, state: str, size: int, write: Callable[[BinaryIO], None]
     folder, name = cache_dir(), _digest(source)
     path = folder / f"{name}-{_digest(state)}.npy"
     try:
-        if not path.exists():
+        images = _whole(path, shape)
+        if images is None:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / f"{name}.lock"):
-                if not path.exists():  # nobody wrote it meanwhile
-                    _replace(path, name, size, write)
-        return np.lib.format.open_memmap(path, mode="r")
+                images = _whole(path, shape)  # unless somebody wrote it meanwhile
+                if images is None:
+                    _replace(path, name, prod(shape), write)
+                    images = np.lib.format.open_memmap(path, mode="r")
+        return images
     except OSError as error:
         raise DataError(
-            f"the images cannot be kept in {folder} ({error})", "make room there, or set XDG_CACHE_HOME to a folder on a larger disk"
+            f"the images cannot be kept in {folder} ({error.strerror or error})",
+            "make room there, or set XDG_CACHE_HOME to a folder on a larger disk",
         ) from error
+
+
+def _whole(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
+    """Map a file; None where there is none, or not a whole one: a link was put there by somebody else."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        images = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise
+    except Exception:  # numpy's header parser on damaged bytes
+        return None
+    return images if images.shape == shape and images.dtype == np.uint8 and path.stat().st_size == images.offset + images.nbytes else None
 
 
 def _replace(path: Path, name: str, size: int, write: Callable[[BinaryIO], None]) -> None:
@@ -61,7 +87,7 @@ def _replace(path: Path, name: str, size: int, write: Callable[[BinaryIO], None]
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file; that of a killed process is released."""
-    with path.open("w") as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -71,4 +97,4 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:16]
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

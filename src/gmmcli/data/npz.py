@@ -1,23 +1,28 @@
 """NumPy archives in MedMNIST's layout: {train,val,test}_{images,labels}, and optionally class_names."""
 
-import struct
-import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import BinaryIO, ClassVar, Literal
+from zipfile import ZipInfo
 
 import numpy as np
 import torch
 
+from gmmcli.data.arrays import Arrays
 from gmmcli.data.cache import cached
 from gmmcli.data.dataset import Dataset, HeldOut, Split, check_labels, hold_out
 from gmmcli.data.mapped import Mapped, in_memory
+from gmmcli.data.reading import CLASSES, NAME, reading
 from gmmcli.errors import DataError
 from gmmcli.progress import image_progress
+from gmmcli.types import Labels, RawImages
 
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What reading an .npz raises that is broken, no archive at all, or lacks an array."""
+IMAGES = 10**8
+"""Images that a split may have at most."""
+LISTED = 20  # names of arrays in an error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,74 +39,68 @@ class Npz:
 
     def load(self) -> Dataset:
         """Read the archive; DataError names the array that will not do."""
-        if not Path(self.path).exists():
-            raise DataError(f"no file at {self.path}", "put it there, or set data.source.path to where it is")
-        try:
-            with Path(self.path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: self._array(archive, name) for name in archive.files}
-        except UNREADABLE as error:
-            raise DataError(
-                f"{self.path} cannot be read as an .npz of plain arrays ({error})", "save it with numpy.savez, without objects"
-            ) from error
-        train = self._split(arrays, "train")
-        test = self._split(arrays, "test")
-        if "class_names" in arrays:
-            names = tuple(str(name) for name in arrays["class_names"].reshape(-1))
-        else:
-            names = tuple(str(k) for k in range(int(train.labels.max()) + 1 if len(train.labels) else 0))
-        check_labels(train.labels, len(names), f"{self.path}, train")
-        if "val_images" in arrays:
-            validation = self._split(arrays, "val")
-        else:
+        with self._arrays() as arrays:
+            train, test = self._split(arrays, "train"), self._split(arrays, "test")
+            names = self._names(arrays, train.labels)
+            check_labels(train.labels, len(names), f"{self.path}, train")
+            validation = self._split(arrays, "val") if "val_images" in arrays else None
+        if validation is None:
             train, validation = hold_out(train, self.validation, self.path)
         return Dataset(self.path, names, train, validation, test)
 
-    def _split(self, arrays: dict[str, np.ndarray], name: str) -> Split:
-        for key in (f"{name}_images", f"{name}_labels"):
-            if key not in arrays:
-                raise DataError(f"{self.path} has no array {key!r}", f"it has {', '.join(sorted(arrays)) or 'none'}")
-        images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
-        self._check(f"{name}_images", images.dtype, images.shape)
-        if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
+    @contextmanager
+    def _arrays(self) -> Iterator[Arrays]:
+        with reading(f"{self.path} cannot be read as an .npz of plain arrays", "save it with numpy.savez, without objects"):
+            if not Path(self.path).exists():
+                raise DataError(f"no file at {self.path}", "put it there, or set data.source.path to where it is")
+            with Arrays(Path(self.path)) as arrays:
+                yield arrays
+
+    def _names(self, arrays: Arrays, labels: Labels) -> tuple[str, ...]:
+        """The names of the classes, or their numbers as far as there are labels."""
+        if "class_names" not in arrays:
+            most = int(labels.max()) if len(labels) else 0
+            return tuple(map(str, range(min(max(most, 0) + 1, CLASSES))))
+        _, shape, dtype, *_ = arrays.header("class_names")
+        if prod(shape) > CLASSES or dtype.itemsize > NAME * np.dtype("U1").itemsize:
             raise DataError(
-                f"{self.path}: {name}_labels is {labels.dtype} of shape {labels.shape} for {len(images)} images",
-                "give one integer an image",
+                f"{self.path}: class_names is {dtype} of shape {shape}", f"give at most {CLASSES:,} names of at most {NAME:,} characters"
             )
-        targets = torch.from_numpy(labels.reshape(-1).astype(np.int64))
-        if isinstance(images, np.memmap):
-            return Split(Mapped.whole(images), targets)
+        return tuple(str(name) for name in arrays["class_names"].reshape(-1))
+
+    def _split(self, arrays: Arrays, part: str) -> Split:
+        for name in (f"{part}_images", f"{part}_labels"):
+            if name not in arrays:
+                raise DataError(f"{self.path} has no array {name!r}", f"it has {', '.join(arrays.names[:LISTED]) or 'none'}")
+        _, shape, dtype, *_ = arrays.header(f"{part}_images")
+        if dtype != np.uint8 or len(shape) not in (3, 4) or shape[0] > IMAGES:
+            raise DataError(
+                f"{self.path}: {part}_images is {dtype} of shape {shape}",
+                f"give uint8 of shape (image, height, width) or (image, height, width, channel), at most {IMAGES:,} images",
+            )
+        _, labels_shape, labels_dtype, *_ = arrays.header(f"{part}_labels")
+        if labels_dtype.kind not in "iu" or labels_shape not in ((shape[0],), (shape[0], 1)):
+            raise DataError(
+                f"{self.path}: {part}_labels is {labels_dtype} of shape {labels_shape} for {shape[0]} images", "give one integer an image"
+            )
+        labels = torch.from_numpy(arrays[f"{part}_labels"].reshape(-1).astype(np.int64))
+        return Split(self._images(arrays, f"{part}_images"), labels)
+
+    def _images(self, arrays: Arrays, name: str) -> RawImages | Mapped:
+        """Read images; many of them are mapped where they stand, or in the cache if they are compressed."""
+        info, shape, *_ = arrays.header(name)
+        if info.file_size > in_memory(1):
+            mapped = arrays.mapped(name)
+            return Mapped.whole(self._cached(arrays, name, info, shape) if mapped is None else mapped)
+        images = arrays[name]
         images = images[..., None] if images.ndim == 3 else images
-        return Split(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), targets)
+        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
-    def _array(self, archive: Any, name: str) -> np.ndarray:
-        """Read an array; large ones of images are mapped where they stand, or in the cache if they are compressed."""
-        zipped: zipfile.ZipFile = archive.zip
-        if not name.endswith("_images") or (info := zipped.getinfo(f"{name}.npy")).file_size <= in_memory(1):
-            array: np.ndarray = archive[name]
-            return array
-        with zipped.open(info) as member:
-            major, _ = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(member)
-            header = member.tell()
-        self._check(name, dtype, shape)
-        if info.compress_type == zipfile.ZIP_STORED:
-            with Path(self.path).open("rb") as file:
-                file.seek(info.header_offset + 26)  # the member's own header: 30 bytes, of which the last four tell what follows them
-                offset = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4))) + header
-            return np.memmap(self.path, np.uint8, "r", offset, shape, "F" if fortran else "C")
-
+    def _cached(self, arrays: Arrays, name: str, info: ZipInfo, shape: tuple[int, ...]) -> np.ndarray:
         def write(npy: BinaryIO) -> None:
-            with zipped.open(info) as member, image_progress(f"unpacking {name}", shape[0], quiet=False) as progress:
-                while part := member.read(2**20):
-                    npy.write(part)
+            with image_progress(f"unpacking {name}", shape[0], quiet=False) as progress:
+                for piece in arrays.pieces(name):
+                    npy.write(piece)
                     progress(npy.tell() * shape[0] // info.file_size)
 
-        return cached(f"{Path(self.path).resolve()} {name}", str(info.CRC), info.file_size, write)
-
-    def _check(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        if dtype != np.uint8 or len(shape) not in (3, 4):
-            raise DataError(
-                f"{self.path}: {name} is {dtype} of shape {shape}",
-                "give uint8 of shape (image, height, width) or (image, height, width, channel)",
-            )
+        return cached(f"{Path(self.path).resolve()} {name}", str(info.CRC), shape, write)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from gmmcli.data.npz import UNREADABLE
+from gmmcli.data.arrays import Arrays
+from gmmcli.data.reading import reading
 from gmmcli.errors import DataError
 from gmmcli.metrics.frechet import Moments
 from gmmcli.storage import write_arrays
@@ -19,11 +19,8 @@ def write_moments(moments: Moments, path: Path) -> list[Path]:
 
 def read_moments(path: Path, dim: int) -> Moments:
     """Read pytorch-fid's statistics; DataError where they are none, or of another feature space."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            mean, covariance = (torch.from_numpy(archive[key]).double() for key in ("mu", "sigma"))
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as pytorch-fid statistics ({error})", "it should be an .npz with mu and sigma") from error
+    with reading(f"{path} cannot be read as pytorch-fid statistics", "it should be an .npz with mu and sigma"), Arrays(path) as arrays:
+        mean, covariance = (torch.from_numpy(arrays[key]).double() for key in ("mu", "sigma"))
     if mean.shape != (dim,) or covariance.shape != (dim, dim):
         raise DataError(f"{path} has statistics of {tuple(mean.shape)} features, this space has {dim}", "make them in the same space")
     return Moments(mean, covariance)

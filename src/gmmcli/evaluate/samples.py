@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import CHUNK, Chains, fresh_samples
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.samplers import changed
+from gmmcli.data.arrays import Arrays
 from gmmcli.data.dataset import Split
-from gmmcli.data.npz import UNREADABLE
+from gmmcli.data.reading import reading
 from gmmcli.distributed import divided, world
 from gmmcli.errors import DataError, DivergedError, RecipeError
 from gmmcli.metrics.outputs import outputs
@@ -135,11 +135,8 @@ def buffer_classes(run: Run, classes: Sequence[int]) -> list[torch.Tensor]:
 
 def read_samples(path: Path, card: ModelCard) -> Samples:
     """Read a file of ``gmmc sample --format npz``; DataError where it is none, or of other images or classes than the model's."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            images, labels = torch.from_numpy(archive["images"]), torch.from_numpy(archive["labels"]).long()
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as samples ({error})", "write them with gmmc sample --format npz") from error
+    with reading(f"{path} cannot be read as samples", "write them with gmmc sample --format npz"), Arrays(path) as arrays:
+        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
     channels, height, width = card.image_shape
     if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (height, width, channels) or labels.shape != images.shape[:1]:
         raise DataError(

@@ -1,0 +1,149 @@
+"""Pictures of every kind look as users expect, and those that will not do are named."""
+
+import struct
+import warnings
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gmmcli.data.decoding import Decoder
+from gmmcli.data.folder import FAULTS, Folder
+from gmmcli.errors import DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+GREY = PIXELS[..., 0]
+
+
+@pytest.fixture
+def decode(tmp_path: Path) -> Any:
+    """Save an image as Pillow does, and decode it as it is."""
+
+    def decoded(image: Image.Image, suffix: str = "png", channels: int = 3, **options: Any) -> np.ndarray:
+        image.save(tmp_path / f"a.{suffix}", **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return Decoder(0, channels).one(tmp_path / f"a.{suffix}")
+
+    return decoded
+
+
+def test_sixteen_bits_are_brought_to_eight(decode: Any) -> None:
+    wide = GREY.astype(np.uint16) * 257
+    for suffix in ("png", "tiff"):
+        assert np.array_equal(decode(Image.fromarray(wide), suffix, 1)[..., 0], GREY)
+        assert np.array_equal(decode(Image.fromarray(wide), suffix, 3), np.repeat(GREY[..., None], 3, 2))
+    assert np.array_equal(decode(Image.fromarray(wide.astype(">u2")), "tiff", 1)[..., 0], GREY)
+    assert decode(Image.fromarray(wide + 100), channels=1).max() <= 255
+
+
+def test_transparency_is_dropped_not_blended(decode: Any) -> None:
+    clear = np.dstack([PIXELS, np.zeros((8, 8), np.uint8)])
+    assert np.array_equal(decode(Image.fromarray(clear)), PIXELS)
+    palette = Image.fromarray(PIXELS // 64 * 64).quantize(64)
+    assert np.array_equal(decode(palette, transparency=bytes(64)), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(decode(Image.fromarray(np.dstack([GREY, GREY * 0])), channels=1)[..., 0], GREY)
+
+
+def test_cmyk_and_other_spaces_become_rgb(decode: Any) -> None:
+    flat = Image.new("RGB", (8, 8), (200, 60, 20))
+    for mode, suffix in (("CMYK", "jpg"), ("YCbCr", "jpg"), ("CMYK", "tiff"), ("LAB", "tiff")):
+        image = flat.convert(mode) if mode != "LAB" else Image.new("LAB", (8, 8), (128, 128, 128))
+        expected = (200, 60, 20) if mode != "LAB" else (119, 119, 119)
+        assert np.abs(decode(image, suffix)[4, 4].astype(int) - expected).max() <= 6, mode
+    assert decode(Image.fromarray(GREY > 127)).max() == 255
+
+
+def test_a_photograph_is_turned_upright(decode: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned to the left when it was taken
+    assert np.array_equal(decode(Image.fromarray(PIXELS), exif=exif), np.rot90(PIXELS, -1))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tiff", "webp", "png"])
+def test_of_several_frames_the_first_is_taken(suffix: str, decode: Any) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black", "black")]
+    options = {"lossless": True} if suffix == "webp" else {}
+    assert decode(frames[0], suffix, save_all=True, append_images=frames[1:], **options).min() == 255
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    """An all-black picture of any size, in few bytes."""
+    packer = zlib.compressobj()
+    rows = b"".join(packer.compress(bytes(width // 8 + 2)) for _ in range(min(height, 10))) + packer.flush()
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(chunks) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def postscript() -> bytes:
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(/tmp/x) (w) file\nshowpage\n%%EOF\n"
+
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "2^62 pixels": (png(2**31 - 1, 2**31 - 1), "decompression bomb"),
+    "200 million pixels": (png(20_000, 10_000), "exceeds limit of 178956970 pixels"),
+    "no pixels": (png(0, 0), ""),
+    "a text of 64 MiB": (png(8, 8, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**26)))), ""),
+    "PostScript": (postscript(), "of no format that is read"),
+    "a truncated header": (png(8, 8)[:20], ""),
+    "an odd chunk": (png(8, 8, chunk(b"iCCP", b"")), ""),
+    "nothing": (b"", "of no format that is read"),
+}
+
+
+@pytest.mark.parametrize(("data", "reason"), BAD.values(), ids=BAD)
+def test_what_will_not_do_is_one_sentence(data: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.png is not a readable image \(") as caught:
+        Decoder(8, 3).one(tmp_path / "a.png")
+    assert reason in caught.value.message and "0x" not in caught.value.message
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), struct.error("short"), KeyError("tag"), AssertionError()])
+def test_whatever_pillow_raises_is_one_sentence(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(DataError, match=r"a\.png is not a readable image \("):
+        Decoder(8, 3).one(tmp_path / "a.png")
+
+
+def test_what_pillow_warns_of_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    palette = BytesIO()
+    Image.fromarray(PIXELS).quantize(4).save(palette, "PNG", transparency=bytes(4))
+    for i in range(20):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(palette.getvalue())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+    assert len(Folder(path=str(tmp_path), size=8).load().train) == 16  # warnings are errors here
+
+
+def test_a_check_names_many_and_a_training_the_first(tmp_path: Path) -> None:
+    for i in range(60):
+        path = tmp_path / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(PIXELS).save(path)
+        if i in (10, 13, 40):
+            path.write_bytes(b"junk")
+    source = Folder(path=str(tmp_path), size=8)
+    with pytest.raises(DataError, match=r"^\S+/a/10\.png is not a readable image \(of no format that is read\)$"):
+        source.load()
+    with pytest.raises(DataError, match=r"/a/10\.png is .*; 2 more will not do: a/40\.png, b/13\.png$"):
+        source.check()
+    for path in tmp_path.glob("*/*.png"):
+        path.write_bytes(b"junk")
+    with pytest.raises(DataError) as caught:
+        source.check()
+    assert caught.value.message.count(".png") == FAULTS
