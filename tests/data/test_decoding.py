@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmmcli.data.decoding import Decoder
+from gmmcli.data.decoding import decode
 from gmmcli.data.folder import FAULTS, Folder
 from gmmcli.errors import DataError
 
@@ -20,55 +20,55 @@ GREY = PIXELS[..., 0]
 
 
 @pytest.fixture
-def decode(tmp_path: Path) -> Any:
+def saved(tmp_path: Path) -> Any:
     """Save an image as Pillow does, and decode it as it is."""
 
     def decoded(image: Image.Image, suffix: str = "png", channels: int = 3, **options: Any) -> np.ndarray:
         image.save(tmp_path / f"a.{suffix}", **options)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            return Decoder(0, channels).one(tmp_path / f"a.{suffix}")
+            return decode(tmp_path / f"a.{suffix}", 0, channels)
 
     return decoded
 
 
-def test_sixteen_bits_are_brought_to_eight(decode: Any) -> None:
+def test_sixteen_bits_are_brought_to_eight(saved: Any) -> None:
     wide = GREY.astype(np.uint16) * 257
     for suffix in ("png", "tiff"):
-        assert np.array_equal(decode(Image.fromarray(wide), suffix, 1)[..., 0], GREY)
-        assert np.array_equal(decode(Image.fromarray(wide), suffix, 3), np.repeat(GREY[..., None], 3, 2))
-    assert np.array_equal(decode(Image.fromarray(wide.astype(">u2")), "tiff", 1)[..., 0], GREY)
-    assert decode(Image.fromarray(wide + 100), channels=1).max() <= 255
+        assert np.array_equal(saved(Image.fromarray(wide), suffix, 1)[..., 0], GREY)
+        assert np.array_equal(saved(Image.fromarray(wide), suffix, 3), np.repeat(GREY[..., None], 3, 2))
+    assert np.array_equal(saved(Image.fromarray(wide.astype(">u2")), "tiff", 1)[..., 0], GREY)
+    assert saved(Image.fromarray(wide + 100), channels=1).max() <= 255
 
 
-def test_transparency_is_dropped_not_blended(decode: Any) -> None:
+def test_transparency_is_dropped_not_blended(saved: Any) -> None:
     clear = np.dstack([PIXELS, np.zeros((8, 8), np.uint8)])
-    assert np.array_equal(decode(Image.fromarray(clear)), PIXELS)
+    assert np.array_equal(saved(Image.fromarray(clear)), PIXELS)
     palette = Image.fromarray(PIXELS // 64 * 64).quantize(64)
-    assert np.array_equal(decode(palette, transparency=bytes(64)), np.asarray(palette.convert("RGB")))
-    assert np.array_equal(decode(Image.fromarray(np.dstack([GREY, GREY * 0])), channels=1)[..., 0], GREY)
+    assert np.array_equal(saved(palette, transparency=bytes(64)), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(saved(Image.fromarray(np.dstack([GREY, GREY * 0])), channels=1)[..., 0], GREY)
 
 
-def test_cmyk_and_other_spaces_become_rgb(decode: Any) -> None:
+def test_cmyk_and_other_spaces_become_rgb(saved: Any) -> None:
     flat = Image.new("RGB", (8, 8), (200, 60, 20))
     for mode, suffix in (("CMYK", "jpg"), ("YCbCr", "jpg"), ("CMYK", "tiff"), ("LAB", "tiff")):
         image = flat.convert(mode) if mode != "LAB" else Image.new("LAB", (8, 8), (128, 128, 128))
         expected = (200, 60, 20) if mode != "LAB" else (119, 119, 119)
-        assert np.abs(decode(image, suffix)[4, 4].astype(int) - expected).max() <= 6, mode
-    assert decode(Image.fromarray(GREY > 127)).max() == 255
+        assert np.abs(saved(image, suffix)[4, 4].astype(int) - expected).max() <= 6, mode
+    assert saved(Image.fromarray(GREY > 127)).max() == 255
 
 
-def test_a_photograph_is_turned_upright(decode: Any) -> None:
+def test_a_photograph_is_turned_upright(saved: Any) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned to the left when it was taken
-    assert np.array_equal(decode(Image.fromarray(PIXELS), exif=exif), np.rot90(PIXELS, -1))
+    assert np.array_equal(saved(Image.fromarray(PIXELS), exif=exif), np.rot90(PIXELS, -1))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tiff", "webp", "png"])
-def test_of_several_frames_the_first_is_taken(suffix: str, decode: Any) -> None:
+def test_of_several_frames_the_first_is_taken(suffix: str, saved: Any) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black", "black")]
     options = {"lossless": True} if suffix == "webp" else {}
-    assert decode(frames[0], suffix, save_all=True, append_images=frames[1:], **options).min() == 255
+    assert saved(frames[0], suffix, save_all=True, append_images=frames[1:], **options).min() == 255
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -104,7 +104,7 @@ def test_what_will_not_do_is_one_sentence(data: bytes, reason: str, tmp_path: Pa
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(DataError, match=r"a\.png is not a readable image \(") as caught:
-        Decoder(8, 3).one(tmp_path / "a.png")
+        decode(tmp_path / "a.png", 8, 3)
     assert reason in caught.value.message and "0x" not in caught.value.message
 
 
@@ -116,7 +116,7 @@ def test_whatever_pillow_raises_is_one_sentence(error: Exception, tmp_path: Path
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(DataError, match=r"a\.png is not a readable image \("):
-        Decoder(8, 3).one(tmp_path / "a.png")
+        decode(tmp_path / "a.png", 8, 3)
 
 
 def test_what_pillow_warns_of_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from gmmcli.data import tree
 from gmmcli.data.folder import Folder
 from gmmcli.data.reading import CLASSES, NAME, Archive
-from gmmcli.data.tree import DEPTH, Index, Zipped, below, content, listed
+from gmmcli.data.tree import DEPTH, Index, Zipped, content, images_below, listed
 from gmmcli.errors import DataError
 
 
@@ -84,7 +84,7 @@ def test_links_are_followed_out_of_the_tree_but_no_folder_is_read_twice(pets: Pa
     (pets / "cat" / "friend").symlink_to("../dog")
     (pets / "dog" / "friend").symlink_to("../cat")
     (pets / "dog" / "all").symlink_to("/")  # it contains the tree
-    found = names(below(pets), pets)
+    found = names(images_below(pets), pets)
     expected = [f"cat/{i}.png" for i in range(6)] + [f"cat/friend/{i}.png" for i in range(6)] + ["cat/friend/more/elk.png"]
     assert found == expected
     elks = pets / "elk"
@@ -100,15 +100,15 @@ def test_links_that_multiply_are_read_once(tmp_path: Path) -> None:
         (tmp_path / str(i)).mkdir(exist_ok=True)
         for name in "xy":
             (tmp_path / str(i) / name).symlink_to(f"../{(i + 1) % 40}")
-    assert len(below(tmp_path / "1")) == 1
+    assert len(images_below(tmp_path / "1")) == 1
 
 
 def test_the_depth_is_limited(tmp_path: Path) -> None:
     paint(tmp_path / "/".join("d" * DEPTH) / "a.png")
-    assert len(below(tmp_path)) == 1
+    assert len(images_below(tmp_path)) == 1
     (tmp_path / "/".join("d" * 900)).mkdir(parents=True)
     with pytest.raises(DataError, match=rf"is more than {DEPTH} folders deep$"):
-        below(tmp_path)
+        images_below(tmp_path)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("d/" * 30_000 + "a.png", b"")
     refused(tmp_path / "x.zip", rf"x\.zip cannot be read \(a file more than {DEPTH} folders deep\)$")
@@ -160,9 +160,9 @@ def test_a_zip_holds_whatever_is_in_the_folder(pets: Path) -> None:
         paint(pets / name)
     with Index(pack(pets)) as index:
         root = Zipped(index, index.root)
-        assert names(below(root), pets.with_suffix(".zip")) == names(below(pets), pets)
+        assert names(images_below(root), pets.with_suffix(".zip")) == names(images_below(pets), pets)
         assert [str(folder) for folder in listed(root).folders] == [f"{pets}.zip/{name}" for name in ("cat", "deep", "dog")]
-        assert [content(image) for image in below(root)] == [content(image) for image in below(pets)]
+        assert [content(image) for image in images_below(root)] == [content(image) for image in images_below(pets)]
 
 
 def patched(path: Path, local: int, central: int, value: bytes) -> Path:

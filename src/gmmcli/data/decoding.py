@@ -17,33 +17,49 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM",
 AT_ONCE = 128  # images: of each its file and its pixels are in memory
 
 
+def decode(file: Tree | BytesIO, size: int, channels: int) -> np.ndarray:
+    """Read a picture as bytes (height, width, channel): upright, the first of several frames, without transparency.
+
+    Args:
+        file: where it is, or its content.
+        size: the shorter side is resized to it and the centre cropped; 0 leaves the picture as large as it is.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        DataError: it is not a readable image.
+    """
+    with reading(f"{file} is not a readable image", "repair or remove it"):
+        with _opened(file if isinstance(file, BytesIO) else BytesIO(content(file))) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16"):  # convert would clip at 255
+                image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+            image = image.convert("L" if channels == 1 else "RGB")
+        if size and image.size != (size, size):
+            image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+        return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _opened(file: BytesIO) -> Image.Image:
+    Image.init()
+    try:
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise ValueError("of no format that is read") from error
+
+
 @dataclass(frozen=True)
 class Decoder:
-    """Brings images to size x size, or leaves them as they are if that is 0, and to grey or RGB."""
+    """Decodes many images alike, see ``decode``."""
 
     size: int
     channels: int
     faults: int = 1
     """How many images that will not do are named, at most."""
 
-    def one(self, file: Tree) -> np.ndarray:
-        """Decode an image (height, width, channel): upright, the first of several frames, without transparency."""
-        return self.decode(lambda: content(file), str(file))
-
-    def decode(self, read: Callable[[], bytes], name: str) -> np.ndarray:
-        """Decode as ``one`` does what ``read`` returns, which is called ``name``; DataError where it is no image."""
-        with reading(f"{name} is not a readable image", "repair or remove it"), self._opened(read()) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):  # convert would clip at 255
-                image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-            image = image.convert("L" if self.channels == 1 else "RGB")
-            if self.size and image.size != (self.size, self.size):
-                image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
-            return np.asarray(image).reshape(image.height, image.width, self.channels)
-
     def shape(self, files: list[Tree]) -> tuple[int, ...]:
         """(image, height, width, channel) of some images: where their size is kept, that of the first."""
-        return len(files), *((self.size, self.size, self.channels) if self.size else self.one(files[0]).shape)
+        size, channels = self.size, self.channels
+        return len(files), *((size, size, channels) if size else decode(files[0], size, channels).shape)
 
     def all(self, files: list[Tree], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         """Decode images in their order; DataError names those that are damaged, or of another size than the first."""
@@ -66,16 +82,9 @@ class Decoder:
 
     def _attempt(self, file: Tree) -> np.ndarray | DataError:
         try:
-            return self.one(file)
+            return decode(file, self.size, self.channels)
         except DataError as error:
             return error
-
-    def _opened(self, content: bytes) -> Image.Image:
-        Image.init()
-        try:
-            return Image.open(BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
-        except UnidentifiedImageError as error:
-            raise ValueError("of no format that is read") from error
 
 
 def _together(faults: dict[Tree, DataError]) -> DataError:

@@ -18,7 +18,7 @@ from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
 from gmmcli.data.decoding import Decoder
 from gmmcli.data.mapped import Mapped, in_memory
 from gmmcli.data.reading import CLASSES, NAME, check_memory, reading
-from gmmcli.data.tree import SUFFIXES, Index, Tree, Zipped, below, listed, stamp
+from gmmcli.data.tree import SUFFIXES, Index, Tree, Zipped, images_below, listed, stamp
 from gmmcli.errors import DataError
 from gmmcli.progress import image_progress
 from gmmcli.types import Natural, RawImages
@@ -63,7 +63,7 @@ class Folder:
         """Read images without their classes: all below ``test/`` where there is one, else all there are; the ``last`` so many of them."""
         with self._tree() as root:
             tests = [d for d in listed(root).folders if d.name.lower() in TEST]
-            files = below(tests[0] if tests else root)[-last:]
+            files = images_below(tests[0] if tests else root)[-last:]
             if not files:
                 raise DataError(f"{self.path} holds no images", PUT_SOME)
             decoder = Decoder(self.size, self.channels)

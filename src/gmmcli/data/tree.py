@@ -107,7 +107,7 @@ def _entries(folder: Tree) -> list[tuple[Tree, bool]]:
     return [(Zipped(folder.index, what, at + name), isinstance(what, Node)) for name, what in inside]
 
 
-def below(root: Tree) -> list[Tree]:
+def images_below(root: Tree) -> list[Tree]:
     """Return all images, each folder's own before those of the folders in it.
 
     Links are followed, out of the tree too, but no folder is read twice, nor one that contains the tree.
