@@ -104,3 +104,10 @@ def test_a_run_without_enough_validation_images_is_refused(photos: Path, tell: G
     result = tell(photos)
     assert result.exit_code == 3
     assert "has 6 validation images, and at least 20 are needed" in result.stderr
+
+
+def test_standard_input_that_is_no_image_is_called_so(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classify, "LEAST", 5)
+    result = CliRunner().invoke(app, ["classify", "-", "--run", str(trained.path)], input=b"junk", catch_exceptions=False)
+    assert result.exit_code == 3
+    assert "standard input is not a readable image" in result.stderr

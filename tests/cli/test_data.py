@@ -83,4 +83,4 @@ def test_a_folder_is_checked_to_the_end_and_what_is_ignored_is_counted(gmmc: Gmm
         (tmp_path / "pets" / name).write_bytes(b"junk")
     result = gmmc("data", "check", f"folder:{tmp_path / 'pets'}")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "2 images will not do" in result.stderr and "cat/2.png" in result.stderr and "dog/3.png" in result.stderr
+    assert "cat/2.png is not a readable image" in result.stderr and "1 more will not do: dog/3.png" in result.stderr

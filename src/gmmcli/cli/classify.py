@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from glob import glob
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 
 EPILOG = "Examples:\n\ngmmc classify cat.jpg\n\ngmmc classify photos/ 'more/*.png' --csv > classes.csv\n\ngmmc classify - --json < cat.jpg"
 STDIN = "-"
-File = Path | BinaryIO
+
+
+class StandardInput(BytesIO):
+    """What came in, by its name in errors."""
+
+    def __str__(self) -> str:
+        return "standard input"
+
+
+File = Path | StandardInput
 
 
 @with_options
@@ -43,16 +53,15 @@ def classify_command(
     import numpy as np
     import torch
 
-    from gmmcli.data.decoding import Decoder
+    from gmmcli.data.decoding import decode
     from gmmcli.evaluate.classify import Judgement
 
     judge = Judgement(of_run.open(SomeImages()))
     channels, size, _ = judge.subject.card.image_shape
-    decoder = Decoder(size, channels)
     arrays, broken = {}, []
     for name, file in files.items():
         try:
-            arrays[name] = decoder.one(file) if isinstance(file, Path) else decoder.decode(file.read, "standard input")
+            arrays[name] = decode(file, size, channels)
         except DataError as error:
             broken.append(error)
             note(f"warning: {error.message}")
@@ -72,14 +81,14 @@ def classify_command(
 
 def _files(image: str) -> Iterator[tuple[str, File]]:
     """The files that an argument means, by what they are called in the answer; DataError where there is none."""
-    from gmmcli.data.tree import below
+    from gmmcli.data.tree import images_below
 
     if image == STDIN:
-        yield STDIN, sys.stdin.buffer
+        yield STDIN, StandardInput(sys.stdin.buffer.read())
         return
     path = Path(image)
     if path.is_dir():
-        found = [Path(str(file)) for file in below(path)]
+        found = [Path(str(file)) for file in images_below(path)]
     else:
         found = [path] if path.exists() else [Path(name) for name in sorted(glob(image, recursive=True))]  # noqa: PTH207 - a pattern may be absolute
     if not found:

@@ -128,8 +128,8 @@ def _read(path: Path, subject: "Subject") -> "Tensor":
     """An image file in the model range, of the size that the model takes, shape (1, channel, height, width), on its device."""
     import torch
 
-    from gmmcli.data.decoding import Decoder
+    from gmmcli.data.decoding import decode
     from gmmcli.types import to_model
 
     channels, size, _ = subject.card.image_shape
-    return to_model(torch.from_numpy(Decoder(size, channels).one(path).copy()).permute(2, 0, 1)[None]).to(subject.device)
+    return to_model(torch.from_numpy(decode(path, size, channels).copy()).permute(2, 0, 1)[None]).to(subject.device)

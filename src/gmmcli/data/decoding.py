@@ -1,6 +1,6 @@
 """Image files become arrays of one shape, on all cores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
