@@ -203,7 +203,6 @@ BAD: dict[str, tuple[list[str], str, str]] = {
     ),
     "more than float32": (["stages.0.objective.floor=1e39"], "`stages.0.objective.floor` must be less than or equal to 34028", ""),
     "a factor that is none": (["guard.lr_factor=1e200"], "`guard.lr_factor` must be less than or equal to 1, got 1e+200", ""),
-    "a decay that grows": (["optim.decay=1.5"], "`optim.decay` must be less than or equal to 1, got 1.5", ""),
     "a name longer than a file's": (["name=" + "n" * 201], "only, 200 bytes at most", ""),
     "radius 0": (["model.head={kind='max-mahalanobis', radius=0.0}"], "`model.head.radius` must be greater than 0, got 0.0", ""),
     "radius < 0": (["model.head={kind='lda', radius=-1.0}"], "`model.head.radius` must be greater than 0, got -1.0", ""),

@@ -142,3 +142,7 @@ def test_each_kind_has_its_usual_rate_and_the_same_schedule() -> None:
 def test_nesterov_without_momentum_is_refused() -> None:
     with pytest.raises(ValueError, match="nesterov looks ahead along the momentum"):
         SGD(momentum=0.0, nesterov=True)
+
+
+def test_a_rate_beyond_all_numbers_is_infinite() -> None:
+    assert Adam(learning_rate=1.0, milestones=(0, 0), decay=1e200).rate(0, 1, 1) == math.inf

@@ -66,7 +66,7 @@ def train_command(
                 f"run {found.id} was imported: it has no training to resume", "train a recipe from its weights: --set init.from=RUN"
             )
         complete = found.provenance.get("status") == "finished" and found.checkpoints and found.card().gamma2 is not None
-        if complete and (done := found.result("eval accuracy")):
+        if complete and found.card().recipe.epochs == found.recipe.epochs and (done := found.result("eval accuracy")):
             note(f"run {found.path} is finished: nothing to resume")
             if json:
                 answer(done | {"command": "train"})

@@ -10,7 +10,7 @@ import torch
 
 from gmmcli.core import protocols
 from gmmcli.registry import Registry
-from gmmcli.types import Factor, Natural, NonNegative, Positive, Share, ShareBelowOne
+from gmmcli.types import Natural, NonNegative, Positive, Share, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Updates:
     """milestones: steps down. cosine: half a period, from the learning rate to ``final_share`` of it."""
     milestones: tuple[Natural, ...] = ()
     """Epochs at which the learning rate is multiplied by ``decay``; a stage with its own optimiser counts from its own start."""
-    decay: Factor = 0.3
+    decay: Positive = 0.3
     """Factor at every milestone."""
     final_share: Share = 0.01
     """Where the cosine ends, as a share of the learning rate."""
@@ -43,7 +43,10 @@ class Updates:
         if self.schedule == "cosine":
             falling = (1 + math.cos(math.pi * step / n_steps)) / 2
             return self.learning_rate * warmup * (self.final_share + (1 - self.final_share) * falling)
-        return self.learning_rate * warmup * self.decay ** bisect_right(sorted(self.milestones), step // steps_per_epoch)
+        try:
+            return self.learning_rate * warmup * self.decay ** bisect_right(sorted(self.milestones), step // steps_per_epoch)
+        except OverflowError:  # by a decay above 1, which the guard then meets as a divergence
+            return math.inf
 
 
 @dataclass(frozen=True, kw_only=True)

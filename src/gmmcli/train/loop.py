@@ -12,6 +12,7 @@ from gmmcli.train.guard import GuardedStep
 from gmmcli.train.log import TrainingLog
 from gmmcli.train.preview import save_preview
 from gmmcli.train.recovery import recover
+from gmmcli.train.resuming import changes
 from gmmcli.train.saver import Saver
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
@@ -36,11 +37,13 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
         StoppedError: SIGINT, SIGTERM, SIGHUP or SIGUSR1 arrived, in any process; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
+        RecipeError: the recipe has changed since in what a resume must keep.
         OSError: a file cannot be written.
     """
     if setup.recipe.validates_samples and distance is None:
         raise ValueError("log.validate_samples needs a distance")
     newest = run.checkpoint() if resume and run.checkpoints else None
+    changed = changes(run.card().recipe, setup.recipe) if newest else []
     state = setup.restored(newest)
     if resume:
         run.forget_after(state.step)
@@ -54,6 +57,8 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
             bar.warn(
                 f"gmmc: processes: {world().size}, before: {before}; random numbers are each process's own, so results differ a little"
             )
+        for line in changed:
+            bar.warn(f"gmmc: {line}")
         for warning in setup.warnings:
             bar.warn(f"gmmc: {warning}")
         while state.step < setup.n_steps:
