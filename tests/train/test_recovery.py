@@ -1,6 +1,7 @@
 """Rollbacks: how far back, how often, and what continues from there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,3 +105,40 @@ def test_a_run_that_rolled_back_resumes_bit_for_bit(begin: Begin, tmp_path: Path
     assert cut.checkpoint().progress["rollbacks"] == 1
     assert contents(cut.checkpoint()) == contents(run.checkpoint())
     assert [line for line in cut.metrics() if "event" in line] == [line for line in run.metrics() if "event" in line]
+
+
+class Killed(BaseException):
+    """As if the process had ended there."""
+
+
+SANE_AFTER_A_ROLLBACK = (TWO, 'stages.1.optim={kind="sgd",learning_rate=1e30}', ROLLBACK, "guard.lr_factor=1e-32", "log.checkpoint_every=2")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_around_the_log_of_a_rollback_neither_loses_nor_doubles_it(begin: Begin, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    undisturbed = trained(*begin(*SANE_AFTER_A_ROLLBACK))
+    setup, run = begin(*SANE_AFTER_A_ROLLBACK)
+    log = Run.log
+
+    def killed(run: Run, line: dict[str, Any]) -> None:
+        if line.get("event") == "rollback":
+            if when == "after":
+                log(run, line)
+            raise Killed
+        log(run, line)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Run, "log", killed)
+        train(setup, run, quiet=True)
+    train(setup, run, resume=True, quiet=True)
+    events, expected = ([line for line in one.metrics() if "event" in line] for one in (run, undisturbed))
+    assert events == expected
+    assert contents(run.checkpoint()) == contents(undisturbed.checkpoint())
+
+
+def test_a_diverged_run_that_is_resumed_tells_its_divergence_once(begin: Begin) -> None:
+    setup, run = begin(RUNAWAY, "log.checkpoint_every=2")
+    for resume in (False, True, True):
+        with pytest.raises(DivergedError, match="step 6"):
+            train(setup, run, resume=resume, quiet=True)
+    assert [line["step"] for line in run.metrics() if line.get("event") == "diverged"] == [6]

@@ -11,7 +11,7 @@ from gmmcli.signals import StopSignals
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.log import TrainingLog
 from gmmcli.train.preview import save_preview
-from gmmcli.train.recovery import recover
+from gmmcli.train.recovery import log_rollback, recover
 from gmmcli.train.resuming import changes
 from gmmcli.train.saver import Saver
 from gmmcli.train.setup import Setup
@@ -47,6 +47,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     state = setup.restored(newest)
     if resume:
         run.forget_after(state.step)
+        log_rollback(setup, run, state)
     with (
         StopSignals(launched=world().size > 1) as stop,
         ProgressBar(run.recipe.name, setup.n_steps, quiet) as bar,

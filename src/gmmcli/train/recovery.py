@@ -1,5 +1,7 @@
 """Rollback: what follows a divergence."""
 
+from typing import Any
+
 from gmmcli.errors import DivergedError
 from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
@@ -15,19 +17,32 @@ def recover(setup: Setup, run: Run, bar: ProgressBar, diverged: TrainState, erro
     """
     guard = setup.recipe.guard
     if guard.on_divergence == "stop" or diverged.rollbacks >= guard.max_rollbacks:
-        run.log({"step": diverged.step, "event": "diverged", "reason": error.message})
+        log_once(run, {"step": diverged.step, "event": "diverged", "reason": error.message})
         raise error
     state = _last_good(setup, run, diverged)
     for checkpoint in run.checkpoints:
         if checkpoint.step > state.step:
             checkpoint.remove()
-    state.rollbacks, state.diverged_at, state.returned_to = diverged.rollbacks + 1, diverged.step, state.step
+    state.rollbacks, state.diverged_at, state.returned_to, state.reason = diverged.rollbacks + 1, diverged.step, state.step, error.message
     state.save(run, setup.dataset)  # a resume must know of the rollback
+    log_rollback(setup, run, state)
     factor = guard.lr_factor**state.rollbacks
-    event = {"step": diverged.step, "event": "rollback", "to_step": state.step, "rollbacks": state.rollbacks, "lr_factor": factor}
-    run.log(event | {"reason": error.message})
     bar.warn(f"gmmc: {error.message}; rolled back to step {state.step}: new chain noise, learning rate x {factor:g}")
     return state
+
+
+def log_rollback(setup: Setup, run: Run, state: TrainState) -> None:
+    """Log the last rollback that a state knows of, unless it is in the log: a kill may come between the state and the log."""
+    if state.rollbacks:
+        factor = setup.recipe.guard.lr_factor**state.rollbacks
+        event = {"step": state.diverged_at, "event": "rollback", "to_step": state.returned_to, "rollbacks": state.rollbacks}
+        log_once(run, event | {"lr_factor": factor, "reason": state.reason})
+
+
+def log_once(run: Run, event: dict[str, Any]) -> None:
+    """Log an event that a resume would repeat: what was lost with a kill happens again, and is the same event."""
+    if event not in run.metrics():
+        run.log(event)
 
 
 def _last_good(setup: Setup, run: Run, diverged: TrainState) -> TrainState:

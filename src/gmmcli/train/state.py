@@ -23,7 +23,7 @@ from gmmcli.run import Run
 from gmmcli.train.phases import Phase
 from gmmcli.types import Labels, Logits
 
-PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "best_accuracy", "best_distance", "best_space", "best_step")
+PROGRESS = ("step", "rollbacks", "diverged_at", "returned_to", "reason", "best_accuracy", "best_distance", "best_space", "best_step")
 
 AT_ONCE = 500  # images, as many as ``predict`` takes at a time
 
@@ -96,6 +96,8 @@ class TrainState:
     diverged_at: int = 0
     """The step of the last divergence; ``returned_to`` is the step that training rolled back to."""
     returned_to: int = 0
+    reason: str = ""
+    """Why training rolled back last."""
     best_accuracy: float = -1.0
     """Validation accuracy of the best checkpoint; below 0 until there is one."""
     best_distance: float | None = None
