@@ -7,7 +7,7 @@ import torch
 
 from gmmcli.core.heads import GaussianHead
 from gmmcli.errors import CheckpointError
-from gmmcli.model_card import ModelCard, load_model
+from gmmcli.model_card import ModelCard, load_model, without_paths
 from gmmcli.recipe import Recipe
 from untrained import NAMES, create, save
 
@@ -27,12 +27,27 @@ def test_a_lone_model_file_gives_the_same_model(tmp_path: Path, tiny_recipe: Rec
     assert isinstance(model.head, GaussianHead)
 
 
+GOOD = {"class_names": '["a"]', "image_shape": "[1, 8, 8]", "gamma2": "null"}
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, "its header lacks a readable 'class_names'"),
-        ({"class_names": "[]", "image_shape": "[1, 8, 8]", "gamma2": "null", "recipe": "seed = 1"}, "its header lacks a readable `name`"),
-        ({"class_names": "[", "image_shape": "[1, 8, 8]", "gamma2": "null", "recipe": ""}, "its header lacks a readable"),
+        ({}, "its header lacks 'class_names'"),
+        (GOOD, "its header lacks 'recipe'"),
+        (GOOD | {"recipe": "seed = 1"}, "`name`"),
+        (GOOD | {"recipe": "[" * 500}, "is not valid TOML"),
+        (GOOD | {"class_names": "["}, "class_names of its header is '[' (Invalid JSON"),
+        (GOOD | {"class_names": '"abc"'}, "class_names of its header is '\"abc\"'"),
+        (GOOD | {"class_names": "[1]"}, "class_names of its header is '[1]'"),
+        (GOOD | {"image_shape": "[1, 8]"}, "image_shape of its header is '[1, 8]'"),
+        (GOOD | {"image_shape": "[2, 8, 8]"}, "image_shape of its header is"),
+        (GOOD | {"image_shape": "[1, 8.5, 8]"}, "image_shape of its header is"),
+        (GOOD | {"image_shape": "[1, 8, 99999999]"}, "image_shape of its header is"),
+        (GOOD | {"gamma2": '"x"'}, "gamma2 of its header is '\"x\"'"),
+        (GOOD | {"gamma2": "NaN"}, "gamma2 of its header is 'NaN'"),
+        (GOOD | {"gamma2": "-1"}, "gamma2 of its header is '-1'"),
+        (GOOD | {"gamma2": "1e999"}, "gamma2 of its header is '1e999'"),
     ],
 )
 def test_other_peoples_safetensors_are_not_models(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -42,6 +57,34 @@ def test_other_peoples_safetensors_are_not_models(metadata: dict[str, str], mess
         load_model(file)
     assert message in error.value.message
     assert error.value.exit_code == 6
+
+
+def test_a_card_of_a_larger_model_than_the_file_is_refused_before_it_is_built(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create(tiny_recipe, tmp_path / "runs")
+    save(run, 10)
+    path = run.checkpoint().path / "model.safetensors"
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    metadata["recipe"] = Recipe.loads(metadata["recipe"], overrides=["model.backbone.width=800"]).dumps()
+    safetensors.torch.save_file(safetensors.torch.load_file(path), tmp_path / "x.safetensors", metadata)
+    monkeypatch.setattr(ModelCard, "build", lambda card: pytest.fail("12 GB"))
+    with pytest.raises(CheckpointError, match=r"has shape \(16, 16, 3, 3\), its card says \(12800, 16, 3, 3\)"):
+        load_model(tmp_path / "x.safetensors")
+
+
+def test_what_is_published_names_no_path(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    recipe = Recipe.loads(
+        tiny_recipe.dumps(),
+        overrides=["data.source={kind='folder',path='/home/lovelace/secret/photos'}", "init.from='/home/lovelace/runs/first'"],
+    )
+    card = ModelCard(recipe, NAMES, (1, 8, 8), gamma2=1.5)
+    header = card.dump()
+    assert "lovelace" not in str(header) and "secret" not in str(header)
+    again = ModelCard.parse(header, "x")
+    assert (again.recipe.data.source.path, again.recipe.init.from_) == ("photos", "first")  # type: ignore[attr-defined]
+    assert without_paths(again.recipe) == again.recipe
 
 
 def test_files_that_are_no_safetensors_or_not_there(tmp_path: Path) -> None:

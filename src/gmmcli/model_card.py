@@ -1,16 +1,34 @@
 """What a model says of itself, and the model that is built from that."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import safetensors
 import torch
+from annotated_types import Ge, Le
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gmmcli.core.classifier import Classifier
-from gmmcli.errors import CheckpointError, RecipeError, RunError
+from gmmcli.errors import CheckpointError, RecipeError, RunError, quoted
 from gmmcli.recipe import Recipe
 from gmmcli.registry import PartError
+from gmmcli.types import Positive
+
+Edge = Annotated[int, Ge(1), Le(2**16)]
+
+
+def _checked(name: str, kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=ConfigDict(strict=True, title=name))
+
+
+HEADER = {
+    "class_names": _checked("class_names", tuple[str, ...]),
+    "image_shape": _checked("image_shape", tuple[Literal[1, 3], Edge, Edge]),
+    "gamma2": _checked("gamma2", Positive | None),
+}
+"""What a header holds besides the recipe."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,7 @@ class ModelCard:
     def dump(self) -> dict[str, str]:
         """As header strings."""
         return {
-            "recipe": self.recipe.dumps(),
+            "recipe": without_paths(self.recipe).dumps(),
             "class_names": json.dumps(self.class_names),
             "image_shape": json.dumps(self.image_shape),
             "gamma2": json.dumps(self.gamma2),
@@ -41,19 +59,34 @@ class ModelCard:
             RunError: a part of the model is from a package that is not installed.
         """
         try:
-            names, shape, gamma2 = (json.loads(metadata[key]) for key in ("class_names", "image_shape", "gamma2"))
+            values = {key: check.validate_json(metadata[key]) for key, check in HEADER.items()}
             recipe = Recipe.loads(metadata["recipe"], origin, of_run=True)
         except PartError as error:
             raise RunError(f"{origin} cannot be opened: {error.message}", error.hint) from error
-        except (KeyError, ValueError, RecipeError) as error:
-            raise CheckpointError(f"{origin} is not a gmmc model: its header lacks a readable {error}") from error
-        return cls(recipe, tuple(names), (shape[0], shape[1], shape[2]), gamma2)
+        except KeyError as error:
+            raise CheckpointError(f"{origin} is not a gmmc model: its header lacks {error}") from error
+        except ValidationError as error:
+            wrong, said = error.errors()[0], metadata[error.title]
+            raise CheckpointError(
+                f"{origin} is not a gmmc model: {error.title} of its header is {quoted(said)} ({wrong['msg']})"
+            ) from error
+        except RecipeError as error:
+            raise CheckpointError(f"{origin} is not a gmmc model: {error.message}") from error
+        return cls(recipe, **values)
 
     def build(self) -> Classifier:
         """An untrained model of this card, on the cpu."""
         model = self.recipe.model.build(len(self.class_names), self.image_shape[0])
         model.gamma2 = self.gamma2
         return model
+
+
+def without_paths(recipe: Recipe) -> Recipe:
+    """The recipe with the last part alone of each path: what is published says nothing of the machine it comes from."""
+    source: Any = recipe.data.source  # a dataclass, which mypy cannot read in a protocol
+    names = {key: Path(getattr(source, key)).name for key in ("path", "root") if hasattr(source, key)}
+    data = replace(recipe.data, source=replace(source, **names)) if names else recipe.data
+    return replace(recipe, data=data, init=replace(recipe.init, from_=Path(recipe.init.from_).name))
 
 
 def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
@@ -69,8 +102,20 @@ def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             card = ModelCard.parse(dict(file.metadata() or {}), str(path))
+            _check_size(card, {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}, path)  # noqa: SIM118 - not a dict
             model = card.build()
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:  # RuntimeError: tensors that are not the card's model
         raise CheckpointError(f"{path} cannot be read as a model ({error})") from error
     return card.recipe.compute.place(model, torch.device("cpu")).eval(), card
+
+
+def _check_size(card: ModelCard, shapes: dict[str, tuple[int, ...]], path: str | Path) -> None:
+    """Raise CheckpointError where the file has other tensors than the backbone of its card, before that takes any memory."""
+    with torch.device("meta"):
+        expected = card.recipe.model.backbone.build(card.image_shape[0]).state_dict()
+    for name, tensor in expected.items():
+        if (found := shapes.get(f"backbone.{name}")) != tuple(tensor.shape):
+            raise CheckpointError(
+                f"{path} cannot be read as a model: backbone.{name} has shape {found}, its card says {tuple(tensor.shape)}"
+            )
