@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from gmmcli.data.arrays import HEADER
+from gmmcli.data.decoding import LARGE
 from gmmcli.data.mapped import IN_MEMORY
 from gmmcli.data.npz import IMAGES
 from gmmcli.data.reading import CLASSES, NAME, Archive, reading, size_of
@@ -58,7 +59,7 @@ def test_the_documentation_says_the_limits() -> None:
     table = page.partition("### Limits")[2]
     limits = {"CLASSES": CLASSES, "NAME": NAME, "FILE_BYTES": FILE_BYTES, "DEPTH": DEPTH, "IMAGES": IMAGES, "HEADER": HEADER}
     assert Image.MAX_IMAGE_PIXELS
-    limits |= {"IN_MEMORY": IN_MEMORY, "MAX_IMAGE_PIXELS": 2 * Image.MAX_IMAGE_PIXELS}
+    limits |= {"IN_MEMORY": IN_MEMORY, "MAX_IMAGE_PIXELS": 2 * Image.MAX_IMAGE_PIXELS, "LARGE": LARGE}
     for name, limit in limits.items():
         (row,) = [line for line in table.splitlines() if f"`{name}`" in line]
         assert f"| {limit:,} |" in row
