@@ -57,6 +57,11 @@ UNTRAINABLE = {
     "a class without images": (("cat", "dog"), split(n_classes=1), "toy: no training image of class 'dog'"),
     "classes without images": (("cat", "dog", "fox", "owl"), with_label(2, at=0), "toy: no training image of class 'owl'"),
     "none of several": (("cat", "dog", "fox"), split(n_classes=1), "toy: no training image of class 'dog', 'fox'"),
+    "none of very many": (
+        tuple(map(str, range(50_000))),
+        split(n_classes=1),
+        "toy: no training image of class '1', '2', '3', '4', '5', '6', '7', '8', '9', '10' and 49,989 others",
+    ),
 }
 
 

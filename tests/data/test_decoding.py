@@ -1,18 +1,21 @@
 """Pictures of every kind look as users expect, and those that will not do are named."""
 
 import struct
+import threading
 import warnings
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from gmmcli.data.decoding import decode
+from gmmcli.data.decoding import Decoder, decode
 from gmmcli.data.folder import FAULTS, Folder
+from gmmcli.data.tree import Tree
 from gmmcli.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -117,6 +120,29 @@ def test_whatever_pillow_raises_is_one_sentence(error: Exception, tmp_path: Path
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(DataError, match=r"a\.png is not a readable image \("):
         decode(tmp_path / "a.png", 8, 3)
+
+
+@pytest.mark.parametrize(("large", "alone"), [(63, True), (64, False)])
+def test_large_images_are_decoded_one_at_a_time(large: int, alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work: list[Image.Image] = []
+    most: list[int] = []
+    together = threading.Barrier(2, timeout=0.1 if alone else 5)
+
+    def upright(image: Image.Image) -> Image.Image:
+        at_work.append(image)
+        with suppress(threading.BrokenBarrierError):
+            together.wait()
+        most.append(len(at_work))
+        at_work.pop()
+        return image
+
+    files: list[Tree] = [tmp_path / f"{i}.png" for i in range(2)]
+    for file in files:
+        Image.fromarray(PIXELS).save(Path(str(file)))
+    monkeypatch.setattr("gmmcli.data.decoding.LARGE", large)
+    monkeypatch.setattr(ImageOps, "exif_transpose", upright)
+    assert all(np.array_equal(image, PIXELS) for image in Decoder(0, 3).all(files, (2, 8, 8, 3)))
+    assert max(most) == (1 if alone else 2)
 
 
 def test_what_pillow_warns_of_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

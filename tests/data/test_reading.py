@@ -4,8 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from gmmcli.data.reading import Archive, reading, size_of
+from gmmcli.data.arrays import HEADER
+from gmmcli.data.decoding import LARGE
+from gmmcli.data.mapped import IN_MEMORY
+from gmmcli.data.npz import IMAGES
+from gmmcli.data.reading import CLASSES, NAME, Archive, reading, size_of
+from gmmcli.data.tree import DEPTH, FILE_BYTES
 from gmmcli.errors import DataError
 
 
@@ -46,3 +52,14 @@ def test_only_regular_files_are_opened(read: Callable[[Path], object], tmp_path:
     for name, reason in reasons.items():
         with pytest.raises(DataError, match=rf"\({reason}\)$"), reading("x cannot be read", "mend it"):
             read(tmp_path / name)
+
+
+def test_the_documentation_says_the_limits() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    table = page.partition("### Limits")[2]
+    limits = {"CLASSES": CLASSES, "NAME": NAME, "FILE_BYTES": FILE_BYTES, "DEPTH": DEPTH, "IMAGES": IMAGES, "HEADER": HEADER}
+    assert Image.MAX_IMAGE_PIXELS
+    limits |= {"IN_MEMORY": IN_MEMORY, "MAX_IMAGE_PIXELS": 2 * Image.MAX_IMAGE_PIXELS, "LARGE": LARGE}
+    for name, limit in limits.items():
+        (row,) = [line for line in table.splitlines() if f"`{name}`" in line]
+        assert f"| {limit:,} |" in row

@@ -20,6 +20,7 @@ SplitName = Literal["train", "validation", "test"]
 HeldOut = Annotated[float, Gt(0), Lt(1)]
 """Share of the training images, stratified by class, that training never sees."""
 ALL = slice(None)
+LISTED = 10  # classes in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +136,10 @@ class Dataset:
             raise DataError(f"{self.name} has one class only, and a classifier needs two", "add the images of a second class")
         counts = torch.bincount(self.train.labels, minlength=self.n_classes)
         if empty := [self.class_names[k] for k in range(self.n_classes) if not counts[k]]:
+            more = f" and {len(empty) - LISTED:,} others" if len(empty) > LISTED else ""
             raise DataError(
-                f"{self.name}: no training image of class {', '.join(map(repr, empty))}", "add images of it, or leave the class out"
+                f"{self.name}: no training image of class {', '.join(map(repr, empty[:LISTED]))}{more}",
+                "add images of it, or leave the class out",
             )
 
     def _check(self, split: str, data: Split) -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +16,9 @@ from gmmcli.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What a file may hold, whatever its suffix. Pillow knows more: for EPS it starts Ghostscript."""
+LARGE = 2**25
+"""Pixels of an image that is decoded while no other of that kind is: a file of a few kilobytes may hold five times as many."""
+ONE_LARGE = Lock()
 AT_ONCE = 128  # images: of each its file and its pixels are in memory
 
 
@@ -29,7 +34,8 @@ def decode(file: Tree | BytesIO, size: int, channels: int) -> np.ndarray:
         DataError: it is not a readable image.
     """
     with reading(f"{file} is not a readable image", "repair or remove it"):
-        with _opened(file if isinstance(file, BytesIO) else BytesIO(content(file))) as opened:
+        opened = _opened(file if isinstance(file, BytesIO) else BytesIO(content(file)))
+        with opened, ONE_LARGE if opened.width * opened.height > LARGE else nullcontext():
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I;16"):  # convert would clip at 255
                 image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
