@@ -39,6 +39,9 @@ COMMANDS = (
     "recipes diff",
     "runs ls",
     "runs show",
+    "runs check",
+    "runs repair",
+    "runs gc",
     "data ls",
     "data check",
 )

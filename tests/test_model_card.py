@@ -77,7 +77,7 @@ def test_a_card_of_a_larger_model_than_the_file_is_refused_before_it_is_built(
 def test_what_is_published_names_no_path(tmp_path: Path, tiny_recipe: Recipe) -> None:
     recipe = Recipe.loads(
         tiny_recipe.dumps(),
-        overrides=["data.source={kind='folder',path='/home/lovelace/secret/photos'}", "init.from='/home/lovelace/runs/first'"],
+        overrides=["data.source={kind='folder',path='elsewhere/lovelace/secret/photos'}", "init.from='elsewhere/lovelace/first'"],
     )
     card = ModelCard(recipe, NAMES, (1, 8, 8), gamma2=1.5)
     header = card.dump()

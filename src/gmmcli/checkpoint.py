@@ -1,6 +1,7 @@
 """Checkpoints: folders of safetensors files, written atomically and verified against a manifest of sha256 sums."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from gmmcli.tensor_file import InPieces, write_tensors
 
 MANIFEST = "manifest.json"
 OLD = ".old-"  # before the name of a checkpoint that is about to be replaced
+DAMAGED = "damaged-"  # before the name of one that was set aside
+NAME = re.compile(rf"({re.escape(OLD)})?step-(\d{{8,19}})")
+HINT = "gmmc train --resume --from-intact resumes from an older checkpoint; gmmc runs repair sets this one aside"
 
 
 @dataclass(frozen=True)
@@ -131,9 +135,9 @@ class Checkpoint:
 
         One that was renamed to make place for another of its step counts until that one has come.
         """
-        found = (*folder.glob(f"{OLD}step-*"), *folder.glob("step-*"))
-        by_step = {path.name.removeprefix(OLD): cls(path) for path in found if (path / MANIFEST).is_file()}
-        return [by_step[name] for name in sorted(by_step)]
+        found = [path for path in (*folder.glob(f"{OLD}step-*"), *folder.glob("step-*")) if NAME.fullmatch(path.name)]
+        by_step = {cls(path).step: cls(path) for path in found if (path / MANIFEST).is_file()}
+        return [by_step[step] for step in sorted(by_step)]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Read one part's tensors: memory-mapped and copied on write, so a large buffer costs no memory until it is touched."""
@@ -161,6 +165,29 @@ class Checkpoint:
             else sorted((part for part in saved if part.startswith(f"{name}-r")), key=lambda part: (len(part), part))
         )
 
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with its files, each read and compared with the manifest; nothing of an intact one."""
+        found = []
+        try:
+            names = {*self._manifest}
+        except CheckpointError as error:
+            return [error.message]
+        for name in sorted(names):
+            try:
+                self._verified(name)
+            except CheckpointError as error:
+                found.append(error.message)
+        strangers = sorted(path.name for path in self.path.iterdir() if path.name not in names | {MANIFEST})
+        return found + [f"{self.path / name} is not of this checkpoint" for name in strangers]
+
+    @by_main
+    def set_aside(self) -> None:
+        """Give it a name by which it does not count: the old one after ``damaged-``."""
+        aside = self.path.with_name(f"{DAMAGED}{self.path.name.removeprefix(OLD)}")
+        free = next(path for path in (aside, *(aside.with_name(f"{aside.name}-{i}") for i in range(2, 1000))) if not path.exists())
+        self.path.rename(free)
+
     @by_main
     def remove(self) -> None:
         """Delete it, its manifest first, so that a crash leaves no checkpoint that looks complete."""
@@ -183,21 +210,17 @@ class Checkpoint:
         try:
             manifest: dict[str, dict[str, Any]] = json.loads((self.path / MANIFEST).read_text())
         except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.path / MANIFEST} cannot be read ({error})", f"remove {self.path} to use an older checkpoint"
-            ) from error
+            raise CheckpointError(f"{self.path / MANIFEST} cannot be read ({error})", HINT) from error
         return manifest
 
     def _verified(self, name: str) -> Path:
         """The path of a file that matches the manifest; CheckpointError otherwise."""
         path = self.path / name
         if name not in self._manifest or not path.is_file():
-            raise CheckpointError(f"{self.path} has no {name}", f"remove {self.path} to use an older checkpoint")
+            raise CheckpointError(f"{self.path} has no {name}", HINT)
         file = path.stat()
         if _known_digest(path, file.st_ino, file.st_size, file.st_ctime_ns) != self._manifest[name]["sha256"]:
-            raise CheckpointError(
-                f"{path} is damaged: its sha256 differs from the manifest's", f"remove {self.path} to use an older checkpoint"
-            )
+            raise CheckpointError(f"{path} is damaged: its sha256 differs from the manifest's", HINT)
         return path
 
 

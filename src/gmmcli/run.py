@@ -105,6 +105,13 @@ class Run(Results):
             return next((c for c in found if c.step == step), found[-1])
         return found[-1]
 
+    def newest_intact(self) -> Checkpoint:
+        """The newest checkpoint whose files are all as they were written; RunError where there is none."""
+        for checkpoint in reversed(self.checkpoints):
+            if not checkpoint.faults:
+                return checkpoint
+        raise RunError(f"{self.path} has no intact checkpoint", "train it again")
+
     def card(self, best: bool = False) -> ModelCard:
         """The card of a checkpoint's model."""
         return self._card(self.checkpoint(best))

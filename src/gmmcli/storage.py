@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
 
 from gmmcli.errors import RunError
 
+TEMPORARY = r"\.(\d{1,10})-[0-9a-f]{16}-.+"  # the hidden names of ``replacing``: of which process
 LONGEST = 200  # bytes of a stem: prefixes and suffixes come on top
 
 
@@ -21,10 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a hidden name in the folder of ``path`` to write to; it takes the place of ``path`` when the block ends without an error.
 
     A reader, a crash or another process that writes the same file sees the old content or the new, never half of it. Missing folders
-    are made. The hidden name ends as ``path`` does, for writers that choose the format by the suffix.
+    are made. The hidden name ends as ``path`` does, for writers that choose the format by the suffix; nobody can have planted a link of
+    that name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{os.getpid()}-{path.name}")
+    hidden = path.with_name(f".{os.getpid()}-{token_hex(8)}-{path.name}")
+    hidden.touch(exist_ok=False)
     try:
         yield hidden
         sync(hidden)

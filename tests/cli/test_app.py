@@ -119,6 +119,9 @@ JSON: dict[str, Callable[[Trained], list[object]]] = {
     "data ls": lambda run: ["data", "ls"],
     "data check": lambda run: ["data", "check", run.recipe],
     "runs ls": lambda run: ["runs", "ls", "--runs-dir", run.runs_dir],
+    "runs check": lambda run: ["runs", "check", "--runs-dir", run.runs_dir],
+    "runs repair": lambda run: ["runs", "repair", "--runs-dir", run.runs_dir],
+    "runs gc": lambda run: ["runs", "gc", "--runs-dir", run.runs_dir],
     "runs show": lambda run: ["runs", "show", "--runs-dir", run.runs_dir],
 }
 

@@ -66,3 +66,32 @@ def test_a_damaged_file_of_one_run_is_said_and_hides_no_other(file: str, gmmc: G
         "2026-01-02T000000Z-b": "finished",
     }
     assert f"warning: {tmp_path / '2026-01-01T000000Z-a' / file} is damaged" in answer.stderr
+
+
+def test_check_repair_and_gc(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(trained.path, tmp_path / trained.path.name)))
+    assert gmmc("runs", "check", "--runs-dir", tmp_path).stdout == "all intact\n"
+    file = run.checkpoint().path / "buffer.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    (run.path / "checkpoints" / ".step-00000099").mkdir()
+    result = gmmc("runs", "check", "--runs-dir", tmp_path)
+    assert result.exit_code == 6
+    assert f"{run.id}: {file} is damaged" in result.stdout
+    assert f"{run.id}: left over: {run.path / 'checkpoints' / '.step-00000099'}" in result.stdout
+    assert "gmmc: error: 1 of 1 runs are damaged" in result.stderr
+    would = gmmc("runs", "repair", "--dry-run", "--run", run.path).stdout
+    assert would == f"{run.id}: would have set aside {file.parent}\n{run.id}: would have removed {run.path}/checkpoints/.step-00000099\n"
+    document = json.loads(gmmc("runs", "repair", "--runs-dir", tmp_path, "--json").stdout)
+    assert [line.split()[0] for line in document["values"][0]["found"]] == ["set", "removed"]
+    assert gmmc("runs", "repair", "--runs-dir", tmp_path).stdout == "nothing to repair\n"
+    assert gmmc("runs", "gc", "--runs-dir", tmp_path).stdout == "nothing to remove\n"
+
+
+def test_a_run_that_is_being_trained_is_passed_over_unless_it_is_named(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(trained.path, tmp_path / trained.path.name)))
+    with run.locked():
+        for verb, nothing in (("repair", "nothing to repair"), ("gc", "nothing to remove")):
+            assert gmmc("runs", verb, "--runs-dir", tmp_path).stdout == f"{nothing}\n"
+            named = gmmc("runs", verb, "--run", run.path)
+            assert (named.exit_code, named.stdout) == (1, "")
+            assert "is being trained" in named.stderr

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from animals import Gmmc, Trained, write_animals
+from trainings import contents
 
 from gmmcli.data.dataset import chunks
 from gmmcli.metrics.features.spaces import Space
 from gmmcli.recipe import Recipe
-from gmmcli.run import Run
+from gmmcli.run import Run, open_run
 
 
 def test_training_answers_with_the_test_accuracy_and_its_interval(trained: Trained) -> None:
@@ -135,12 +136,37 @@ def test_a_checkpoint_cut_short_is_no_checkpoint_less_and_without_it_training_go
     file.write_bytes(file.read_bytes()[:-1])
     result = gmmc("train", "--resume", "--run", run.path)
     assert (result.exit_code, result.stdout) == (6, "")
-    assert f"{file} is damaged" in result.stderr and f"remove {last.path} to use an older checkpoint" in result.stderr
+    assert f"{file} is damaged" in result.stderr and "--from-intact resumes from an older checkpoint" in result.stderr
+    result = gmmc("train", "--resume", "--from-intact", "--run", run.path)
+    assert result.exit_code == 1
+    assert "has no intact checkpoint" in result.stderr
     shutil.rmtree(last.path)
     result = gmmc("train", "--resume", "--run", run.path)
     assert result.exit_code == 0, result.stderr
     assert run.checkpoint().step == last.step
     assert run.card().gamma2 == Run(trained.path).card().gamma2
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_training_goes_on_from_an_intact_one(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    assert gmmc("train", trained.recipe, "--set", "log.checkpoint_every=2", "--runs-dir", tmp_path).exit_code == 0
+    run = open_run(None, tmp_path)
+    straight = contents(run.checkpoint())
+    run.describe(status="interrupted")
+    for checkpoint in run.checkpoints[1:]:
+        file = checkpoint.path / "buffer.safetensors"
+        file.write_bytes(file.read_bytes()[:-1])
+    assert gmmc("train", "--resume", "--run", run.path).exit_code == 6
+    result = gmmc("train", "--resume", "--from-intact", "--run", run.path)
+    assert result.exit_code == 0, result.stderr
+    assert f"set aside {run.checkpoints[1].path}: it is damaged" in result.stderr
+    assert len([*(run.path / "checkpoints").glob("damaged-*")]) == 2
+    assert contents(open_run(None, tmp_path).checkpoint()) == straight
+
+
+def test_from_intact_is_for_a_resume(gmmc: Gmmc, trained: Trained) -> None:
+    result = gmmc("train", trained.recipe, "--from-intact")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--from-intact needs --resume" in result.stderr
 
 
 def test_a_run_in_other_hands_is_not_touched(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:

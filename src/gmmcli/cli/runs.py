@@ -1,11 +1,19 @@
 """``gmmc runs``."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from gmmcli.cli.options import Json, RunName, RunsDir, answer, note
-from gmmcli.errors import RunError
+from gmmcli.errors import CheckpointError, RunError
 
-app = typer.Typer(no_args_is_help=True, help="List and show runs.")
+if TYPE_CHECKING:
+    from gmmcli.run import Run
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+app = typer.Typer(no_args_is_help=True, help="List, show, check, repair and thin out runs.")
 
 
 @app.command("ls", epilog="Example:\n\ngmmc runs ls")
@@ -65,3 +73,66 @@ def show(run: RunName = None, runs_dir: RunsDir = None, json: Json = False) -> N
                 print(f"  {name}: {item}")
         else:
             print(f"{key}: {value}")
+
+
+def _meant(run: str | None, runs_dir: Path | None) -> "list[Run]":
+    """The run that is named; without a name all runs."""
+    from gmmcli.run import default_runs_dir, list_runs, open_run
+
+    return list_runs(runs_dir or default_runs_dir()) if run is None else [open_run(run, runs_dir)]
+
+
+def _tell(command: str, found: "dict[str, list[str]]", nothing: str, json: bool, dry_run: bool = False) -> None:
+    """Answer with a line for each thing found of each run."""
+    if json:
+        answer(
+            {"schema": 1, "command": command, "dry_run": dry_run, "values": [{"run": run, "found": lines} for run, lines in found.items()]}
+        )
+        return
+    for run, lines in found.items():
+        for line in lines:
+            print(f"{run}: {'would have ' * dry_run}{line}")
+    if not any(found.values()):
+        print(nothing)
+
+
+Named = Annotated[str | None, typer.Option("--run", help="Run by path, id, unique prefix or recipe. Default: all.", show_default=False)]
+
+
+@app.command("check", epilog="Example:\n\ngmmc runs check")
+def check(run: Named = None, runs_dir: RunsDir = None, json: Json = False) -> None:
+    """Read every file of runs and say what is damaged (exit 6) or left over from a crash."""
+    from gmmcli.upkeep import faults, litter
+
+    runs = _meant(run, runs_dir)
+    damaged = {one.id: faults(one) for one in runs}
+    _tell("runs check", {one.id: [*damaged[one.id], *(f"left over: {path}" for path in litter(one))] for one in runs}, "all intact", json)
+    if n := sum(bool(lines) for lines in damaged.values()):
+        raise CheckpointError(f"{n} of {len(runs)} runs are damaged", "gmmc runs repair sets damaged checkpoints aside")
+
+
+@app.command("repair", epilog="Example:\n\ngmmc runs repair --dry-run")
+def repair(run: Named = None, dry_run: DryRun = False, runs_dir: RunsDir = None, json: Json = False) -> None:
+    """Set damaged checkpoints aside, remove what crashes have left, and record which trainings were killed.
+
+    Nothing is deleted that was ever complete. Runs that are being trained are passed over.
+    """
+    from gmmcli import upkeep
+
+    runs = [one for one in _meant(run, runs_dir) if run is not None or not one.is_locked]
+    _tell("runs repair", {one.id: upkeep.repair(one, dry_run) for one in runs}, "nothing to repair", json, dry_run)
+
+
+@app.command("gc", epilog="Example:\n\ngmmc runs gc --keep 1 --dry-run")
+def gc(
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Newest checkpoints to keep of each run; the best stays as well.")] = 1,
+    run: Named = None,
+    dry_run: DryRun = False,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Remove old checkpoints, never the newest intact one nor the best, nor any of a run that is being trained."""
+    from gmmcli.upkeep import thin
+
+    runs = [one for one in _meant(run, runs_dir) if run is not None or (one.checkpoints and not one.is_locked)]
+    _tell("runs gc", {one.id: thin(one, keep, dry_run) for one in runs}, "nothing to remove", json, dry_run)

@@ -26,6 +26,9 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run in its directory, with its recipe.")] = False,
     run: Annotated[str | None, typer.Option("--run", help="With --resume: the run to resume. Default: $GMMC_RUN, else the newest.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory, disk and time without training.")] = False,
+    from_intact: Annotated[
+        bool, typer.Option("--from-intact", help="With --resume: set damaged checkpoints aside, and resume from the newest intact one.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train even what is beyond this machine, or a year.")] = False,
     runs_dir: RunsDir = None,
     json: Json = False,
@@ -41,6 +44,8 @@ def train_command(
     """
     if resume and (recipe or overrides or dry_run):
         raise RecipeError("--resume uses the run's recipe", "leave out the recipe, --set and --dry-run; choose the run with --run")
+    if not resume and from_intact:
+        raise RecipeError("--from-intact needs --resume", "a new training has no checkpoints")
     if not resume and run:
         raise RecipeError("--run needs --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
@@ -65,6 +70,11 @@ def train_command(
             raise RunError(
                 f"run {found.id} was imported: it has no training to resume", "train a recipe from its weights: --set init.from=RUN"
             )
+        if from_intact:
+            intact = found.newest_intact()
+            for checkpoint in [c for c in found.checkpoints if c.step > intact.step]:
+                note(f"set aside {checkpoint.path}: it is damaged")
+                checkpoint.set_aside()
         complete = found.provenance.get("status") == "finished" and found.checkpoints and found.card().gamma2 is not None
         if complete and found.card().recipe.epochs == found.recipe.epochs and (done := found.result("eval accuracy")):
             note(f"run {found.path} is finished: nothing to resume")
