@@ -97,7 +97,8 @@ def _odd_arrays(rng: Random) -> Arrays:
     )  # fmt: skip
     labels: tuple[Callable[[], Any], ...] = (
         lambda: np.array([*[0, 1, 2] * 9, 0, 1, rng.choice((2_000_000_000, 10**12, 2**63 - 1, -1, -(2**62), 40_000, 3))]),
-        lambda: np.full(30, rng.choice((0, 255, 65535)), rng.choice((np.uint8, np.uint16))),
+        lambda: np.full(30, rng.choice((0, 255)), np.uint8),
+        lambda: np.full(30, 65535, np.uint16),
         lambda: np.full(30, 2**64 - 1, np.uint64),
         lambda: np.array([0.0, 1.0, np.nan] * 10),
         lambda: np.zeros(rng.choice(((), (0,), (29,), (30, 1), (30, 2), (1, 30))), np.int64),

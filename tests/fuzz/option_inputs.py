@@ -1,5 +1,9 @@
-"""Options of every verb with numbers, names and paths that they should refuse or take as they are."""
+"""Options of every verb with numbers, names and paths that they should refuse or take as they are.
 
+No path leads to a file or device of this machine that a command could replace: whoever runs this may be root.
+"""
+
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -8,9 +12,9 @@ from run_inputs import write_run
 from texts import NUMBERS, word, write
 
 PATHS = (
-    "taken", "taken.png", "file.txt", "file.txt/x.png", "loop", "loop/x.png", "full.png", "/dev/full", "/dev/null", "/proc/x.png", "x.png",
-    "x.txt", "", ".", "..", "x", "x.PNG", "a/b/c/x.png", "x" * 300 + ".png", "a/" * 2000 + "x.png", "x.npz", "-.png", "x.svg", "x.pdf",
-    "/proc/self/mem", "/sys/x.png",
+    "taken", "taken.png", "file.txt", "file.txt/x.png", "loop", "loop/x.png", "link.png", "gone.png", "pipe", "pipe.png", "/proc/x.png",
+    "x.png", "x.txt", "", ".", "..", "x", "x.PNG", "a/b/c/x.png", "x" * 300 + ".png", "a/" * 2000 + "x.png", "x.npz", "-.png", "x.svg",
+    "x.pdf", "shut/x.png",
 )  # fmt: skip
 
 
@@ -20,7 +24,10 @@ def option(rng: Random, work: Path) -> list[str]:
     (work / "taken").mkdir()
     write(work / "file.txt", "x")
     (work / "loop").symlink_to("loop")
-    (work / "full.png").symlink_to("/dev/full")
+    (work / "link.png").symlink_to("file.txt")
+    (work / "gone.png").symlink_to("nowhere.png")
+    (work / "shut").mkdir(0o555)
+    os.mkfifo(work / "pipe")
     verbs = rng.choice((_of_samples, _of_evaluations, _of_evaluations, _of_attacks, _of_others))
     return [*rng.choice(verbs(rng, rng.choice(NUMBERS), word(rng))), *rng.choice(([], [], ["--json"], ["--quiet"]))]
 

@@ -14,7 +14,8 @@ from random import Random
 from box import CANARY
 from npz_inputs import archive, bomb, tampered_zip, with_bomb
 from PIL import Image
-from texts import damaged_bytes, encodable, file_name, name, write
+from run_inputs import write_run
+from texts import NUMBERS, damaged_bytes, encodable, file_name, name, word, write
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "gif": "GIF", "bmp": "BMP", "webp": "WEBP", "tif": "TIFF", "ppm": "PPM"}
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "I", "F", "YCbCr", "HSV", "LAB")
@@ -126,6 +127,27 @@ def _spoil(rng: Random, place: Path, root: Path) -> None:
             write(path / "x.png", picture("png", "L", (9, 9)))
         case _:
             write(path, image(rng)[1])
+
+
+def own(rng: Random, work: Path) -> list[str]:
+    """Images of a user for the verbs that take them: alone, as a mask, or in a folder with what is none."""
+    write_run(work)
+    stem = file_name(rng) if rng.random() < 0.2 else "photo"
+    suffix, content = image(rng)
+    path = write(work / f"{stem}.{suffix}", content)
+    good, folder = write(work / "good.png", picture("png", "L", (8, 8))), work / "photos"
+    write(folder / "good.png", good.read_bytes())
+    _spoil(rng, folder, folder)
+    number = rng.choice(NUMBERS)
+    verbs = (
+        ["classify", path.name, *rng.choice(([], ["--csv"], ["--json"]))],
+        ["classify", rng.choice(("photos", "*.png", "-", word(rng), "**/*")), *rng.choice(([], ["--csv"], ["--json"]))],
+        ["restore", path.name, "--denoise", "0.1"],
+        ["restore", "good.png", "--mask", path.name, "--n", "1"],
+        ["restore", "good.png", "--denoise", number, "--class", word(rng)],
+        ["morph", "--n", "1", "--frames", rng.choice(("2", number)), "--from", rng.choice(("1", word(rng))), "--to", "2"],
+    )
+    return rng.choice(verbs)
 
 
 def zipped(rng: Random, work: Path) -> list[str]:

@@ -183,6 +183,7 @@ def _spoil(rng: Random, path: Path) -> None:
     names = ("provenance.json", "recipe.toml", "metrics.jsonl", "results/eval-accuracy.json", "checkpoints/step-00000019/manifest.json")
     target = path / rng.choice((*names, "checkpoints/step-00000019/progress.json", "results", "checkpoints", ".lock"))
     before = run_files().get(f"{RUN}/{target.relative_to(path)}", b"{}")
+    outside = path.parents[2] / "outside"
     odd_steps = ("step-", "step-²", "step-" + "9" * 200, "step-00000011.bak", "step--1", ".old-step-00000012", "step-00000099")
     if rng.random() < 0.15:
         strange = path / "checkpoints" / rng.choice(odd_steps)
@@ -194,13 +195,13 @@ def _spoil(rng: Random, path: Path) -> None:
             case 0:
                 target.mkdir()
             case 1:
-                target.symlink_to(rng.choice((target.name, moved.name, "/etc/passwd", "/dev/zero", "gone", "../../outside")))
+                target.symlink_to(rng.choice((target.name, moved.name, "gone", outside, outside / "canary.txt")))
             case 2 if rng.random() < 0.2:
                 os.mkfifo(target)
             case 3:
                 target.write_bytes(b"")
         return
-    if target.is_dir() or not target.exists():
+    if target.is_dir() or target.is_symlink() or not target.exists():
         return
     if target.suffix == ".toml":
         text = with_other_values(rng, before.decode()) if rng.random() < 0.6 else damaged_recipe(rng)
@@ -216,9 +217,7 @@ def _spoil(rng: Random, path: Path) -> None:
 
 def _named(rng: Random, path: Path) -> list[str]:
     """``--run`` and ``--runs-dir`` with names of all sorts; some of them are there."""
-    text = rng.choice(
-        (word(rng), path.name[: rng.randint(1, 25)], f"runs/{path.name}", "/etc", "/dev/zero", "/proc/self/fd", "tiny", "9" * 5000)
-    )
+    text = rng.choice((word(rng), path.name[: rng.randint(1, 25)], f"runs/{path.name}", "../outside", "tiny", "9" * 5000))
     if rng.random() < 0.3 and len(text.encode(errors="surrogateescape")) < 200 and not set("/\x00\ud800") & set(text) and text.strip("."):
         path.rename(path.with_name(text))
     words = rng.choice((["runs", "show"], ["sample", "--n", "10", "--steps", "1"], ["report"], ["train", "--resume"], ["eval", "accuracy"]))

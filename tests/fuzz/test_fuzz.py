@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not fuzz.PAGE.parent.is_dir(), reason="needs the
 EACH = 12
 HELD = ("recipe", "set", "study", "import")
 """Kinds of which no input has a fault."""
-UNTRAINED = sorted(set(worker.KINDS) - {"model", "checkpoint", "run", "option"})
+UNTRAINED = sorted(set(worker.KINDS) - {"image", "model", "checkpoint", "run", "option"})
 
 
 def test_inputs_of_every_kind_are_taken_or_refused_in_one_sentence(tmp_path: Path) -> None:

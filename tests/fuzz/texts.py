@@ -87,7 +87,6 @@ VALUES = (
     r'"\u009b2J"',
     r'"\ud800"',
     '"' + "y" * 100_000 + '"',
-    "'../outside'",
     "'/etc/passwd'",
     "'/dev/zero'",
     '"""\nlines\n"""',
@@ -204,7 +203,8 @@ def damaged_json(rng: Random, document: Any) -> bytes:
 
 
 def write(path: Path, content: bytes | str) -> Path:
-    """Write a file and return its path; characters that no encoding has become bytes that no text has."""
+    """Write a new file and return its path, never through a link; characters that no encoding has become bytes that no text has."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode(errors="surrogatepass"))
     return path

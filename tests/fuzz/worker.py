@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[Make, int]] = {
     "npz": (npz_inputs.npz, 12),
     "folder": (picture_inputs.folder, 8),
     "zip": (picture_inputs.zipped, 8),
+    "image": (picture_inputs.own, 4),
     "model": (run_inputs.model, 8),
     "checkpoint": (run_inputs.checkpoint, 5),
     "run": (run_inputs.run, 7),
