@@ -18,6 +18,7 @@ from gmmcli.errors import (
     StorageError,
     quoted,
     shortened,
+    visible,
 )
 
 EXIT_CODES = {
@@ -67,3 +68,10 @@ def test_a_quoted_value_is_as_python_writes_it_and_no_longer_than_a_line() -> No
     assert quoted([1] * 99).startswith("[1, 1, 1") and quoted([1] * 99).endswith(", 1, 1]")
     assert len(quoted("y" * 10**6)) == LONGEST_QUOTED
     assert shortened("short", 5) == "short" and len(shortened("longer than nine", 9)) == 9
+
+
+def test_what_a_terminal_would_obey_is_made_visible() -> None:
+    assert visible("plain, naïve, 猫, C++") == "plain, naïve, 猫, C++"
+    assert visible("a\x1b[31mb\x07\r\n\u202ec\ud800\x9b") == r"a\x1b[31mb\x07\r\n\u202ec\ud800\x9b"
+    raised = GmmcError("no class 'a\x1b[2J'", "did you mean\nb?")
+    assert (raised.message, raised.hint) == (r"no class 'a\x1b[2J'", r"did you mean\nb?")

@@ -12,19 +12,27 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - end - 5]} ... {text[-end:]}"
 
 
+def visible(text: str) -> str:
+    """Return a text with what a terminal would obey, or not show, as escapes: control characters, bidirectional overrides, surrogates."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def quoted(value: object) -> str:
     """Return a value as errors quote it: as Python writes it, shortened."""
     return shortened(repr(value), LONGEST_QUOTED)
 
 
 class GmmcError(Exception):
-    """A failure the user can mend: one sentence that names what and where, and a hint what to do, neither longer than ``LONGEST``."""
+    """A failure the user can mend: one sentence that names what and where, and a hint what to do.
+
+    Neither is longer than ``LONGEST``, and both are one line, whatever names they quote.
+    """
 
     exit_code: int = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = shortened(message, LONGEST)
-        self.hint = shortened(hint, LONGEST)
+        self.message = shortened(visible(message), LONGEST)
+        self.hint = shortened(visible(hint), LONGEST)
         super().__init__(self.message)
 
 

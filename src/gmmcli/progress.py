@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gmmcli.errors import visible
+
 PATIENCE = 5.0  # seconds between two plain lines
 
 
@@ -69,7 +71,7 @@ class ProgressBar:
 
     def _print(self, line: str) -> None:
         with suppress(OSError):  # nobody reads on, as in `gmmc train 2>&1 | head -1`: no reason to lose a training
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

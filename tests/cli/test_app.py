@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from animals import Gmmc, Trained, leaves
+from animals import Gmmc, Trained, invoke, leaves
 from checkpoints import save_gmmc
 from PIL import Image
 from typer.main import get_command
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from gmmcli import __version__, errors
 from gmmcli.attacks import audit
 from gmmcli.cli.app import Boundary, app
+from gmmcli.data.npz import Npz
 
 COMMANDS = dict(leaves(get_command(app)))
 HELP = """
@@ -236,3 +238,30 @@ def test_an_answer_to_a_full_disk_is_a_sentence_too() -> None:
     assert done.returncode == 7
     assert done.stderr.splitlines()[0] == "gmmc: error: the output: No space left on device"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_output_without_the_characters_gets_escapes(encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    for words in (["--help"], ["recipes", "ls"], ["sample", "--run", "猫"]):
+        done = subprocess.run([sys.executable, "-m", "gmmcli", *words], capture_output=True, env=environment, text=False)
+        assert b"UnicodeEncodeError" not in done.stderr
+        assert done.returncode == (words[0] == "sample")
+    assert rb"\u732b" in done.stderr
+
+
+@pytest.mark.usefixtures("short_audit")
+@pytest.mark.parametrize("name", ["eval accuracy", "eval ood", "sample", "runs show", "tsne"])
+def test_a_class_of_control_characters_does_not_reach_the_terminal(
+    name: str, gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = "\x1b[31mcat\x07\u202e"
+    monkeypatch.setattr(
+        "gmmcli.data.npz.Npz.load", lambda source, load=Npz.load: replace(load(source), class_names=(odd, "d\no\rg", "$x_^$ <b>"))
+    )
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    run = invoke("train", trained.recipe, "--runs-dir", tmp_path / "runs")
+    assert run.exit_code == 0, run.stderr
+    result = gmmc(*JSON[name](replace(trained, runs_dir=tmp_path / "runs")))
+    assert result.exit_code == 0, result.stderr
+    assert not re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", result.stdout + result.stderr)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli.options import OfRun, SomeImages, answer, note, with_options
-from gmmcli.errors import DataError, RecipeError
+from gmmcli.errors import DataError, RecipeError, visible
 
 if TYPE_CHECKING:
     from gmmcli.evaluate.classify import Verdict
@@ -111,5 +111,7 @@ def _print_table(verdicts: "dict[str, Verdict]") -> None:
 
     table = Table("image", "class", "probability", "verdict", box=box.SIMPLE)
     for name, verdict in verdicts.items():
-        table.add_row(Text(name), Text(verdict.label), f"{verdict.probability:.1%}", "known" if verdict.known else "unknown")
+        table.add_row(
+            Text(visible(name)), Text(visible(verdict.label)), f"{verdict.probability:.1%}", "known" if verdict.known else "unknown"
+        )
     Console(highlight=False).print(table)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from gmmcli.errors import RecipeError
+from gmmcli.errors import RecipeError, visible
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ def note(line: str, quiet: bool = False) -> None:
     """Say something beside the answer, on stderr."""
     if not quiet:
         with suppress(OSError):  # of a stderr that nobody reads
-            print(f"gmmc: {line}", file=sys.stderr)
+            print(f"gmmc: {visible(line)}", file=sys.stderr)
 
 
 def show(measured: "Measured", json: bool) -> None:

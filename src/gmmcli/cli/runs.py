@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli.options import Json, RunName, RunsDir, answer, note
-from gmmcli.errors import CheckpointError, RunError
+from gmmcli.errors import CheckpointError, RunError, visible
 
 if TYPE_CHECKING:
     from gmmcli.run import Run
@@ -46,7 +46,7 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     for row in rows:
         accuracy = "" if row["accuracy"] is None else f"test accuracy {row['accuracy']:.2%}"
         step = "no checkpoint" if row["step"] is None else f"step {row['step']:,}"
-        print(f"{row['run']}  {row['status']:11}  {step:13}  {accuracy}")
+        print(f"{visible(str(row['run']))}  {row['status']:11}  {step:13}  {accuracy}")
 
 
 @app.command("show", epilog="Example:\n\ngmmc runs show")
@@ -91,7 +91,7 @@ def _tell(command: str, found: "dict[str, list[str]]", nothing: str, json: bool,
         return
     for run, lines in found.items():
         for line in lines:
-            print(f"{run}: {'would have ' * dry_run}{line}")
+            print(visible(f"{run}: {'would have ' * dry_run}{line}"))
     if not any(found.values()):
         print(nothing)
 

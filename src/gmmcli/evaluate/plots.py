@@ -1,6 +1,8 @@
 """Results as pictures. Each takes plain values, so that a saved result can be drawn again."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,23 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.text import Text
 
 from gmmcli.data.outliers import short_name
+from gmmcli.errors import visible
 from gmmcli.metrics.scores import score_label
 from gmmcli.storage import replacing
 
+WITH_OTHER_SCRIPTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+    "Noto Sans",
+    "Noto Emoji",
+)
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 SAME_BYTES: Any = {"svg.hashsalt": "gmmc", "svg.fonttype": "none", "font.size": 9}
 
@@ -26,6 +39,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     png, svg = (stem.with_name(stem.name + suffix) for suffix in (".png", ".svg"))
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a class may be called $_$
+        text.set_text("\n".join(map(visible, text.get_text().split("\n"))))
     with replacing(png) as hidden_png, replacing(svg) as hidden_svg:
         _draw(figure, hidden_png, hidden_svg)
     return [png, svg]
@@ -34,10 +48,17 @@ def save(figure: Figure, path: Path) -> list[Path]:
 def _draw(figure: Figure, png: Path, svg: Path) -> None:
     """Write both formats by their canvases; savefig would draw each of them twice."""
     figure.set_dpi(130)
-    with mpl.rc_context(SAME_BYTES):
+    with mpl.rc_context(SAME_BYTES | {"font.family": ["DejaVu Sans", *_other_scripts()]}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # where no font has a script, its characters are boxes
         FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
         figure.set_layout_engine("none")  # laid out once: the second file keeps the places of the first
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # type: ignore[no-untyped-call]
+
+
+@cache
+def _other_scripts() -> list[str]:
+    """The installed fonts that have what DejaVu lacks."""
+    return [name for name in WITH_OTHER_SCRIPTS if name in get_font_names()]
 
 
 def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str) -> Figure:

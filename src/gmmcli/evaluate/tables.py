@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gmmcli.errors import visible
 from gmmcli.metrics.metric import METRICS, SAMPLE_METRICS, Metric
 from gmmcli.metrics.scores import score_label
 
@@ -58,7 +59,7 @@ def result_table(result: dict[str, Any]) -> Group:
     images, n = f"{result['dataset']} {result['split']}", f"{result['n']:,}"
     images = f"{n} samples against {images}" if result["command"] == "eval generate" else f"{images}, n = {n}"
     about = f"{result['command']}: run {result['run']}, step {result['step']:,}, {images}"
-    return Group(Text(about, style="bold"), *FILLED.get(result["command"], _plain)(result["values"]))
+    return Group(Text(visible(about), style="bold"), *FILLED.get(result["command"], _plain)(result["values"]))
 
 
 def _table(*columns: str) -> Table:
@@ -87,7 +88,9 @@ def _plain(values: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]] = 
 def _accuracy(values: dict[str, Any]) -> list[Table]:
     (table,) = _plain({key: value for key, value in values.items() if key not in ("per_class", "confusion")})
     for name, row in values["per_class"].items():
-        table.add_row(Text(f"  class {name}"), f"{format_estimate('accuracy', row)}, n = {row['n']:,}" if row["n"] else "no images")
+        table.add_row(
+            Text(visible(f"  class {name}")), f"{format_estimate('accuracy', row)}, n = {row['n']:,}" if row["n"] else "no images"
+        )
     return [table]
 
 
@@ -109,14 +112,14 @@ def _ood(values: dict[str, Any]) -> list[Table | Text]:
     parts: list[Table | Text] = []
     for name, scores in values.items():
         if "missing" in scores:
-            parts.append(Text(f"{name} is missing: {scores['missing']}; {scores['hint']}"))
+            parts.append(Text(f"{visible(name)} is missing: {scores['missing']}; {scores['hint']}"))
             continue
         table = _table("score", "AUROC", "AUPR in", "AUPR out", "FPR95")
         for score, row in scores.items():
             table.add_row(
                 score_label(score), format_estimate("auroc", row), *(f"{row[key]:.3f}" for key in ("aupr_in", "aupr_out", "fpr95"))
             )
-        parts += [Text(f"against {name}"), table]
+        parts += [Text(visible(f"against {name}")), table]
     return parts
 
 

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gmmcli.errors import visible
 from gmmcli.report.catalogue import format_value
 from gmmcli.report.claims import UNDECIDED, claim_results
 from gmmcli.report.compare import Answer, Comparison, Line
@@ -25,7 +26,7 @@ def terminal(comparison: Comparison) -> Group:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")
     for model in comparison.models:
-        table.add_column(Text(f"{model.name}\n{_count(len(model.runs), 'run')}"), overflow="fold")
+        table.add_column(Text(f"{visible(model.name)}\n{_count(len(model.runs), 'run')}"), overflow="fold")
     for group, lines in comparison.groups:
         table.add_row(Text(group, style="bold underline"))
         for line in lines:
