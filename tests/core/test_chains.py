@@ -223,7 +223,9 @@ def test_each_visit_draws_its_own_target(
     assert not torch.equal(*arrived)
 
 
-@pytest.mark.parametrize(("n_steps", "reinit_prob", "lifetime"), [(20, 0.025, 800), (10, 0.05, 200), (5, 1.0, 5), (20, 0.0, 2000)])
+@pytest.mark.parametrize(
+    ("n_steps", "reinit_prob", "lifetime"), [(20, 0.025, 800), (10, 0.05, 200), (5, 1.0, 5), (20, 0.0, 2000), (20, 5e-324, 2**62)]
+)
 def test_lifetime_is_the_expected_age_of_a_chain(n_steps: int, reinit_prob: float, lifetime: int) -> None:
     assert Chains(reinit_prob=reinit_prob, sampler=SGLD(n_steps=n_steps)).lifetime == lifetime
 

@@ -12,7 +12,7 @@ import worker
 import fuzz
 
 pytestmark = pytest.mark.skipif(not fuzz.PAGE.parent.is_dir(), reason="needs the checkout")
-EACH = 12
+EACH = 8
 HELD = ("recipe", "set", "study", "import")
 """Kinds of which no input has a fault."""
 UNTRAINED = sorted(set(worker.KINDS) - {"image", "model", "checkpoint", "run", "option"})

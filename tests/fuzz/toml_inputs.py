@@ -148,12 +148,14 @@ def _quoted(text: str) -> str:
 
 
 def plan(rng: Random, work: Path) -> list[str]:
-    """``--dry-run`` of a recipe of a second with sizes that no machine has, or numbers that no arithmetic has."""
+    """A recipe of a second with sizes that no machine has, planned; or with numbers that no arithmetic has, planned or trained."""
     path = str(write(work / "tiny.toml", TINY).name)
-    words = []
-    for _ in range(rng.randint(1, 2)):
-        key, value = rng.choice(SIZES), rng.choice(SMALL + HUGE * 2)
+    if rng.random() < 0.4:
+        settings = [f"{key}={rng.choice(NUMBERS)}" for key in rng.sample(REALS, rng.randint(1, 2))]
+        return ["train", path, *rng.choice(([], ["--dry-run"])), *(word for setting in settings for word in ("--set", setting))]
+    words = ["train", path, "--dry-run"]
+    for key in rng.sample(SIZES, rng.randint(1, 2)):
+        value = rng.choice(SMALL + HUGE * 2)
         value = value // 6 * 6 + 4 if key.endswith("depth") else value // 10 * 10 if key.endswith("buffer_size") and value > 10 else value
-        other = f"{rng.choice(REALS)}={rng.choice(NUMBERS)}"
-        words += ["--set", f"{key}={value}" if rng.random() < 0.6 else other]
-    return ["train", path, "--dry-run", *words]
+        words += ["--set", f"{key}={value}"]
+    return words

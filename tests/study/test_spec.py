@@ -190,6 +190,21 @@ def test_a_study_may_be_as_large_as_the_limits() -> None:
             "rename one",
         ),
         (
+            '[[models]]\nrecipe = "digits_gen"\nname = "\\u001b[31mred"',
+            r"model '\x1b[31mred' of study some has control characters in its name",
+            "rename it",
+        ),
+        (
+            '[[models]]\nrecipe = "digits_gen"\nvary = { name = ["a\\u009b2J"] }',
+            r"model 'digits_gen, name a\x9b2J' of study some has control characters in its name",
+            "rename it",
+        ),
+        (
+            '[[models]]\nrecipe = "digits_gen"\nevaluations = ["tsne --data \'a\\u0007\'"]',
+            r"""evaluation "tsne --data 'a\x07'" has control characters""",
+            "leave them out",
+        ),
+        (
             '[[models]]\nrecipe = "digits_gen"\nseeds = [2, 2]',
             "study some has model 'digits_gen' twice with seed 2",
             "rename one",

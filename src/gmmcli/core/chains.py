@@ -89,7 +89,9 @@ class Chains:
         """How long a fresh chain runs: ``fresh_steps``, or the expected number of updates between two fresh starts in training."""
         if self.fresh_steps:
             return self.fresh_steps
-        return round(self.sampler.n_steps / self.reinit_prob) if self.reinit_prob else 100 * self.sampler.n_steps
+        if not self.reinit_prob:
+            return 100 * self.sampler.n_steps
+        return round(min(self.sampler.n_steps / self.reinit_prob, 2.0**62))  # of a denormal number the quotient is infinite
 
     @property
     def classless(self) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from gmmcli import toml
-from gmmcli.errors import RecipeError
+from gmmcli.errors import RecipeError, quoted
 from gmmcli.recipe import Recipe, check_name, find, is_file
 from gmmcli.schema import build
 from gmmcli.types import Natural
 
 MOST_TRAININGS, MOST_EVALUATIONS = 1000, 100
 """Of a study, and of a training: reading it takes seconds."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that would command a terminal; names and evaluations are shown on one."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,8 @@ class Study:
             every = [_words(evaluation) for evaluation in (*self.evaluations, *entry.evaluations)]
             once = [_words(evaluation) for evaluation in (*self.once, *entry.once)]
             for name, overrides in entry.variants():
+                if CONTROL.search(name):
+                    raise RecipeError(f"model {quoted(name)} of study {self.name} has control characters in its name", "rename it")
                 for seed in seeds:
                     settings = (*self.set, *overrides, f"seed={seed}")
                     evaluations = (*every, *(once if seed == seeds[0] else ()))
@@ -158,6 +163,9 @@ class Study:
 def _words(evaluation: str) -> tuple[str, ...]:
     """Split an evaluation into words, as a shell would."""
     try:
-        return tuple(shlex.split(evaluation))
+        words = tuple(shlex.split(evaluation))
     except ValueError as error:
         raise RecipeError(f"evaluation `{evaluation}`: {error}") from error
+    if CONTROL.search("".join(words)):
+        raise RecipeError(f"evaluation {quoted(evaluation)} has control characters", "leave them out")
+    return words
