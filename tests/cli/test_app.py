@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from animals import Gmmc, Trained, invoke, leaves
 from checkpoints import save_gmmc
@@ -265,3 +266,25 @@ def test_a_class_of_control_characters_does_not_reach_the_terminal(
     result = gmmc(*JSON[name](replace(trained, runs_dir=tmp_path / "runs")))
     assert result.exit_code == 0, result.stderr
     assert not re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"
+        ),
+    ],
+)
+def test_out_of_memory_is_a_sentence_that_says_what_to_lower(error: Exception) -> None:
+    result = CliRunner().invoke(failing(error), ["fail"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("gmmc: error: out of memory: ")
+    assert "lower data.batch_size" in result.stderr
+
+
+def test_another_runtime_error_is_a_bug_and_shows_itself() -> None:
+    result = CliRunner().invoke(failing(RuntimeError("shape mismatch")), ["fail"])
+    assert isinstance(result.exception, RuntimeError)

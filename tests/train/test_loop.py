@@ -229,3 +229,17 @@ def test_another_seed_trains_other_weights_and_the_same_seed_the_same(begin: Beg
     first, again, other = (contents(trained(*begin(seed)).checkpoint()) for seed in ("seed=1", "seed=1", "seed=2"))
     assert first == again
     assert first != other
+
+
+def test_a_training_that_cannot_begin_has_failed(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, run = begin(DIS)
+
+    def full(setup: Setup) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr(Setup, "initial_state", full)
+        train(setup, run, quiet=True)
+    assert run.status == "failed"
+    train(setup, run, resume=True, quiet=True)
+    assert run.status == "finished"

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, restore, runs, sample, study, train, tsne
-from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
+from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError, visible
 
 OS_HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another with --runs-dir; a training resumes with --resume",
@@ -24,6 +24,9 @@ OS_HINTS = {
     errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
 }
 """What to do, by the number of an error of the operating system."""
+
+
+LOWER = "lower data.batch_size, model.backbone.width or chains.buffer_size of a training (--dry-run tells its memory), or --n"
 
 
 class Boundary(TyperGroup):
@@ -47,12 +50,25 @@ class Boundary(TyperGroup):
         except BrokenPipeError:  # `gmmc recipes ls | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            print(
+                f"gmmc: error: out of memory: {visible(str(error).splitlines()[0] if str(error) else 'no more to be had')}", file=sys.stderr
+            )
+            print(f"gmmc: {LOWER}", file=sys.stderr)
+            raise typer.Exit(GmmcError.exit_code) from None
         except OSError as error:
             if error.strerror is None:  # not of the operating system
                 raise
             print(f"gmmc: error: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
             print(f"gmmc: {OS_HINTS.get(error.errno or 0, 'check the path, its permissions and the disk')}", file=sys.stderr)
             raise typer.Exit(StorageError.exit_code) from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it is that of Python, of torch on a GPU, or of torch on a CPU, whose RuntimeError has no class of its own."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _is_main() -> bool:

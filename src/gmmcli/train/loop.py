@@ -44,7 +44,12 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
         raise ValueError("log.validate_samples needs a distance")
     newest = run.checkpoint() if resume and run.checkpoints else None
     changed = changes(run.card().recipe, setup.recipe) if newest else []
-    state = setup.restored(newest)
+    try:
+        state = setup.restored(newest)
+    except BaseException:
+        if newest is None:  # what a damaged checkpoint was is still true
+            run.describe(status="failed")
+        raise
     if resume:
         run.forget_after(state.step)
         log_rollback(setup, run, state)
