@@ -107,6 +107,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="write the section of docs/reliability.md here")
     asked = parser.parse_args()
     kind, _, number = (asked.only or "").partition(":")
+    if kind and kind not in KINDS:
+        parser.error(f"no kind {kind!r}; there are {', '.join(KINDS)}")
     shares = {name: KINDS[name][1] for name in KINDS if kind in ("", name)}
     counts = {name: round(asked.inputs * share / sum(shares.values())) for name, share in shares.items()}
     inputs = [(name, asked.start + i) for name, n in counts.items() for i in range(n)]
@@ -116,6 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gmmc-fuzz-") as folder:
         results = run(inputs, min(asked.jobs, len(inputs)), Path(folder))
     minutes = (time.monotonic() - started) / 60
+    revision = git_revision(Path(__file__).parent) or "unknown"
     text = HEAD.format(
         memory=MEMORY >> 30,
         cpu=CPU_SECONDS,
@@ -123,7 +126,7 @@ def main() -> None:
         real=REAL_EVERY,
         repeat="make fuzz ONLY=npz:17",
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        commit=str(git_revision(Path(__file__).parent))[:7],
+        commit=revision[:7] + revision[40:],
         total=len(results),
         minutes=minutes,
     ) + table(results)
