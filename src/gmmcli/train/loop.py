@@ -34,6 +34,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
         distance: of samples to the validation images; a recipe with ``log.validate_samples`` needs it.
 
     Raises:
+        DataError: the run is resumed on other images than it was started on.
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
         StoppedError: SIGINT, SIGTERM, SIGHUP or SIGUSR1 arrived, in any process; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
@@ -44,6 +45,10 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
         raise ValueError("log.validate_samples needs a distance")
     newest = run.checkpoint() if resume and run.checkpoints else None
     changed = changes(run.card().recipe, setup.recipe) if newest else []
+    if newest is None:
+        run.keep_fingerprint(setup.dataset)
+    else:
+        run.check_fingerprint(setup.dataset)
     state = setup.restored(newest)
     if resume:
         run.forget_after(state.step)
