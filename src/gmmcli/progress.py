@@ -63,15 +63,17 @@ class ProgressBar:
         self._printed = now
         rate = (step - self._first) / (now - self._started) if step > self._first else 0.0
         left = f"{rate:.2f} {self.unit}/s, {_clock((self.total - step) / rate)} left" if rate else ""
-        self._print(", ".join(part for part in (f"{self.title} {step}/{self.total}", left, note) if part))
+        say(", ".join(part for part in (f"{self.title} {step}/{self.total}", left, note) if part))
 
     def warn(self, line: str) -> None:
         """Print a line even if quiet."""
-        self._print(line)
+        say(line)
 
-    def _print(self, line: str) -> None:
-        with suppress(OSError):  # nobody reads on, as in `gmmc train 2>&1 | head -1`: no reason to lose a training
-            print(visible(line), file=sys.stderr, flush=True)
+
+def say(line: str) -> None:
+    """Print a line on stderr."""
+    with suppress(OSError):  # nobody reads on, as in `gmmc train 2>&1 | head -1`: no reason to lose a training
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

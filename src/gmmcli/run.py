@@ -20,10 +20,12 @@ from gmmcli.core.classifier import Classifier
 from gmmcli.core.protocols import Starts
 from gmmcli.core.starts import Uniform
 from gmmcli.data.dataset import Dataset
+from gmmcli.data.fingerprint import Fingerprint
 from gmmcli.data.sources import located
 from gmmcli.distributed import by_main, world
-from gmmcli.errors import RecipeError, RunError
+from gmmcli.errors import DataError, RecipeError, RunError
 from gmmcli.model_card import ModelCard
+from gmmcli.progress import say
 from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe
 from gmmcli.results import Results
@@ -40,6 +42,7 @@ class Run(Results):
         super().__init__(path)
         self._models: dict[tuple[str, str], Classifier] = {}
         self._cards: dict[str, ModelCard] = {}
+        self._told: set[str] = set()
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -87,8 +90,41 @@ class Run(Results):
         write_text(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
 
     def dataset(self) -> Dataset:
-        """The data that the run was trained on, whatever the current directory; DataError where it is missing or broken."""
-        return located(self.recipe.data.source, self.path / self.provenance.get("trained_from", Path.cwd())).load()
+        """The data that the run was trained on, whatever the current directory; DataError where it is missing or broken.
+
+        Where images have come or gone since, those that the run knows keep their split, and stderr says so, once.
+        """
+        dataset = located(self.recipe.data.source, self.path / self.provenance.get("trained_from", Path.cwd())).load()
+        if self.fingerprint is None:
+            return dataset
+        dataset, change = self.fingerprint.settled(dataset)
+        if change and change not in self._told and world().is_main:
+            say(f"gmmc: warning: {dataset.name} has changed since run {self.id} was trained: {change}")
+            self._told.add(change)
+        return dataset
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint | None:
+        """What the run's images were when its training started; None for a run that has not noted it."""
+        path = self.path / "data.safetensors"
+        return Fingerprint.read(path) if path.exists() else None
+
+    def check_fingerprint(self, dataset: Dataset) -> None:
+        """Raise DataError where the images for training or validation are not what they were; others may have come to test."""
+        kept = self.fingerprint
+        if kept and not (
+            dataset.class_names == kept.class_names and all(kept.matches(s, dataset.split(s)) for s in ("train", "validation"))
+        ):
+            raise DataError(
+                f"{dataset.name}: the images to train on are not those that run {self.id} was started with",
+                "put them back as they were, or start a new training with gmmc train",
+            )
+
+    @by_main
+    def keep_fingerprint(self, dataset: Dataset) -> None:
+        """Note what the run's images are."""
+        Fingerprint.of(dataset).write(self.path / "data.safetensors")
+        self.__dict__.pop("fingerprint", None)  # read anew
 
     @property
     def checkpoints(self) -> list[Checkpoint]:

@@ -71,7 +71,7 @@ def labelled(run: Run, shift: int) -> tuple[str, ...]:
     images = np.random.default_rng(1).integers(0, 256, (8, 8, 8)).astype(np.uint8)
     labels = (predict(run.model(), torch.from_numpy(images)[:, None]).argmax(1).numpy() + shift) % 3
     splits = {f"{name}_{kind}": array for name in ("train", "val", "test") for kind, array in (("images", images), ("labels", labels))}
-    np.savez("own.npz", **splits, class_names=np.array(["a", "b", "c"]))
+    np.savez("own.npz", **splits, class_names=np.array(["cat", "dog", "fox"]))
     return "--data", "npz:own.npz"
 
 

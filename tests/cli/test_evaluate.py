@@ -263,7 +263,7 @@ def test_n_holds_for_the_sets_too_and_the_seed_for_what_is_made(evaluate: Evalua
 def test_other_data_of_the_same_kind_is_measured_beside_the_runs_own(shift: int, accuracy: float, evaluate: Evaluate, run: Run) -> None:
     own, images = run.result("eval accuracy"), noise(40, 8, 8)
     labels = predict(run.model(), torch.from_numpy(images)[:, None]).argmax(1).numpy()
-    other = write_npz("other.npz", images, (labels + shift) % 3, class_names=np.array(["a", "b", "c"]))
+    other = write_npz("other.npz", images, (labels + shift) % 3, class_names=np.array(["cat", "dog", "fox"]))
     document = evaluate("accuracy", "--data", other)
     assert (document["dataset"], document["n"], document["values"]["accuracy"]) == ("other.npz", 40, accuracy)
     assert run.result("eval accuracy other.npz test") == document

@@ -53,12 +53,19 @@ class Split:
 
     def take(self, indices: Tensor | np.ndarray) -> "Split":
         """Select the images at these positions, in ascending order; mapped ones are not read."""
-        rows = torch.as_tensor(indices).sort().values
+        return self.at(torch.as_tensor(indices).sort().values)
+
+    def at(self, rows: Tensor) -> "Split":
+        """Select the images at these positions, in the order given; mapped ones are not read."""
         return Split(self.images.select(rows) if isinstance(self.images, Mapped) else self.images[rows], self.labels[rows])
 
     def subset(self, n: int | None, seed: int) -> "Split":
         """Select at most ``n`` images, drawn at random by ``seed`` (function ``subset``); all where ``n`` is None."""
         return self if n is None or n >= len(self) else self.take(subset(len(self), n, seed))
+
+    def renumbered(self, numbers: Tensor) -> "Split":
+        """The same images, those of label k with the label ``numbers[k]``."""
+        return Split(self.images, numbers[self.labels])
 
     def some(self, seed: int) -> "Split":
         """Select images that fit in memory (``IN_MEMORY``): all but of large splits, of those as many of each class, drawn by ``seed``."""
@@ -78,8 +85,13 @@ class Split:
 
 
 def concatenate(*splits: Split) -> Split:
-    """Join splits, one after the other; of one alone nothing is read."""
-    return splits[0] if len(splits) == 1 else Split(*map(torch.cat, zip(*(split.batch() for split in splits), strict=True)))
+    """Join splits, one after the other; of one alone, or of parts of one file, nothing is read."""
+    if len(splits) == 1:
+        return splits[0]
+    images, labels = [split.images for split in splits], torch.cat([split.labels for split in splits])
+    if mapped := Mapped.joined(images):
+        return Split(mapped, labels)
+    return Split(torch.cat([split.batch()[0] for split in splits]), labels)
 
 
 def chunks(images: RawImages | Split, size: int, within: slice = ALL) -> Iterator[RawImages]:

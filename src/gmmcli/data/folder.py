@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gmmcli.data.cache import cached
-from gmmcli.data.dataset import Dataset, HeldOut, Split, hold_out
+from gmmcli.data.dataset import Dataset, HeldOut, Split, concatenate, hold_out
 from gmmcli.data.decoding import Decoder
 from gmmcli.data.mapped import Mapped, in_memory
 from gmmcli.data.reading import CLASSES, NAME, check_memory, reading
@@ -69,6 +69,16 @@ class Folder:
             decoder = Decoder(self.size, self.channels)
             return self._stacked(files, decoder.shape(files), decoder)
 
+    def everything(self) -> tuple[Split, tuple[str, ...]]:
+        """Read the images to test on: of ``test/`` where there is one, else of all class folders; and the names of the classes."""
+        with self._tree() as root:
+            decoder = Decoder(self.size, self.channels)
+            tests = [d for d in listed(root).folders if d.name.lower() in TEST and listed(d).folders]
+            train, validation, _ = self._parts(root)
+            parts = tests[:1] or [train, *([validation] if validation else [])]
+            names = self._names(parts[0])
+            return concatenate(*(self._read(part, names, decoder) for part in parts)), names
+
     @contextmanager
     def _tree(self) -> Iterator[Tree]:
         with warnings.catch_warnings():
@@ -106,14 +116,7 @@ class Folder:
 
     def _dataset(self, root: Tree, decoder: Decoder) -> Dataset:
         train_root, validation_root, test_root = self._parts(root)
-        names = tuple(d.name for d in listed(train_root).folders)
-        if not names:
-            raise DataError(f"{self.path} has no class folders", "lay it out as <class>/<image>.png, or train/<class>/<image>.png")
-        if len(names) > CLASSES or max(map(len, names)) > NAME:
-            raise DataError(
-                f"{self.path} has {len(names):,} class folders, their names have up to {max(map(len, names)):,} characters",
-                f"there may be {CLASSES:,} of {NAME:,}",
-            )
+        names = self._names(train_root)
         train = self._read(train_root, names, decoder)
         if test_root is None:
             train, test = hold_out(train, self.validation, self.path)
@@ -124,6 +127,17 @@ class Folder:
         else:
             validation = self._read(validation_root, names, decoder)
         return Dataset(self.path, names, train, validation, test)
+
+    def _names(self, root: Tree) -> tuple[str, ...]:
+        names = tuple(d.name for d in listed(root).folders)
+        if not names:
+            raise DataError(f"{self.path} has no class folders", "lay it out as <class>/<image>.png, or train/<class>/<image>.png")
+        if len(names) > CLASSES or max(map(len, names)) > NAME:
+            raise DataError(
+                f"{self.path} has {len(names):,} class folders, their names have up to {max(map(len, names)):,} characters",
+                f"there may be {CLASSES:,} of {NAME:,}",
+            )
+        return names
 
     def _read(self, root: Tree, names: tuple[str, ...], decoder: Decoder) -> Split:
         folders = {d.name: d for d in listed(root).folders}

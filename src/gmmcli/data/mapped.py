@@ -1,6 +1,7 @@
 """Images larger than memory: rows of a memory map."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +38,13 @@ class Mapped:
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes to it
             file = torch.from_numpy(array[..., None] if array.ndim == 3 else array)
         return cls(file, torch.arange(len(file)))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[RawImages | Mapped]") -> "Mapped | None":
+        """Parts of one file, one after the other; None where they are not all of one."""
+        first = parts[0]
+        rows = [part.rows for part in parts if isinstance(part, Mapped) and isinstance(first, Mapped) and part.file is first.file]
+        return replace(first, rows=torch.cat(rows)) if isinstance(first, Mapped) and len(rows) == len(parts) else None
 
     def __len__(self) -> int:
         """The number of images."""

@@ -13,7 +13,7 @@ import torch
 
 from gmmcli.data.arrays import Arrays
 from gmmcli.data.cache import cached
-from gmmcli.data.dataset import Dataset, HeldOut, Split, check_labels, hold_out
+from gmmcli.data.dataset import Dataset, HeldOut, Split, check_labels, concatenate, hold_out
 from gmmcli.data.mapped import Mapped, in_memory
 from gmmcli.data.reading import CLASSES, NAME, reading
 from gmmcli.errors import DataError
@@ -47,6 +47,15 @@ class Npz:
         if validation is None:
             train, validation = hold_out(train, self.validation, self.path)
         return Dataset(self.path, names, train, validation, test)
+
+    def everything(self) -> tuple[Split, tuple[str, ...]]:
+        """Read the test images, or all where none are set apart, and the names of the classes."""
+        with self._arrays() as arrays:
+            parts = ["test"] if "test_images" in arrays else [part for part in ("train", "val") if f"{part}_images" in arrays]
+            split = concatenate(*(self._split(arrays, part) for part in parts or ["test"]))
+            names = self._names(arrays, split.labels)
+        check_labels(split.labels, len(names), self.path)
+        return split, names
 
     @contextmanager
     def _arrays(self) -> Iterator[Arrays]:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from gmmcli.data.dataset import Dataset
+from gmmcli.data.dataset import Dataset, SplitName
 from gmmcli.data.digits import Digits
 from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
 from gmmcli.data.folder import Folder
@@ -51,6 +51,17 @@ def located(source: Source, base: Path) -> Source:
         if not place.is_absolute() and found.exists():
             return cast(Source, dataclasses.replace(table, **{key: str(found)}))
     return source
+
+
+def foreign(source: Source, name: SplitName) -> Dataset:
+    """Load data that no run was trained on, to evaluate one of its splits.
+
+    The test split of a user's own images is all of them, or those set apart for testing: they have a method ``everything``.
+    """
+    if name != "test" or not isinstance(source, Folder | Npz):
+        return source.load()
+    split, class_names = source.everything()
+    return Dataset(source.path, class_names, split, split, split)
 
 
 def usage(kind: str) -> str:

@@ -1,6 +1,6 @@
 """What is evaluated: a checkpoint of a run, and the images it is evaluated on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,15 @@ import torch
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.data.dataset import Dataset, Split, SplitName
-from gmmcli.data.sources import parse_source
-from gmmcli.distributed import any_of, from_main
-from gmmcli.errors import RecipeError, RunError
+from gmmcli.data.fingerprint import Fingerprint
+from gmmcli.data.sources import foreign, parse_source
+from gmmcli.distributed import any_of, from_main, world
+from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.evaluate.classes import FITTING, with_classes_of
 from gmmcli.metrics.calibration import fit_temperature
 from gmmcli.metrics.outputs import Outputs, outputs
 from gmmcli.model_card import ModelCard
-from gmmcli.progress import image_progress
+from gmmcli.progress import image_progress, say
 from gmmcli.run import Run, open_run
 
 SEED = 1
@@ -59,20 +61,27 @@ class Subject:
     ) -> "Subject":
         """Open a run as ``open_run`` does, and its own data or, by ``data = NAME|KIND:PATH``, other images of the same kind.
 
+        Images that the run was trained on are left out of those to evaluate, and stderr says how many; so are, of the test images, those
+        it was validated on. What was in two splits when training started stays in both.
+
         Raises:
-            RecipeError: other images whose size or number of classes is not the run's.
+            RecipeError: other images whose size is not the run's, or that have a class that the run does not know.
             RunError, CheckpointError, DataError: the run or the data is unavailable, or processes would open different checkpoints.
         """
         found = open_run(run, runs_dir)
         card, checkpoint = found.card(best), found.checkpoint(best)
         check_same_checkpoint(found, checkpoint.step)
-        dataset = parse_source(data).load() if data else found.dataset()
+        source = parse_source(data) if data else found.recipe.data.source
+        dataset = foreign(source, split) if data else found.dataset()
         if dataset.shape != card.image_shape:
             raise RecipeError(
                 f"{dataset.name} has images of {_size(dataset.shape)}, run {found.id} takes {_size(card.image_shape)}", FITTING
             )
-        if dataset.n_classes != len(card.class_names):
-            raise RecipeError(f"{dataset.name} has {dataset.n_classes} classes, run {found.id} knows {len(card.class_names)}", FITTING)
+        kept = found.fingerprint
+        as_it_was = data is None and (kept is None or kept.class_names == dataset.class_names)
+        dataset = with_classes_of(found, card, dataset, None if as_it_was else source.kind)
+        if kept is not None:
+            dataset = _without_used(found, kept, dataset, split)
         return cls(found, checkpoint.step, card, found.model(best, device), dataset, split, n, seed, bool(data), best)
 
     @cached_property
@@ -166,6 +175,22 @@ class Subject:
         return " ".join([command, *about])
 
 
+def _without_used(run: Run, kept: Fingerprint, dataset: Dataset, name: SplitName) -> Dataset:
+    """Leave out of the split to evaluate what the run has been trained on, and say how many images that is."""
+    split = dataset.split(name)
+    unused = kept.unused(name, split)
+    if not len(unused):
+        raise DataError(
+            f"{dataset.name}, {name}: run {run.id} was trained on all of its images", "evaluate on images that it does not know"
+        )
+    if left_out := len(split) - len(unused):
+        if world().is_main:
+            say(f"gmmc: warning: {left_out:,} of {len(split):,} images of {dataset.title} {name} are left out: training has used them")
+        changed: dict[str, Any] = {name: unused}
+        return replace(dataset, **changed)
+    return dataset
+
+
 def check_same_checkpoint(run: Run, step: int) -> None:
     """Raise RunError in all processes where one has found another run or checkpoint than the main one: figures would be of two models."""
     here = f"run {run.id}, step {step}"
@@ -174,9 +199,6 @@ def check_same_checkpoint(run: Run, step: int) -> None:
         raise RunError(
             f"not all processes find the same checkpoint: the main one has {main}", "wait until the training that writes it has ended"
         )
-
-
-FITTING = "evaluate a run trained on images like these; gmmc eval ood compares with images of any kind"
 
 
 def _size(shape: tuple[int, int, int]) -> str:

@@ -69,6 +69,8 @@ def import_checkpoint(
     about = {"file": path.name, "sha256": digest, "bytes": path.stat().st_size, "format": form, "origin": found.origin}
     run = Run.create(recipe, runs_dir, ["gmmc", "import", path.name, *(["--data", data] if data else [])])
     parts = {"model": Part(found.weights, card.dump())}
+    if dataset:
+        run.keep_fingerprint(dataset)
     if found.buffer is not None:
         parts["buffer"] = Part({"images": found.buffer}, {})
     Checkpoint.save(run.path / "checkpoints", 0, parts, {"step": 0, "best_step": 0})

@@ -34,6 +34,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
         distance: of samples to the validation images; a recipe with ``log.validate_samples`` needs it.
 
     Raises:
+        DataError: the run is resumed on other images than it was started on.
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
         StoppedError: SIGINT, SIGTERM, SIGHUP or SIGUSR1 arrived, in any process; the state is saved.
         CheckpointError: the newest checkpoint is damaged.
@@ -45,9 +46,13 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     newest = run.checkpoint() if resume and run.checkpoints else None
     changed = changes(run.card().recipe, setup.recipe) if newest else []
     try:
+        if newest is None:
+            run.keep_fingerprint(setup.dataset)
+        else:
+            run.check_fingerprint(setup.dataset)
         state = setup.restored(newest)
     except BaseException:
-        if newest is None:  # what a damaged checkpoint was is still true
+        if newest is None:  # what the end of an earlier training was is still true
             run.describe(status="failed")
         raise
     if resume:
