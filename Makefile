@@ -8,7 +8,7 @@ OUT ?= gpu-results
 
 MODULES := src:tests/fuzz:tests/importer
 
-.PHONY: demo test test-slow test-realdata fuzz bench gpu gpu-train check format docs clean
+.PHONY: demo test test-slow test-realdata fuzz faults bench gpu gpu-train check format docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gmmc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -31,6 +31,9 @@ test-realdata: $(READY)  ## Tests on real images in ../shared/data; skipped wher
 
 fuzz: $(READY)  ## Ten thousand damaged and hostile inputs, ten minutes on two cores; ONLY=npz or npz:17 for a kind or an input, PAGE=file for the table
 	PYTHONPATH=$(MODULES) $(BIN)/python tests/fuzz/fuzz.py $(ONLY:%=--only %) $(PAGE:%=--page %)
+
+faults: $(READY)  ## Kill trainings at every write, fill the disk, damage every file: twenty minutes on two cores; EVERY=10 for a tenth
+	PYTHONPATH=src:tests:tests/train:tests/faults $(BIN)/python tests/faults/faults.py $(EVERY:%=--every %) $(PAGE:%=--page %)
 
 bench: $(READY)  ## Measure speed and memory into benchmarks/results/: three minutes on two idle cores; ONLY=step for one part
 	$(BIN)/python benchmarks/bench.py $(ONLY:%=--only %)

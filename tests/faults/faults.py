@@ -1,0 +1,153 @@
+"""Strike trainings with faults at every write, and damage every file of a run: ``make faults``.
+
+After each fault the run must be listed, shown and sampled from, and be resumed to the same weights, bit for bit, as without it.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from damage import DAMAGES, damaged
+from points import DEATH, Gate, die, full, in_child
+from trainings import DIS, SMALL, TWO, contents, write_digits
+from typer.testing import CliRunner
+
+from gmmcli.cli.app import app
+from gmmcli.provenance import git_revision
+from gmmcli.recipe import Recipe
+from gmmcli.run import Run
+from gmmcli.train.loop import train
+from gmmcli.train.setup import Setup
+from gmmcli.upkeep import faults, litter, repair
+
+SAVES = ("log.checkpoint_every=2", "log.keep=2", "log.preview_every=4", "log.validate_every=3")
+ROLLBACK = (TWO, 'stages.1.optim={kind="sgd",learning_rate=1e30}', 'guard.on_divergence="rollback"', "guard.lr_factor=1e-32", *SAVES[:2])
+RECIPES = {"training": SAVES, "rollback": ROLLBACK}
+EVENTS = ("rollback", "diverged")
+
+
+@dataclass
+class Tally:
+    """How many faults of a kind there were, and what did not go as it must."""
+
+    tried: int = 0
+    struck: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def begin(folder: Path, overrides: Sequence[str]) -> tuple[Setup, Run]:
+    """A run of ten steps on 80 digits."""
+    folder.mkdir(parents=True)
+    recipe = Recipe.loads(SMALL.format(path=write_digits(folder / "digits.npz")), overrides=overrides)
+    return Setup.prepare(recipe), Run.create(recipe, folder / "runs", [])
+
+
+def strike(folder: Path, overrides: Sequence[str], at: int, fault: object, resume_from: Path | None = None) -> tuple[int, object]:
+    """Train, in a process of its own, until the fault; return the process's exit code, and how many points it passed."""
+
+    def work() -> int:
+        setup, run = begin(folder, overrides)
+        if resume_from is not None:
+            shutil.rmtree(run.path)
+            shutil.copytree(resume_from, run.path)
+        gate = Gate(folder / "runs", at, fault)  # type: ignore[arg-type]
+        gate.arm()
+        train(setup, run, resume=resume_from is not None, quiet=True)
+        return gate.passed
+
+    return in_child(work)
+
+
+def recovered(folder: Path) -> list[object]:
+    """What must be true after a fault: every command answers, and a resume comes to the weights and events that are returned."""
+    (path,) = (folder / "runs").iterdir()
+    run = Run(path)
+    for words in (["runs", "ls"], ["runs", "show", "--run", str(path)] if run.checkpoints else ["runs", "check"]):
+        result = CliRunner().invoke(app, [*words, "--runs-dir", str(path.parent)])
+        assert result.exit_code in (0, 6 if words[1] == "check" else 0), f"{words}: {result.exception or result.stderr}"
+    if run.checkpoints:
+        assert faults(run) == [], faults(run)
+        result = CliRunner().invoke(app, ["sample", "--run", str(path), "--n", "2", "--steps", "1", "--quiet"])
+        assert result.exit_code == 0, f"sample: {result.exception or result.stderr}"
+    train(Setup.prepare(run.recipe), run, resume=True, quiet=True)
+    repair(run)
+    assert litter(run) == []
+    checkpoint = run.checkpoint()
+    events = [[line[key] for key in ("step", "event")] for line in run.metrics() if line.get("event") in EVENTS]
+    return [checkpoint.step, {key: value[2].hex() for key, value in contents(checkpoint).items()}, events]
+
+
+def at_every_point(kind: str, fault: object, expected: int, every: int, folder: Path) -> Tally:
+    """Let a fault strike before every ``every``-th operation of a training."""
+    tally, overrides = Tally(), RECIPES[kind]
+    code, n = strike(folder / "whole", overrides, 0, fault)
+    assert code == 0, n
+    _, truth = in_child(lambda: recovered(folder / "whole"))
+    for at in range(1, int(str(n)) + 1, every):
+        place = folder / str(at)
+        code, said = strike(place, overrides, at, fault)
+        tally.tried += 1
+        tally.struck += code == expected
+        if code not in (0, expected):  # 0: a thread writes, so that the order is not always the same
+            tally.wrong.append(f"{kind} at {at}: exit code {code}, {said}")
+        code, after = in_child(lambda place=place: recovered(place))
+        if code or after != truth:
+            tally.wrong.append(f"{kind} at {at}: {after if code else 'other weights or events'}")
+        shutil.rmtree(place)
+    return tally
+
+
+def each_damage(every: int, folder: Path) -> Iterator[tuple[str, Tally]]:
+    """Damage each file of a finished run in each way; every command must end as documented, and none may use a damaged file."""
+    in_child(lambda: train(*begin(folder / "run", (DIS, *SAVES)), quiet=True) and None)
+    (path,) = (folder / "run" / "runs").iterdir()
+    for name, damage in DAMAGES.items():
+        tally = Tally()
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        for file in files[::every]:
+            tally.tried += 1
+            copy = folder / "copy" / "runs" / path.name
+            shutil.copytree(path, copy)
+            tally.struck += damage(copy / file.relative_to(path))
+            code, said = in_child(lambda copy=copy, file=file: damaged(copy, copy / file.relative_to(path)))
+            tally.wrong += [f"{name} {file.relative_to(path)}: {line}" for line in ([said] if code else said)]
+            shutil.rmtree(folder / "copy")
+        yield name, tally
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="only every so many points and files")
+    parser.add_argument("--page", type=Path, help="write the table here")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    started, rows = time.monotonic(), dict[str, Tally]()
+    with tempfile.TemporaryDirectory(prefix="gmmc-faults-") as place:
+        folder = Path(place)
+        for kind in RECIPES:
+            rows[f"killed before a write, {kind}"] = at_every_point(kind, die, DEATH, asked.every, folder / f"die-{kind}")
+            rows[f"disk full at a write, {kind}"] = at_every_point(kind, full, 99, asked.every, folder / f"full-{kind}")
+        rows |= {f"file {name}": tally for name, tally in each_damage(asked.every, folder)}
+    revision = git_revision(Path(__file__).parent) or "unknown"
+    head = f"{datetime.now(UTC):%Y-%m-%d}, commit {revision[:7] + revision[40:]}, {(time.monotonic() - started) / 60:.0f} minutes.\n\n"
+    lines = [f"| {name} | {one.tried:,} | {one.struck:,} | {len(one.wrong):,} |" for name, one in rows.items()]
+    page = head + "| fault | tried | struck | not survived |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+    wrong = [line for one in rows.values() for line in one.wrong]
+    print("\n".join(wrong), page, sep="\n")
+    print(Counter(line.split(":")[-1][:60] for line in wrong).most_common(8), file=sys.stderr)
+    if asked.page:
+        asked.page.write_text(page, encoding="utf-8")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
