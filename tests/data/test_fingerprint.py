@@ -130,3 +130,16 @@ def test_mapped_images_are_compared_by_a_sample_and_settled_unread(monkeypatch: 
     assert everywhere(settled) == [[*range(1, 11)], [*range(11, 21)], [*range(21, 31)]]
     assert settled.train.mapped
     assert change == "its images are in other splits"
+
+
+def test_mapped_images_of_two_files_are_not_joined() -> None:
+    images = np.arange(1, 31, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
+    train, test = (Split(Mapped.whole(part), torch.zeros(len(part), dtype=torch.int64)) for part in (images[:20], images[20:]))
+
+    def added(n: int) -> Dataset:
+        return dataset(train.take(torch.arange(2, 14 + n)), train.take(torch.arange(2)), test)
+
+    settled, change = Fingerprint.of(added(0)).settled(added(3))
+    assert everywhere(settled) == [[*range(3, 15)], [1, 2], [*range(21, 31)]]
+    assert all(settled.split(name).mapped for name in SPLITS)
+    assert change == "3 images are new"

@@ -117,11 +117,28 @@ def test_training_resumes_where_images_were_added_and_not_where_some_are_gone(ru
     with pytest.raises(DataError, match=r"the images to train on are not those that run .* was started with") as error:
         train(Setup.prepare(run.recipe, run.dataset()), run, resume=True, quiet=True)
     assert "start a new training" in error.value.hint
+    assert error.value.exit_code == 3
 
 
 def _is_trained_on(run: Run, path: Path) -> bool:
     pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
     return bool((run.dataset().train.batch()[0] == pixels).flatten(1).all(1).any())
+
+
+def test_a_class_that_is_renamed_is_an_error_and_of_one_that_is_gone_the_others_are_tested(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Subject.open(run.path)
+    shutil.move("own/cat", "cat")
+    after = Subject.open(run.path)
+    kept = before.images.labels > 0
+    assert after.dataset.class_names == CLASSES
+    assert same(after.images.batch()[0], before.images.batch()[0][kept])
+    assert same(after.images.labels, before.images.labels[kept])
+    assert "15 images are gone" in capsys.readouterr().err
+    shutil.move("cat", "own/cow")
+    with pytest.raises(RecipeError, match=r"own has the classes 'cow', 'dog', 'fox', run .* knows 'cat', 'dog', 'fox'"):
+        Subject.open(run.path)
 
 
 def test_a_run_without_a_fingerprint_is_evaluated_as_ever(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

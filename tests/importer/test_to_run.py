@@ -20,6 +20,8 @@ def test_a_gmmc_with_its_data_is_a_whole_run(tmp_path: Path, form: Form) -> None
     theirs, data = settle(GMMC(batch=True)), write_things(tmp_path / "things.npz")
     path = save_gmmc(tmp_path / "best ckpt.pt", form, theirs, buffer=replay_buffer(40))
     done = import_checkpoint(path, tmp_path / "runs", data=data)
+    assert done.run.fingerprint is not None
+    assert done.run.fingerprint.settled(done.run.dataset())[1] == ""
     run = open_run(runs_dir=tmp_path / "runs")
     assert done.notes == ()
     assert (run.id, run.status, run.checkpoint(best=True).step) == (done.run.id, "imported", 0)
@@ -47,6 +49,7 @@ def test_a_gmmc_with_its_data_is_a_whole_run(tmp_path: Path, form: Form) -> None
 
 def test_a_gmmc_without_data_says_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
     done = import_checkpoint(save_gmmc(tmp_path / "a.pt", "zip"), tmp_path / "runs", name="mine")
+    assert done.run.fingerprint is None
     assert done.run.recipe.name == "mine"
     assert done.card.gamma2 is None
     assert [note.partition(":")[0].partition(",")[0] for note in done.notes] == [

@@ -63,10 +63,6 @@ class Split:
         """Select at most ``n`` images, drawn at random by ``seed`` (function ``subset``); all where ``n`` is None."""
         return self if n is None or n >= len(self) else self.take(subset(len(self), n, seed))
 
-    def renumbered(self, numbers: Tensor) -> "Split":
-        """The same images, those of label k with the label ``numbers[k]``."""
-        return Split(self.images, numbers[self.labels])
-
     def some(self, seed: int) -> "Split":
         """Select images that fit in memory (``IN_MEMORY``): all but of large splits, of those as many of each class, drawn by ``seed``."""
         most = in_memory(prod(self.images.shape[1:]))
@@ -137,6 +133,14 @@ class Dataset:
     def split(self, name: SplitName) -> Split:
         """The split of this name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def numbered(self, names: tuple[str, ...]) -> "Dataset":
+        """The same images, with labels that number these classes, which its own are among."""
+        if names == self.class_names:
+            return self
+        numbers = torch.tensor([names.index(name) for name in self.class_names])
+        splits = (Split(split.images, numbers[split.labels]) for split in (self.train, self.validation, self.test))
+        return Dataset(self.name, names, *splits)
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gmmcli.data.dataset import Dataset, Split, SplitName, concatenate
+from gmmcli.data.mapped import Mapped
 from gmmcli.errors import DataError, RunError
 from gmmcli.progress import image_progress
 from gmmcli.storage import replacing
@@ -76,14 +77,15 @@ class Fingerprint:
     def settled(self, dataset: Dataset) -> tuple[Dataset, str]:
         """Return the data with every known image in the split where it was, and what has changed: nothing is the empty string.
 
-        New images go to test, unless training or validation has used the same picture: under another label, or once more. Data whose
-        classes are not what they were come back as they are.
+        New images go to test, unless training or validation has used the same picture: under another label, or once more. Labels go
+        by the names of the classes; data with a class that the run does not know come back as they are.
 
         Raises:
-            DataError: nothing is left of a split, or images larger than memory have moved from one file to another.
+            DataError: nothing is left of a split.
         """
-        if dataset.class_names != self.class_names:
+        if not {*dataset.class_names} <= {*self.class_names}:
             return dataset, "its classes are others"
+        dataset = dataset.numbered(self.class_names)
         if all(self.matches(name, dataset.split(name)) for name in SPLITS):
             return dataset, ""
         places = defaultdict[tuple[int, int], deque[tuple[SplitName, int]]](deque)
@@ -134,11 +136,17 @@ def hashes(split: Split) -> Tensor:
 
 
 def _joined(dataset: Dataset, chosen: list[tuple[int, SplitName, int]]) -> Split:
-    """The images at (place, split, position) in the order of their places; ``chosen`` is sorted."""
-    order, parts = [], []
+    """The images at (place, split, position) in the order of their places; ``chosen`` is sorted.
+
+    Of files larger than memory, which cannot be joined, only the images of the file that has the most.
+    """
+    parts = []
     for source in SPLITS:
         positions = [(at, place) for place, (_, split, at) in enumerate(chosen) if split == source]
         if positions:
-            parts.append(dataset.split(source).at(torch.tensor([at for at, _ in positions])))
-            order += [place for _, place in positions]
-    return concatenate(*parts).at(torch.tensor(order).argsort())
+            rows, places = torch.tensor(positions).T
+            parts.append((dataset.split(source).at(rows), places))
+    if any(split.mapped for split, _ in parts) and not Mapped.joined([split.images for split, _ in parts]):
+        parts = [max(parts, key=lambda part: len(part[0]))]
+    splits, order = zip(*parts, strict=True)
+    return concatenate(*splits).at(torch.cat(order).argsort())

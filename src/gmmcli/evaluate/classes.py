@@ -3,8 +3,6 @@
 from dataclasses import replace
 from difflib import get_close_matches
 
-import torch
-
 from gmmcli.data.dataset import Dataset
 from gmmcli.errors import RecipeError
 from gmmcli.model_card import ModelCard
@@ -43,9 +41,7 @@ def with_classes_of(run: Run, card: ModelCard, dataset: Dataset, kind: str | Non
             f"{dataset.name} has the classes {_listed(theirs)}, run {run.id} knows {_listed(ours)}",
             f"{strangers[0]!r} is not among them: did you mean {near[0]!r}?" if near else FITTING,
         )
-    numbers = torch.tensor([ours.index(name) for name in theirs])
-    splits = (split.renumbered(numbers) for split in (dataset.train, dataset.validation, dataset.test))
-    return Dataset(dataset.name, ours, *splits)
+    return dataset.numbered(ours)
 
 
 def _nameless(names: tuple[str, ...], kind: str) -> bool:
