@@ -191,5 +191,5 @@ def _with_links(rng: Random, members: dict[str, bytes]) -> bytes:
             entry.external_attr = kind << 16
             file.writestr(entry, rng.choice((b"/etc/passwd", b"../../outside", b"odd120777.png")))
         if rng.random() < 0.1:
-            file.writestr("d/" * rng.choice((50, 5000)) + "x.png", b"")
+            file.writestr(zipfile.ZipInfo("d/" * rng.choice((50, 5000)) + "x.png"), b"")
     return content.getvalue()
