@@ -10,7 +10,7 @@ from random import Random
 import checkpoints
 import torch
 from box import CANARY
-from npz_inputs import tampered_zip
+from npz_inputs import archive, tampered_zip
 from texts import damaged_bytes, write
 
 COMMAND = f"touch ../{CANARY}"
@@ -66,17 +66,14 @@ def content(rng: Random) -> bytes:
         return hostile
     if chance < 0.6:
         return plain.replace(b"collections\nOrderedDict", rng.choice((b"os\nsystem", b"builtins\neval", b"torch\nload", b"a\nb")))
-    buffer, members = io.BytesIO(), dict(pickles())
+    members = dict(pickles())
     pickled = next(name for name in members if name.endswith("data.pkl"))
     if chance < 0.8:
         members[pickled] = hostile if rng.random() < 0.5 else damaged_bytes(rng, members[pickled])
     else:
         member = rng.choice(list(members))
         members[member] = rng.choice((b"", damaged_bytes(rng, members[member] or b"x"), members[member] * 2))
-    with zipfile.ZipFile(buffer, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
+    return archive(members, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
 
 
 def authors(rng: Random, work: Path) -> list[str]:

@@ -54,7 +54,7 @@ def archive(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", method) as file:
         for name, data in members.items():
-            file.writestr(name, data)
+            file.writestr(zipfile.ZipInfo(name), data, method)  # of 1980, not of now
     return content.getvalue()
 
 
@@ -207,7 +207,7 @@ def content(rng: Random) -> bytes:
                 )
                 file.filename = None
                 file.NameToInfo.pop(name, None)  # zipfile warns of names that come twice
-                file.writestr(name, npy(np.arange(3)))
+                file.writestr(zipfile.ZipInfo(name), npy(np.arange(3)))
         return buffer.getvalue()
     return rng.choice((b"", b"PK\x05\x06" + bytes(18), npy(good()["train_images"]), b"\x80\x04]q\x00.", b"text\n" * 9, rng.randbytes(300)))
 

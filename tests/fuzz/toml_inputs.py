@@ -37,7 +37,7 @@ SIZES = (
     "log.validate_samples", "optim.warmup_steps", "seed", "guard.max_rollbacks",
 )  # fmt: skip
 """Keys by which a recipe becomes larger than a machine."""
-SMALL, HUGE = (1, 2, 10, 16, 100), (10**9, 10**12, 2**62, 2**63 - 1, 2**63, 10**30, 10**40)
+SMALL, HUGE = (1, 2, 10), (10**9, 10**12, 2**62, 2**63 - 1, 2**63, 10**30, 10**40)
 REALS = (
     "optim.learning_rate", "optim.decay", "optim.weight_decay", "optim.sam_rho", "optim.ema_decay", "chains.sampler.step_size",
     "chains.sampler.noise_std", "chains.sampler.clip", "chains.target.std", "chains.reinit_prob", "chains.fresh_noise_std",
