@@ -4,8 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmmcli.errors import RunError
-from gmmcli.storage import LONGEST, append_json, file_stem, read_json, read_json_lines, replacing, write_arrays, write_text
+from gmmcli.errors import RunError, StorageError
+from gmmcli.storage import (
+    LONGEST,
+    append_json,
+    check_writable,
+    file_stem,
+    placed,
+    read_json,
+    read_json_lines,
+    replacing,
+    write_arrays,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -79,6 +90,29 @@ def test_lines_come_back_in_order_without_one_cut_short(tmp_path: Path) -> None:
     append_json(path, {"c": 3})
     assert path.read_text() == '{"a": 1}\n{"b": 2, "lo\n{"c": 3}\n'
     assert read_json_lines(path) == [{"a": 1}, {"c": 3}]
+
+
+def test_a_place_is_tried_and_nothing_is_left_or_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for good in (tmp_path, tmp_path / "x.png", tmp_path / "new" / "er" / "x.png", tmp_path / "file"):
+        check_writable(good)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(StorageError, match="file is a file, not a folder"):
+        check_writable(tmp_path / "file" / "new" / "x.png")
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("gmmcli.storage.TemporaryFile", refuse)
+    with pytest.raises(StorageError, match=r"x\.png: .* takes no files: Permission denied"):
+        check_writable(tmp_path / "x.png")
+
+
+def test_a_file_goes_where_asked_or_into_the_folder_asked(tmp_path: Path) -> None:
+    usual = Path("run/figures/a.png")
+    assert placed(None, usual) == usual
+    assert placed(tmp_path, usual) == tmp_path / "a.png"
+    assert placed(tmp_path / "b.png", usual) == tmp_path / "b.png"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[" * 100_000, b"[1]", b"null"])

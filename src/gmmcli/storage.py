@@ -8,11 +8,12 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 
-from gmmcli.errors import RunError
+from gmmcli.errors import RunError, StorageError
 
 TEMPORARY = r"\.(\d{1,10})-[0-9a-f]{16}-.+"  # the hidden names of ``replacing``: of which process
 LONGEST = 200  # bytes of a stem: prefixes and suffixes come on top
@@ -36,6 +37,26 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         hidden.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """StorageError where no file can be written at this path; a file without a name is made and goes, and missing folders are not made."""
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise StorageError(f"{path}: {folder} is a file, not a folder", "choose another place")
+    try:
+        TemporaryFile(dir=folder).close()  # os.access says yes to root, and of /proc
+    except OSError as error:
+        raise StorageError(f"{path}: {folder} takes no files: {error.strerror}", "choose a folder that you may write to") from error
+
+
+def placed(out: Path | None, usual: Path) -> Path:
+    """Return where to write: ``out``, or in it under the usual name if it is a folder, or else the usual place."""
+    if out is None:
+        return usual
+    return out / usual.name if out.is_dir() else out
 
 
 def write_text(path: Path, text: str) -> None:

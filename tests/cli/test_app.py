@@ -241,6 +241,27 @@ def test_an_answer_to_a_full_disk_is_a_sentence_too() -> None:
     assert "Traceback" not in done.stderr
 
 
+WRITING = ["sample", "eval accuracy", "eval calibrate", "eval ood", "eval generate", "attack cw", "attack audit", "tsne", "report"]
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_place_that_takes_no_file_is_found_before_anything_is_computed(
+    name: str, gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for module in ("gmmcli.run.Run.model", "gmmcli.report.compare.compare"):
+        monkeypatch.setattr(module, lambda *_, **__: pytest.fail("computed"))
+    ending = ".html" if name == "report" else ".png"
+    result = gmmc(*JSON[name](trained), "--out", tmp_path / "file" / f"x{ending}")
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert f"{tmp_path / 'file'} is a file, not a folder" in result.stderr
+    wrong = gmmc(*JSON[name](trained), "--out", tmp_path / "x.txt")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "or a folder" in wrong.stderr
+    if name != "report":
+        assert gmmc(*JSON[name](trained), "--runs-dir", tmp_path / "file").exit_code == 7
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_an_output_without_the_characters_gets_escapes(encoding: str) -> None:
     environment = os.environ | {"PYTHONIOENCODING": encoding}

@@ -65,6 +65,13 @@ def test_no_class_is_meant_and_a_near_name_is_offered(label: str, hint: str) -> 
     assert error.value.hint == hint
 
 
+@pytest.mark.parametrize("label", ["11", "+1", "1.5", "²", "1" * 4000, "-0"])
+def test_a_number_that_is_no_index_gets_the_range_and_no_other_number(label: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        class_indices(label, tuple("0123456789"))
+    assert error.value.hint.startswith("give an index from 0 to 9, all, or one of: 0, 1")
+
+
 def test_no_more_than_twenty_names_are_offered() -> None:
     with pytest.raises(RecipeError) as error:
         class_indices("?", tuple(f"class {k}" for k in range(1000)))

@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,43 @@ def test_classes_of_one_name_but_for_signs_have_folders_of_their_own() -> None:
     assert file_names(["a/b", "a b", "c d", "ü-1"]) == ["a_b_0", "a_b_1", "c_d", "ü-1"]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["C++", "C#", "C"],
+        ["a_b_1", "a b", "a/b"],
+        ["a_1_2", "a b", "a_1", "a\x1b1", "a 1"],
+        ["Cat", "cat", "CAT"],
+        ["é", "e\u0301"],
+        ["", "/", "..", "\ud800"],
+        ["x" * 300, "x" * 301],
+    ],
+)
+def test_no_disk_takes_the_files_of_two_classes_for_one(names: list[str]) -> None:
+    files = file_names(names)
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in files}) == len(names)
+    assert all(re.fullmatch(r"[\w-]+", name) and len(name.encode()) < 250 for name in files)
+
+
+def test_plain_names_are_kept_and_reserved_ones_are_not() -> None:
+    assert file_names(["cat", "sea-lion", "猫", "9"]) == ["cat", "sea-lion", "猫", "9"]
+    assert file_names(["aux", "CON"]) == ["aux_0", "CON_1"]
+
+
+def test_several_classes_may_be_named(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    words = ("--class", "fox", "--class", "0", "--class", "fox", "--per-class", 2, "--steps", 1)
+    assert npz(sample, tmp_path / "x.npz", *words)["labels"].tolist() == [0, 0, 2, 2]
+    assert Path(sample(*words).stdout.strip()) == trained.path / "samples" / "class-cat-fox-n4-steps-1.png"
+
+
+def test_a_folder_takes_the_file_under_its_usual_name(sample: Gmmc, tmp_path: Path) -> None:
+    for words, name in ((("--format", "grid"), "class-cat-n1-steps-1.png"), (("--format", "npz"), "class-cat-n1-steps-1.npz")):
+        result = sample(*words, "--class", "cat", "--n", 1, "--steps", 1, "--out", tmp_path)
+        assert result.stdout == f"{tmp_path / name}\n"
+        assert (tmp_path / name).is_file()
+    assert not tmp_path.with_suffix(".png").exists()
+
+
 def test_every_part_of_a_checkpoint_is_hashed_and_the_model_loaded_once(
     sample: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +187,13 @@ def test_which_run_is_said_on_stderr(gmmc: Gmmc, trained: Trained, tmp_path: Pat
         (("--from", "buffer", "--steps", 5), "--steps, --step-size and --noise are options of fresh chains"),
         (("--from", "buffer", "--step-size", 0.1), "--steps, --step-size and --noise are options of fresh chains"),
         (("--step-size", 0), "--step-size 0.0 must be positive"),
+        (("--step-size", "inf"), "--step-size inf must be positive and finite"),
+        (("--step-size", "nan"), "--step-size nan must be positive and finite"),
+        (("--noise", "inf"), "--noise inf must be finite"),
+        (("--noise", "nan"), "--noise"),
+        (("--class", "cat", "--class", "fix"), "did you mean fox?"),
+        (("--out", "x.txt"), "give .png, .jpg, .webp, or a folder"),
+        (("--format", "npz", "--out", "x.png"), "give .npz, or a folder"),
     ],
 )
 def test_what_cannot_be_meant_exits_2(words: tuple[object, ...], message: str, sample: Gmmc) -> None:

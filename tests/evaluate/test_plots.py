@@ -61,6 +61,20 @@ ODD: dict[str, Callable[[], Figure]] = {
 }
 
 
+AWKWARD = {
+    "control characters": "\x1b[31m\x07\r\n\u202e\x9b",
+    "mathematics": "$x^2_$",
+    "markup": "<script>&amp;</script>",
+    "500 characters": "x" * 500,
+    "emoji": "\U0001f98a",
+    "Chinese": "狐狸",
+    "Arabic": "ثعلب",
+    "a surrogate": "\ud800",
+    "nothing": "",
+    "an underscore": "_hidden",
+}
+
+
 def is_picture(path: Path) -> bool:
     if path.suffix == ".svg":
         return ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
@@ -223,3 +237,12 @@ def test_robustness_has_a_line_an_attack_over_eps_in_bytes() -> None:
         assert list(lines[name].get_xdata()) == pytest.approx([1, 2])  # type: ignore[arg-type]
         assert list(lines[name].get_ydata()) == list(curve.values())  # type: ignore[arg-type]
     assert list(lines["clean"].get_ydata()) == [0.9, 0.9]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", AWKWARD.values(), ids=AWKWARD.keys())
+def test_a_class_may_have_any_name_two_even_the_same(name: str, tmp_path: Path) -> None:
+    called = ["cat", name, name]
+    drawn = [confusion(matrix(3), called, name), scatter({"one": plane(3)}, called), histograms(scores(name), "own", "title")]
+    for i, figure in enumerate(drawn):
+        assert all(map(is_picture, save(figure, tmp_path / f"{i}.png")))
+    assert len(drawn[1].legends[0].get_texts()) == 3

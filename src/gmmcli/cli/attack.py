@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli.options import Images, OfRun, Out, check_grid, note, with_options
+from gmmcli.cli.options import GridOut, Images, OfRun, Out, note, with_options
 from gmmcli.errors import RecipeError
 from gmmcli.registry import installed
 
@@ -205,13 +205,12 @@ def cw_command(
     learning_rate: Annotated[float, typer.Option("--learning-rate", min=1e-6, help="Adam's.")] = 0.01,
     float64: Float64 = False,
     save: Save = None,
-    out: Out = None,
+    out: GridOut = None,
     *,
     images: FewImages,
     of_run: OfRun,
 ) -> None:
     """Find the smallest L2 change that is misclassified (Carlini and Wagner 2017): success rate, mean and median norm, and a picture."""
-    check_grid(out)
     subject = of_run.open(images)
     from gmmcli.attacks.carlini import CarliniWagner
     from gmmcli.evaluate.carlini import carlini

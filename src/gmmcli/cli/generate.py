@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.options import OfRun, Origin, Out, Seed, SomeImages, check_grid, note, with_options
+from gmmcli.cli.options import GridOut, OfRun, Origin, Seed, SomeImages, note, with_options
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def generate_command(
         ),
     ] = None,
     seed: Seed = 1,
-    out: Out = None,
+    out: GridOut = None,
     *,
     of_run: OfRun,
 ) -> None:
@@ -109,7 +109,6 @@ def generate_command(
 
     Every value is also given of the images that the chains start from, and of real test images.
     """
-    check_grid(out)
     from gmmcli.evaluate.generation import generate
 
     subject = of_run.open(SomeImages(seed=seed))

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from gmmcli.errors import RecipeError, visible
+from gmmcli.errors import LONGEST_QUOTED, RecipeError, StorageError, quoted, visible
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +22,35 @@ if TYPE_CHECKING:
     from gmmcli.evaluate.subject import Subject
 
 GRIDS = (".png", ".jpg", ".webp")
+FIGURES = (".png", ".svg")  # both are written
+
+
+def check_out(out: Path | None, what: str, endings: Sequence[str]) -> Path | None:
+    """Return ``--out``; RecipeError where it ends otherwise, StorageError where it cannot be written. A folder takes any file."""
+    if out is not None:
+        if not out.is_dir() and out.suffix.lower() not in endings:
+            raise RecipeError(
+                f"--out {out}: {what} cannot be a {out.suffix or 'file without a suffix'}", f"give {', '.join(endings)}, or a folder"
+            )
+        from gmmcli.storage import check_writable
+
+        check_writable(out)
+    return out
+
+
+def check_runs_dir(path: Path | None) -> Path | None:
+    """Return ``--runs-dir``; StorageError where it is a file."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise StorageError(f"--runs-dir {path} is a file, not a folder", "give a folder")
+    return path
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors only.")]
-RunsDir = Annotated[Path | None, typer.Option("--runs-dir", help="Where runs are. Default: $GMMC_RUNS_DIR or ./runs.", show_default=False)]
+RunsDir = Annotated[
+    Path | None,
+    typer.Option("--runs-dir", help="Where runs are. Default: $GMMC_RUNS_DIR or ./runs.", show_default=False, callback=check_runs_dir),
+]
 RunName = Annotated[
     str | None,
     typer.Option(
@@ -52,7 +78,24 @@ Data = Annotated[
 SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Which images of the data.")]
 N = Annotated[int | None, typer.Option("--n", min=2, help="Maximum number of images, drawn at random. Default: all.", show_default=False)]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed: the same seed gives the same figures.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Where to write the picture. Default: figures/ in the run.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Where to write the figure: .png or .svg (both are written), or a folder. Default: figures/ in the run.",
+        show_default=False,
+        callback=lambda out: check_out(out, "a figure", FIGURES),
+    ),
+]
+GridOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Where to write the picture: .png, .jpg or .webp, or a folder. Default: in the run.",
+        show_default=False,
+        callback=lambda out: check_out(out, "a grid of images", GRIDS),
+    ),
+]
 Best = Annotated[bool, typer.Option("--best", help="The weights of the best validation instead of the last.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: cuda where there is one.")]
 
@@ -178,20 +221,14 @@ def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto"
     return subject
 
 
-def check_grid(out: Path | None) -> None:
-    """RecipeError where a grid of images cannot be written in the format that ``--out`` asks for."""
-    if out is not None and out.suffix.lower() not in GRIDS:
-        raise RecipeError(f"--out {out}: a grid of images cannot be a {out.suffix or 'file without a suffix'}", f"give {', '.join(GRIDS)}")
-
-
 def class_indices(label: str, names: "tuple[str, ...]") -> list[int]:
     """The classes meant by ``--class``: a name, an index or ``all``; RecipeError for another."""
     if label == "all":
         return list(range(len(names)))
     if label in names:
         return [names.index(label)]
-    if label.isdigit() and int(label) < len(names):
+    if label.isascii() and label.isdecimal() and len(label) < 10 and int(label) < len(names):
         return [int(label)]
-    near = get_close_matches(label, names, n=1)
+    near = [] if label.lstrip("+-")[:1].isdigit() else get_close_matches(label[:LONGEST_QUOTED], names, n=1)  # 11 is not a mistyped 1
     hint = f"did you mean {near[0]}?" if near else f"give an index from 0 to {len(names) - 1}, all, or one of: {', '.join(names[:20])}"
-    raise RecipeError(f"no class {label!r} among the {len(names)} of this run", hint)
+    raise RecipeError(f"no class {quoted(label)} among the {len(names)} of this run", hint)

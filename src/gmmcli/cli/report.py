@@ -62,7 +62,7 @@ def present(
     from gmmcli.report.page import page
     from gmmcli.report.text import document, markdown, terminal
     from gmmcli.run import default_runs_dir, list_runs, open_run
-    from gmmcli.storage import write_text
+    from gmmcli.storage import check_writable, placed, write_text
 
     if study:
         found = list_runs(study)
@@ -71,15 +71,16 @@ def present(
     else:
         names: list[str | None] = [*runs] if runs else [None]
         found = [open_run(name, runs_dir) for name in names]
+    home = study or (found[0].path if len(found) == 1 else runs_dir or default_runs_dir())
+    path = placed(out, home / "report.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise RecipeError(f"--out {path}: the page is HTML", "give a name that ends in .html, or a folder")
+    check_writable(path)
     comparison = compare(gather([run for run in found if _readable(run, alone=len(found) == 1)]))
     plan = study / "study.toml" if study else None
     described = toml.parse(toml.read(plan), str(plan)) if plan and plan.exists() else {}
     title = f"Study {described['name']}" if "name" in described else ", ".join(model.name for model in comparison.models)
     about = str(described.get("about", ""))
-    home = study or (found[0].path if len(found) == 1 else runs_dir or default_runs_dir())
-    path = out or home / "report.html"
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise RecipeError(f"--out {path}: the page is HTML", "give a name that ends in .html")
     write_text(path, page(comparison, title, about))
     write_text(path.with_suffix(".md"), markdown(comparison, title, about))
     if json:

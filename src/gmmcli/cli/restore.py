@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gmmcli.cli.options import OfRun, Out, Seed, SomeImages, answer, check_grid, class_indices, with_options
+from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, class_indices, with_options
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -36,18 +36,18 @@ def restore_command(
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, max=64, help="Number of answers to --mask.")] = 8,
     seed: Seed = 1,
-    out: Out = None,
+    out: GridOut = None,
     *,
     of_run: OfRun,
 ) -> None:
     """Fill in missing pixels, or remove noise, by chains that keep to what is known; writes what was given and the answers side by side."""
     if (mask is None) == (sigma is None):
         raise RecipeError("gmmc restore needs --mask or --denoise, one of them", "give --mask FILE, or --denoise 0.1")
-    check_grid(out)
     import torch
 
     from gmmcli.data.pictures import save_grid
     from gmmcli.evaluate.restore import denoise, inpaint
+    from gmmcli.storage import placed
 
     subject = of_run.open(SomeImages())
     card, run, model = subject.card, subject.run, subject.model
@@ -60,7 +60,7 @@ def restore_command(
         answers, shown = inpaint(run, model, given, known, n, k, seed), torch.where(known, given, -1.0)
     else:
         answers, shown = denoise(run, model, given, subject.gamma2, 2 * (sigma or 0), k), given
-    path = out or run.path / "samples" / f"restored-{image.stem}.png"
+    path = placed(out, run.path / "samples" / f"restored-{image.stem}.png")
     save_grid([("given, restored", torch.cat([shown, answers]).cpu())], path, f"{card.recipe.name}, step {subject.step:,}")
     if of_run.json:
         protocol = {"class": label, "seed": seed} | ({"sigma": sigma} if mask is None else {"mask": str(mask), "n": n})
@@ -85,14 +85,14 @@ def morph_command(
     of_run: OfRun,
 ) -> None:
     """Lead samples of one class to another by chains between their energies; writes a moving picture, or all frames in a row."""
-    moving = out is None or out.suffix.lower() in MOVING
-    if not moving:
-        check_grid(out)
+    check_out(out, "a morph", (*MOVING, *GRIDS))
+    moving = out is None or out.is_dir() or out.suffix.lower() in MOVING
     import torch
 
     from gmmcli.data.pictures import save_grid, save_moving
     from gmmcli.evaluate.restore import morph
     from gmmcli.progress import image_progress
+    from gmmcli.storage import placed
 
     subject = of_run.open(SomeImages())
     names = subject.card.class_names
@@ -102,7 +102,7 @@ def morph_command(
     labels = torch.full((n,), first[0], device=subject.device)
     with image_progress("frames", frames, of_run.quiet) as progress:
         found = [frame.cpu() for frame in morph(subject.run, subject.model, labels, last[0], frames, seed, progress)]
-    path = out or subject.run.path / "samples" / f"morph-{first[0]}-{last[0]}.gif"
+    path = placed(out, subject.run.path / "samples" / f"morph-{first[0]}-{last[0]}.gif")
     if moving:
         save_moving(found, path, LONG)
     else:

@@ -1,16 +1,18 @@
 """``gmmc sample``."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
-from math import ceil, sqrt
+from math import ceil, inf, isfinite, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from unicodedata import normalize
 
 import typer
 
-from gmmcli.cli.options import OfRun, Origin, answer, check_grid, class_indices, note, select_device, with_options
+from gmmcli.cli.options import GRIDS, OfRun, Origin, answer, check_out, class_indices, note, select_device, with_options
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ EPILOG = (
     "Examples:\n\ngmmc sample --class 3 --n 64\n\ngmmc sample --class all --per-class 10 --from buffer\n\n"
     "gmmc sample --class cat --format npz"
 )
+RESERVED = ("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)))  # by Windows
 EACH = 64
 ROW = 16  # images in a row when several classes share a grid
 
@@ -36,7 +39,10 @@ class Format(StrEnum):
 
 @with_options
 def sample_command(
-    label: Annotated[str, typer.Option("--class", metavar="CLASS", help="A class by name or index, or all.")] = "all",
+    labels_asked: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="CLASS", help="A class by name or index; may be repeated. Default: all.", show_default=False),
+    ] = None,
     n: Annotated[
         int | None,
         typer.Option("--n", min=1, help="Total number of images, balanced over the classes. Default: 64 per class.", show_default=False),
@@ -61,12 +67,14 @@ def sample_command(
     of_run: OfRun,
 ) -> None:
     """Draw images of a class, from fresh chains or from the replay buffer; prints the path of what it wrote."""
-    if step_size is not None and step_size <= 0:
-        raise RecipeError(f"--step-size {step_size} must be positive")
+    if step_size is not None and not 0 < step_size < inf:
+        raise RecipeError(f"--step-size {step_size} must be positive and finite")
+    if noise is not None and not isfinite(noise):
+        raise RecipeError(f"--noise {noise} must be finite", "leave it out for the recipe's")
     if n is not None and per_class is not None:
         raise RecipeError("--n and --per-class exclude each other", "--n is the total, --per-class the number per class")
-    if form is Format.grid:
-        check_grid(out)
+    if form is not Format.png:
+        check_out(out, *(("a grid of images", GRIDS) if form is Format.grid else ("--format npz", (".npz",))))
     from gmmcli.core.classifier import predict
     from gmmcli.distributed import once
     from gmmcli.evaluate.samples import Draw, spread
@@ -74,13 +82,17 @@ def sample_command(
     from gmmcli.progress import image_progress
     from gmmcli.results import departures
     from gmmcli.run import open_run
+    from gmmcli.storage import check_writable
     from gmmcli.types import to_bytes
 
     found, best = open_run(of_run.run, of_run.runs_dir), of_run.best
+    if out is None or form is Format.png:
+        check_writable((out or found.path / "samples") / "0.png")
     card, checkpoint, where = found.card(best), found.checkpoint(best), select_device(of_run.device)
     check_same_checkpoint(found, checkpoint.step)
     note(f"run {found.path}, step {checkpoint.step}", of_run.quiet)
-    classes = class_indices(label, card.class_names)
+    asked = [class_indices(name, card.class_names) for name in labels_asked or ["all"]]
+    classes = sorted({k for some in asked for k in some})
     model, draw = found.model(best, where), Draw(origin, steps, step_size, noise, seed)
     labels = spread(classes, n or (per_class or EACH) * len(classes))
     with image_progress("chains", len(labels), of_run.quiet) as progress:
@@ -113,9 +125,18 @@ def _accuracy(run: "Run", step: int) -> str:
 
 
 def file_names(class_names: Sequence[str]) -> list[str]:
-    """Return a name for a file of each class: a class may be called anything, and two that differ in a slash are two."""
-    names = [re.sub(r"[^\w-]+", "_", name) for name in class_names]
-    return [name if names.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(names)]
+    """Return a name for a file of each class: a class may be called anything, and no disk takes two for one."""
+    from gmmcli.storage import LONGEST
+
+    names = [re.sub(r"[^\w-]+", "_", name).encode()[:LONGEST].decode(errors="ignore") or "_" for name in class_names]
+    while (there := Counter([*RESERVED, *map(_on_disk, names)])).most_common(1)[0][1] > 1:
+        names = [name if there[_on_disk(name)] == 1 else f"{name}_{k}" for k, name in enumerate(names)]
+    return names
+
+
+def _on_disk(name: str) -> str:
+    """The name as disks compare it that distinguish neither case nor ways to write an accent."""
+    return normalize("NFKC", name).casefold()
 
 
 def _write(
@@ -133,16 +154,20 @@ def _write(
     import torch
 
     from gmmcli.data.pictures import save_grid, save_image, to_arrays, wrapped
-    from gmmcli.storage import file_stem, write_arrays
+    from gmmcli.storage import file_stem, placed, write_arrays
 
     classes = list(dict.fromkeys(labels.tolist()))
     counts = [int((labels == k).sum()) for k in classes]
     names = [file_names(card.class_names)[k] for k in classes]
-    stem = run.path / "samples" / file_stem(" ".join([f"class-{'all' if len(classes) > 1 else names[0]}", *words]))
+    stem = (
+        run.path
+        / "samples"
+        / file_stem(" ".join(["class-all" if len(classes) == len(card.class_names) > 1 else f"class-{'-'.join(names)}", *words]))
+    )
     arrays = to_arrays(images)
     match form:
         case Format.npz:
-            path = out or stem.with_name(f"{stem.name}.npz")
+            path = placed(out, stem.with_name(f"{stem.name}.npz"))
             write_arrays(path, images=arrays, labels=labels.numpy(), class_names=np.array(card.class_names))
             return [path]
         case Format.png:
@@ -154,4 +179,4 @@ def _write(
             columns = min(max(counts), ROW) if len(classes) > 1 else ceil(sqrt(len(labels)))
             parts = zip(classes, torch.split(images, counts), strict=True)
             rows = [row for k, part in parts for row in wrapped(part, columns, card.class_names[k])]
-            return save_grid(rows, out or stem.with_name(f"{stem.name}.png"), about)
+            return save_grid(rows, placed(out, stem.with_name(f"{stem.name}.png")), about)

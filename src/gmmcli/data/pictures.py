@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from gmmcli.errors import shortened, visible
 from gmmcli.storage import replacing
 from gmmcli.types import Images, to_bytes
 
 GAP = 2
+LONGEST_LABEL = 60
 INK, PAPER = 20, 245
 
 
@@ -31,7 +33,8 @@ def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "",
 
     Small images are enlarged by whole factors without smoothing, to about ``cell`` pixels: what one sees are the pixels.
     """
-    arrays = [(label, to_arrays(images)) for label, images in rows]
+    arrays = [(shortened(visible(label), LONGEST_LABEL), to_arrays(images)) for label, images in rows]
+    caption = visible(caption)
     size = arrays[0][1].shape[1]
     scale = max(1, round(cell / size))
     pitch = size * scale + GAP

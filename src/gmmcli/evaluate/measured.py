@@ -8,6 +8,7 @@ import numpy as np
 
 from gmmcli.distributed import once
 from gmmcli.evaluate.subject import Subject
+from gmmcli.storage import placed
 
 Picture = Callable[[Path], list[Path]]
 """Draws to a path and returns the files it wrote, as ``partial(plots.save, figure)`` and ``partial(save_grid, rows)`` do."""
@@ -46,6 +47,6 @@ def save(
 
     def write() -> list[Path]:
         path = subject.run.save_result(result, subject.name(result["command"], *words), **arrays)
-        return picture(out or subject.run.path / "figures" / f"{path.stem}.png") if picture else []
+        return picture(placed(out, subject.run.path / "figures" / f"{path.stem}.png")) if picture else []
 
     return Measured(result, once(write), warnings)

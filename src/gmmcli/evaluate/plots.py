@@ -16,7 +16,7 @@ from matplotlib.font_manager import get_font_names
 from matplotlib.text import Text
 
 from gmmcli.data.outliers import short_name
-from gmmcli.errors import visible
+from gmmcli.errors import shortened, visible
 from gmmcli.metrics.scores import score_label
 from gmmcli.storage import replacing
 
@@ -29,6 +29,7 @@ WITH_OTHER_SCRIPTS = (
     "Noto Sans",
     "Noto Emoji",
 )
+LONGEST_NAME, LONGEST_LINE = 30, 120  # characters of a class or set in a figure, and of a line of its title
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 SAME_BYTES: Any = {"svg.hashsalt": "gmmc", "svg.fonttype": "none", "font.size": 9}
 
@@ -39,7 +40,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     png, svg = (stem.with_name(stem.name + suffix) for suffix in (".png", ".svg"))
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a class may be called $_$
-        text.set_text("\n".join(map(visible, text.get_text().split("\n"))))
+        text.set_text("\n".join(shortened(visible(line), LONGEST_LINE) for line in text.get_text().split("\n")))
     with replacing(png) as hidden_png, replacing(svg) as hidden_svg:
         _draw(figure, hidden_png, hidden_svg)
     return [png, svg]
@@ -61,17 +62,23 @@ def _other_scripts() -> list[str]:
     return [name for name in WITH_OTHER_SCRIPTS if name in get_font_names()]
 
 
+def _short(name: str) -> str:
+    return shortened(visible(name), LONGEST_NAME)
+
+
 def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix, rows the true classes, shaded by the share of each row."""
     counts = np.array(matrix)
     k = len(counts)
-    figure = Figure(figsize=(2.2 + 0.42 * min(k, 40), 1.8 + 0.42 * min(k, 40)), layout="constrained")
+    names = list(map(_short, class_names))
+    more = 0.14 * max(0, max(map(len, names)) - 12) if k <= 20 else 0  # inches for long names: without them no room is left for the matrix
+    figure = Figure(figsize=(2.2 + more + 0.42 * min(k, 40), 1.8 + more + 0.42 * min(k, 40)), layout="constrained")
     axis = figure.subplots()
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if k <= 20:
-        axis.set_xticks(range(k), class_names, rotation=45, ha="right")
-        axis.set_yticks(range(k), class_names)
+        axis.set_xticks(range(k), names, rotation=45, ha="right")
+        axis.set_yticks(range(k), names)
         for i, j in np.argwhere(counts):
             axis.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=7, color="white" if shares[i, j] > 0.5 else "black")
     axis.set(xlabel="predicted", ylabel="true", title=title)
@@ -139,7 +146,7 @@ def histograms(scores: Mapping[str, Mapping[str, np.ndarray]], own: str, title: 
             edges = np.linspace(low, high if high > low else low + 1, 60)
             for values, color, label in ((sets[own], BLUE, own), (sets[name], RED, name)):
                 shares = np.histogram(np.clip(values, low, high), edges)[0] / len(values)
-                axis.stairs(shares, edges, fill=True, color=color, alpha=0.6, label=short_name(label))
+                axis.stairs(shares, edges, fill=True, color=color, alpha=0.6, label=_short(short_name(label)))
             axis.set_yticks([])
             axis.locator_params("x", nbins=4)
             axis.tick_params(labelsize=7)
@@ -161,13 +168,15 @@ def scatter(planes: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], cla
     axes = figure.subplots(1, len(planes), squeeze=False)[0]
     colors = mpl.colormaps["tab10" if len(class_names) <= 10 else "turbo"](np.linspace(0, 1, max(10, len(class_names))))
     for axis, (title, (plane, labels, sampled)) in zip(axes, planes.items(), strict=True):
-        for k, name in enumerate(class_names):
+        for k in range(len(class_names)):
             real = (labels == k) & ~sampled
-            axis.scatter(*plane[real].T, s=6, color=colors[k], linewidths=0, label=name)
+            axis.scatter(*plane[real].T, s=6, color=colors[k], linewidths=0, label=f"class {k}")
             axis.scatter(*plane[(labels == k) & sampled].T, s=14, color=colors[k], marker="x", linewidths=0.8)
         axis.set(title=title, xticks=[], yticks=[])
     if len(class_names) <= 20:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, markerscale=2)
+        legend = figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, markerscale=2)
+        for text, name in zip(legend.get_texts(), class_names, strict=True):
+            text.set_text(_short(name))  # as labels, names that are empty or begin with _ would be left out
     return figure
 
 

@@ -18,7 +18,7 @@ from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.embedding import check_enough, embed, embedding_protocol, embedding_values
 from gmmcli.metrics.features.spaces import Space
 from gmmcli.metrics.outputs import outputs
-from gmmcli.storage import file_stem, replacing
+from gmmcli.storage import file_stem, placed, replacing
 from gmmcli.types import Features
 
 
@@ -63,7 +63,7 @@ def tsne(subjects: Sequence[Subject], settings: Embedding, *, out: Path | None =
     beside = ["beside", *(subject.run.id for subject in subjects[1:])] * (len(subjects) > 1)  # not the first run's own figure
     name = file_stem(first.name("tsne", *settings.words, *beside))
     figure = plots.scatter(planes, first.card.class_names)
-    pictures = once(partial(plots.save, figure, out or first.run.path / "figures" / f"{name}.png"))
+    pictures = once(partial(plots.save, figure, placed(out, first.run.path / "figures" / f"{name}.png")))
     return [results[0]._replace(pictures=[*pictures, *results[0].pictures]), *results[1:]]
 
 
