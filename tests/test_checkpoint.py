@@ -2,6 +2,7 @@ import errno
 import json
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -280,3 +281,38 @@ def test_a_file_that_changed_since_it_was_read_is_hashed_again(tmp_path: Path) -
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="is damaged"):
         checkpoint.tensors("model")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["[]", "7", "{", '{"model.safetensors": 3}', '{"model.safetensors": {"sha256": 3}}', '{"../x": {"sha256": "0"}}', "[" * 9999],
+)
+def test_a_manifest_that_is_none_is_a_sentence(manifest: str, tmp_path: Path) -> None:
+    saved = save(tmp_path)
+    (saved.path / "manifest.json").write_text(manifest)
+    for read in (Checkpoint.digest, Checkpoint.tensors, Checkpoint.metadata):
+        with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
+            read(Checkpoint(saved.path), "model")
+
+
+def test_files_that_hold_something_else_than_their_manifest_says_of_them(tmp_path: Path) -> None:
+    """A manifest that fits, by a mistake or on purpose."""
+    saved = save(tmp_path)
+    manifest = json.loads((saved.path / "manifest.json").read_text())
+    for name in ("model.safetensors", "progress.json"):
+        (saved.path / name).write_bytes(b"[3]")
+        manifest[name]["sha256"] = sha256(b"[3]").hexdigest()
+    (saved.path / "manifest.json").write_text(json.dumps(manifest))
+    again = Checkpoint(saved.path)
+    for read in (lambda: again.tensors("model"), lambda: again.metadata("model"), lambda: again.progress):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read()
+    with pytest.raises(CheckpointError, match=r"has no other\.safetensors"):
+        again.digest("other")
+
+
+def test_only_exact_names_are_checkpoints(tmp_path: Path) -> None:
+    saved = save(tmp_path)
+    for name in ("step-00000007.bak", "step-١٢٣٤٥٦٧٨", "step-", "step-7", "step-00000007 (copy)"):
+        shutil.copytree(saved.path, tmp_path / name)
+    assert Checkpoint.all(tmp_path) == [saved]

@@ -91,3 +91,14 @@ def test_a_damaged_result_is_named_and_hides_no_other(content: str, tmp_path: Pa
     assert str(tmp_path / "results" / "tsne.json") in damage
     with pytest.raises(RunError, match=r"tsne\.json is damaged"):
         results.result("tsne")
+
+
+def test_a_result_of_a_later_gmmc_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.save_result({"command": "eval ood", "values": {}, "schema": 1})
+    path = results.save_result({"command": "eval accuracy", "values": {}, "schema": 2})
+    assert [*results.results()] == ["eval-ood"]
+    assert results.damaged_results() == [f"{path} has schema 2, and this gmmc reads 1"]
+    with pytest.raises(RunError) as caught:
+        results.result("eval accuracy")
+    assert "update gmmc" in caught.value.hint

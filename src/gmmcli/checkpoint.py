@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import file_digest, sha256
@@ -24,7 +25,7 @@ from gmmcli.tensor_file import InPieces, write_tensors
 MANIFEST = "manifest.json"
 OLD = ".old-"  # before the name of a checkpoint that is about to be replaced
 DAMAGED = "damaged-"  # before the name of one that was set aside
-NAME = re.compile(rf"({re.escape(OLD)})?step-(\d{{8,19}})")
+NAME = re.compile(rf"({re.escape(OLD)})?step-([0-9]{{8,19}})")
 HINT = "gmmc train --resume --from-intact resumes from an older checkpoint; gmmc runs repair sets this one aside"
 
 
@@ -141,16 +142,21 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Read one part's tensors: memory-mapped and copied on write, so a large buffer costs no memory until it is touched."""
-        return safetensors.torch.load_file(self._verified(f"{name}.safetensors"))
+        path = self._verified(f"{name}.safetensors")
+        with self._readable(path):
+            return safetensors.torch.load_file(path)
 
     def metadata(self, name: str) -> dict[str, str]:
         """Read the header strings of one part."""
-        with safetensors.safe_open(self._verified(f"{name}.safetensors"), "pt") as file:
+        path = self._verified(f"{name}.safetensors")
+        with self._readable(path), safetensors.safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
 
     def digest(self, name: str) -> str:
         """The sha256 of a saved part, from the manifest; it tells two saves of the same step apart."""
-        return str(self._manifest[f"{name}.safetensors"]["sha256"])
+        if (file := f"{name}.safetensors") not in self._manifest:
+            raise CheckpointError(f"{self.path} has no {file}", HINT)
+        return str(self._manifest[file]["sha256"])
 
     def has(self, name: str) -> bool:
         """Whether this part was saved, whole or in shards."""
@@ -197,8 +203,10 @@ class Checkpoint:
     @cached_property
     def progress(self) -> dict[str, Any]:
         """The training's counters, as progress.json has them."""
-        progress: dict[str, Any] = json.loads(self._verified("progress.json").read_text())
-        return progress
+        path = self._verified("progress.json")
+        with self._readable(path):
+            progress: dict[str, Any] = {} | json.loads(path.read_bytes())  # TypeError where it is no object
+            return progress
 
     @property
     def step(self) -> int:
@@ -207,11 +215,19 @@ class Checkpoint:
 
     @cached_property
     def _manifest(self) -> dict[str, dict[str, Any]]:
-        try:
+        with self._readable(self.path / MANIFEST):
             manifest: dict[str, dict[str, Any]] = json.loads((self.path / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path / MANIFEST} cannot be read ({error})", HINT) from error
-        return manifest
+            if not all(isinstance(entry["sha256"], str) and "/" not in name for name, entry in manifest.items()):
+                raise ValueError("it is no list of files with their sha256")
+            return manifest
+
+    @contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        """Turn what is raised on a file that does not hold what it should into CheckpointError."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error})", HINT) from error
 
     def _verified(self, name: str) -> Path:
         """The path of a file that matches the manifest; CheckpointError otherwise."""

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gmmcli.errors import RunError
+from gmmcli.errors import RunError, quoted
 from gmmcli.storage import file_stem, read_json, write_arrays, write_text
+
+SCHEMA = 1
+"""Of the objects that commands answer with and save; it will be 2 when an older gmmc would misread them."""
 
 
 class Results:
@@ -63,6 +66,10 @@ def _read(path: Path) -> dict[str, Any]:
     result = read_json(path)
     if not isinstance(result.get("command"), str) or not isinstance(result.get("values"), dict):
         raise RunError(f"{path} is damaged: it is not a result of gmmc", "remove it, and measure again")
+    if result.get("schema", SCHEMA) != SCHEMA:
+        raise RunError(
+            f"{path} has schema {quoted(result['schema'])}, and this gmmc reads {SCHEMA}", "update gmmc to the version that wrote it"
+        )
     return result
 
 

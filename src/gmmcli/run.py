@@ -27,7 +27,7 @@ from gmmcli.errors import DataError, RecipeError, RunError
 from gmmcli.model_card import ModelCard
 from gmmcli.progress import say
 from gmmcli.provenance import provenance
-from gmmcli.recipe import Recipe
+from gmmcli.recipe import Recipe, is_file
 from gmmcli.results import Results
 from gmmcli.storage import append_json, read_json, read_json_lines, write_text
 
@@ -137,7 +137,7 @@ class Run(Results):
         if not found:
             raise RunError(f"{self.path} has no complete checkpoint yet", "resume it: gmmc train --resume")
         if best:
-            step = found[-1].progress["best_step"]
+            step = found[-1].progress.get("best_step")
             return next((c for c in found if c.step == step), found[-1])
         return found[-1]
 
@@ -257,7 +257,7 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
         raise RunError("the name of the run is empty", "leave out --run for the newest")
     runs_dir = runs_dir or default_runs_dir()
     name = name or os.environ.get("GMMC_RUN")
-    if name is not None and (Path(name) / "recipe.toml").is_file():
+    if name is not None and is_file(Path(name) / "recipe.toml"):
         return Run(Path(name))
     runs = list_runs(runs_dir)
     found = [run for run in runs if name is not None and run.id.startswith(str(name))]

@@ -91,7 +91,7 @@ def thin(run: Run, keep: int, dry_run: bool = False) -> list[str]:
     if run.is_locked:
         raise RunError(f"{run.id} is being trained", "wait for that process, or stop it")
     intact = run.newest_intact()
-    needed = {intact.step, intact.progress["best_step"], *(checkpoint.step for checkpoint in run.checkpoints[-keep:])}
+    needed = {intact.step, intact.progress.get("best_step"), *(checkpoint.step for checkpoint in run.checkpoints[-keep:])}
     done = []
     for checkpoint in [checkpoint for checkpoint in run.checkpoints if checkpoint.step not in needed]:
         done.append(f"removed {checkpoint.path}")

@@ -119,9 +119,8 @@ def sample_command(
 def _accuracy(run: "Run", step: int) -> str:
     """The test accuracy measured at this step, as the end of a caption."""
     result = run.result("eval accuracy")
-    if result is None or result["step"] != step:
-        return ""
-    return f"; test accuracy {result['values']['accuracy']:.1%} (n = {result['n']})"
+    accuracy = result["values"].get("accuracy") if result and result.get("step") == step else None
+    return "" if accuracy is None or result is None else f"; test accuracy {accuracy:.1%} (n = {result.get('n')})"
 
 
 def file_names(class_names: Sequence[str]) -> list[str]:
