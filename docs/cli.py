@@ -40,6 +40,7 @@ COMMANDS = (
     "runs ls",
     "runs show",
     "data ls",
+    "data download",
     "data check",
 )
 HEAD = """# Command reference
