@@ -43,6 +43,7 @@ COMMANDS = (
     "runs repair",
     "runs gc",
     "data ls",
+    "data download",
     "data check",
 )
 HEAD = """# Command reference

@@ -1,10 +1,11 @@
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from gmmcli.provenance import git_revision, provenance, versions
+from gmmcli.provenance import git_revision, provenance, public_argv, public_path, versions
 
 
 def git(folder: Path, *words: str) -> str:
@@ -42,3 +43,29 @@ def test_the_directory_a_run_was_trained_from_is_relative_to_the_run(tmp_path: P
     assert facts["trained_from"] == "../.."
     assert facts["argv"] == ["gmmc", "train"]
     assert facts["status"] == "created"
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/home/ada/bin/gmmc", "gmmc"),
+        ("runs", "runs"),
+        ("data.source.path=/home/ada/my photos/x.npz", "data.source.path=x.npz"),
+        ("npz:../ada/x.npz", "npz:x.npz"),
+        ("data.source={kind='folder',path='/home/ada/photos'}", "data.source={kind='folder',path='photos'}"),
+        ("photos/", "photos/"),
+        ("~/photos/cats/", "cats/"),
+        ("8/255", "8/255"),
+        ("--quiet", "--quiet"),
+    ],
+)
+def test_published_commands_have_no_folders(word: str, shown: str) -> None:
+    assert public_argv([word]) == [shown]
+
+
+def test_published_paths_are_told_apart_by_their_folders() -> None:
+    assert [public_path(path) for path in ("x.npz", "", "photos/")] == ["x.npz", "", "photos"]
+    here, there = public_path("/home/ada/x.npz"), public_path("/home/bob/x.npz")
+    assert here != there
+    assert public_path("/home/ada/x.npz/") == here
+    assert re.fullmatch(r"x\.npz \([0-9a-f]{6}\)", here)

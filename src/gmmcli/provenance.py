@@ -1,14 +1,19 @@
 """Where a run comes from: the command, the code and the versions that made it."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+FOLDERS = re.compile(r"[^=:'\"]*/(?=.)")
+"""Of a word, what stands before the last slash of a path."""
+RATIO = re.compile(r"[\d.]+/[\d.]+")  # 8/255
 RECORDED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
 
 
@@ -23,6 +28,17 @@ def provenance(path: Path, argv: Sequence[str]) -> dict[str, Any]:
         "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "status": "created",
     }
+
+
+def public_path(path: str) -> str:
+    """Return a path as published pages show it: its last part, and a hash by which namesakes in other folders are told apart."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    return f"{name} ({sha256(folder.encode()).hexdigest()[:6]})" if folder else name
+
+
+def public_argv(argv: Iterable[str]) -> list[str]:
+    """Return a command's words without the folders of paths, also of those within words, ``npz:/some/where/x.npz``."""
+    return [word if RATIO.fullmatch(word) else FOLDERS.sub("", word) for word in argv]
 
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:

@@ -19,11 +19,11 @@ from typer.testing import Result
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.classifier import predict
 from gmmcli.data.dataset import Split, chunks
+from gmmcli.data.downloaded import MNIST
 from gmmcli.metrics import outputs as passes
 from gmmcli.run import Run
 
 Evaluate = Callable[..., dict[str, Any]]
-GONE = ("--against", "npz:gone.npz")
 UNIFORM = ("--against", "uniform", "--score", "log_px")
 
 
@@ -114,8 +114,9 @@ def test_the_pictures_are_pictures(words: tuple[str, ...], gmmc: Gmmc, run: Run)
         (("calibrate",), ["eval-calibrate.png", "eval-calibrate.svg"]),
         (("ood", *UNIFORM), ["eval-ood-uniform-log_px.png", "eval-ood-uniform-log_px.svg"]),
         (
-            ("all", *GONE),
-            [f"eval-{name}" for name in ("accuracy.png", "accuracy.svg", "calibrate.png", "calibrate.svg", "generate-pixels.png")],
+            ("all", "--against", "uniform"),
+            [f"eval-{name}" for name in ("accuracy.png", "accuracy.svg", "calibrate.png", "calibrate.svg")]
+            + ["eval-ood-uniform.png", "eval-ood-uniform.svg", "eval-generate-pixels.png"],
         ),
     ],
 )
@@ -212,22 +213,38 @@ def test_pictures_in_a_folder_need_no_classes(evaluate: Evaluate, run: Run) -> N
     assert list(document["values"]["folder:faces"]) == ["max_logit"]
 
 
-def test_a_set_that_is_missing_is_said_to_be_and_the_rest_is_measured(evaluate: Evaluate, run: Run) -> None:
-    missing = {"celeba": "celeba is not in data/celeba", "npz:gone.npz": "no file at gone.npz", "folder:gone": "no folder or .zip at gone"}
-    values = evaluate("ood", *(word for name in missing for word in ("--against", name)), *UNIFORM)["values"]
-    assert list(values) == [*missing, "uniform"]
-    assert list(values["uniform"]) == ["log_px"]
-    for name, message in missing.items():
-        assert message in values[name]["missing"]
-        assert values[name]["hint"]
+MISSING = {"celeba": "celeba is not in data/celeba", "npz:gone.npz": "no file at gone.npz", "folder:gone": "no folder or .zip at gone"}
 
 
-def test_no_set_at_all_is_a_result_without_a_picture(gmmc: Gmmc, run: Run) -> None:
-    result = gmmc("eval", "ood", *GONE, "-q")
+@pytest.mark.parametrize(("name", "message"), MISSING.items())
+@pytest.mark.parametrize("verb", ["ood", "all"])
+def test_a_set_that_is_asked_for_and_missing_exits_3(verb: str, name: str, message: str, gmmc: Gmmc, run: Run, undrawn: None) -> None:
+    result = gmmc("eval", verb, "--against", "uniform", "--against", name)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["ood", "all"])
+def test_nothing_is_downloaded_unasked_and_what_is_left_out_is_said(
+    verb: str, gmmc: Gmmc, run: Run, undrawn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmmcli.data.remote.urlopen", lambda *words, **more: pytest.fail("the network was used"))
+    result = gmmc("eval", verb, "--json", "-q")
+    assert result.exit_code == 0
+    values = json.loads(result.stdout)["values"]
+    assert list(values if verb == "ood" else values["ood"]) == ["interp", "uniform", "gaussian", "digits"]
+    line = "gmmc: warning: not compared with mnist (not on disk): `gmmc data download mnist` (12 MB)"
+    assert result.stderr.splitlines().count(line) == 1
+
+
+def test_a_default_set_that_is_damaged_is_said_to_be_and_the_rest_is_measured(gmmc: Gmmc, run: Run) -> None:
+    for file in MNIST.published.files:
+        path = Path("data", file.place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"junk")
+    result = gmmc("eval", "ood", "--score", "log_px", "-q")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "missing: no file at gone.npz" in result.stdout
-    assert pictures(result) == []
-    assert run.result("eval ood gone.npz") is not None
+    assert "mnist is missing: data/MNIST/raw/train-images-idx3-ubyte.gz is damaged" in result.stdout.replace("\n", " ")
 
 
 @pytest.mark.parametrize(("verb", "split", "n"), [("accuracy", "validation", 6), ("calibrate", "train", 54)])
@@ -304,7 +321,7 @@ def test_all_has_every_part_from_one_pass_over_the_test_images(
 
 def test_all_goes_without_generation_where_there_is_no_buffer(evaluate: Evaluate, run: Run) -> None:
     rewrite(run, buffer=False)
-    assert list(evaluate("all", *GONE)["values"]) == ["accuracy", "calibrate", "ood"]
+    assert list(evaluate("all", "--against", "uniform")["values"]) == ["accuracy", "calibrate", "ood"]
 
 
 def test_all_uses_inception_where_it_is_at_hand(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +336,7 @@ def test_all_uses_inception_where_it_is_at_hand(evaluate: Evaluate, monkeypatch:
 
     monkeypatch.setattr("gmmcli.metrics.features.inception.load_inception", lambda path: Network())
     monkeypatch.setattr("gmmcli.metrics.features.inception.default_weights", lambda: Path(__file__))
-    assert {"fid", "kid", "is_mean"} < evaluate("all", *GONE)["values"]["generate"].keys()
+    assert {"fid", "kid", "is_mean"} < evaluate("all", "--against", "uniform")["values"]["generate"].keys()
 
 
 @pytest.mark.parametrize(
@@ -374,7 +391,13 @@ def test_other_data_that_is_missing_exits_3(gmmc: Gmmc, run: Run) -> None:
     assert "no file at gone.npz" in result.stderr
 
 
-EVERY = [("accuracy",), ("calibrate",), ("ood", *UNIFORM), ("ood", "--against", "uniform", "--score", "mass"), ("all", *GONE)]
+EVERY = [
+    ("accuracy",),
+    ("calibrate",),
+    ("ood", *UNIFORM),
+    ("ood", "--against", "uniform", "--score", "mass"),
+    ("all", "--against", "uniform"),
+]
 
 
 @pytest.mark.parametrize("words", EVERY)
@@ -402,7 +425,9 @@ def test_without_a_run_there_is_nothing_to_evaluate(gmmc: Gmmc, tmp_path: Path) 
     assert "train one first" in result.stderr
 
 
-@pytest.mark.parametrize("words", [("calibrate",), ("calibrate", "--json"), ("all", *GONE), ("all", *GONE, "--json")])
+@pytest.mark.parametrize(
+    "words", [("calibrate",), ("calibrate", "--json"), ("all", "--against", "uniform"), ("all", "--against", "uniform", "--json")]
+)
 def test_a_saturated_softmax_is_said_on_stderr_even_when_quiet(words: tuple[str, ...], gmmc: Gmmc, run: Run, undrawn: None) -> None:
     rewrite(run, gamma2=1e-9)
     result = gmmc("eval", *words, "-q")

@@ -92,7 +92,7 @@ def test_a_divergence_is_said_and_no_failure(gmmc: Gmmc, write: Write) -> None:
 
 @pytest.mark.usefixtures("adopted", "light")
 def test_a_failure_exits_1_after_the_report_and_names_the_first_and_the_logs(gmmc: Gmmc, write: Write) -> None:
-    result = gmmc("study", write("eval ood --score none", "eval ood --against npz:gone.npz"), "--quiet")
+    result = gmmc("study", write("eval ood --score none", "eval ood --against uniform --score log_px"), "--quiet")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "gmmc: error: 1 of 3 tasks failed; the first: GMMC seed 1, `gmmc eval ood --score none`: no score 'none'",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmmcli.data.dataset import Dataset, Split
 from gmmcli.data.digits import Digits
-from gmmcli.data.outliers import default_sets, interpolated, matched, outliers
+from gmmcli.data.outliers import default_sets, interpolated, left_out, matched, outliers, usual_sets
 from gmmcli.errors import DataError, RecipeError
 
 MADE = ("interp", "uniform", "gaussian")
@@ -287,7 +287,26 @@ def test_a_set_that_is_not_there_names_its_place(name: str) -> None:
     ],
 )
 def test_by_default_it_is_made_sets_and_real_ones_of_as_many_channels_but_not_itself(channels: int, kind: str, real: list[str]) -> None:
-    assert default_sets(dataset(noise(4, channels, 8, 8)), kind) == [*MADE, *real]
+    assert usual_sets(dataset(noise(4, channels, 8, 8)), kind) == [*MADE, *real]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_defaults_are_those_on_disk_and_one_line_says_how_to_get_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    colour, grey = (dataset(noise(4, channels, 8, 8)) for channels in (3, 1))
+    assert default_sets(colour, "npz") == [*MADE]
+    assert left_out(colour, "npz") == (
+        "not compared with svhn, cifar10, cifar100, celeba (not on disk): `gmmc data download svhn` (246 MB), "
+        "`gmmc data download cifar10` (170 MB), `gmmc data download cifar100` (169 MB), celeba by hand, into data/celeba"
+    )
+    assert default_sets(grey, "npz") == [*MADE, "digits"]
+    assert left_out(grey, "npz") == "not compared with mnist (not on disk): `gmmc data download mnist` (12 MB)"
+    assert left_out(grey, "mnist") == ""
+    Path("data/celeba/img_align_celeba").mkdir(parents=True)
+    for name in ("train_32x32.mat", "test_32x32.mat", "cifar-10-binary.tar.gz"):
+        Path("data", name).touch()
+    assert default_sets(colour, "npz") == [*MADE, "svhn", "cifar10", "celeba"]
+    Path("data/train_32x32.mat").unlink()
+    assert default_sets(colour, "npz") == [*MADE, "cifar10", "celeba"]
 
 
 def test_streams_of_different_sets_are_not_the_same_noise() -> None:

@@ -10,7 +10,9 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from extension import install_example
-from gmmcli.errors import RecipeError
+from gmmcli.data import remote
+from gmmcli.data.downloaded import MNIST
+from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate import detection
 from gmmcli.evaluate import subject as subject_module
 from gmmcli.evaluate.detection import ood
@@ -68,29 +70,56 @@ def test_the_default_sets_are_those_of_the_data_and_its_kind(subject: Subject, m
     assert asked == [(subject.dataset, "npz")]
 
 
-def test_missing_sets_are_reported_and_the_rest_is_measured(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def damaged_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Default sets of which all but one have files that cannot be read."""
+    names = ["mnist", "uniform", "npz:junk.npz", "folder:empty"]
     monkeypatch.chdir(tmp_path)
-    result = ood(subject, ["celeba", "uniform", "npz:gone.npz", "folder:gone"], ["log_px"]).result
-    assert list(result["values"]) == ["celeba", "uniform", "npz:gone.npz", "folder:gone"]
+    (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
+    for file in MNIST.published.files:
+        (tmp_path / "data" / file.place).write_bytes(b"junk")
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(detection, "default_sets", lambda *about: names)
+    return names
+
+
+def test_default_sets_that_are_damaged_are_reported_and_the_rest_is_measured(subject: Subject, damaged_defaults: list[str]) -> None:
+    result = ood(subject, scores=["log_px"]).result
+    assert list(result["values"]) == damaged_defaults
     assert list(result["values"]["uniform"]) == ["log_px"]
-    for name in ("celeba", "npz:gone.npz", "folder:gone"):
+    for name in ("mnist", "npz:junk.npz", "folder:empty"):
         missing = result["values"][name]
         assert set(missing) == {"missing", "hint"}
         assert missing == result["protocol"]["sets"][name]
         assert missing["missing"] and missing["hint"]
-    assert set(saved(subject.run, "eval-ood-celeba-uniform-gone.npz-gone-log_px")) == {"in log_px", "uniform log_px"}
+    assert "is damaged: it has 4 bytes" in result["values"]["mnist"]["missing"]
+    assert set(saved(subject.run, "eval-ood-log_px")) == {"in log_px", "uniform log_px"}
 
 
-def test_other_sets_have_a_result_of_their_own(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "default_sets", lambda *about: ["gaussian"])
-    usual, other = (ood(subject, sets).result for sets in (None, ["uniform"]))
-    assert (subject.run.result("eval ood"), subject.run.result("eval ood uniform")) == (usual, other)
+@pytest.mark.parametrize("name", ["celeba", "mnist", "npz:junk.npz", "npz:gone.npz", "folder:gone"])
+def test_a_set_asked_for_by_name_must_be_there(name: str, subject: Subject, damaged_defaults: list[str]) -> None:
+    with pytest.raises(DataError) as error:
+        ood(subject, ["uniform", name])
+    assert error.value.exit_code == 3
+    assert name.partition(":")[2] in error.value.message and error.value.hint
+    assert subject.run.results() == {}
 
 
-def test_with_every_set_missing_there_is_a_result_and_no_picture(subject: Subject) -> None:
-    measured = ood(subject, ["npz:gone.npz"])
+def test_what_the_defaults_lack_is_a_warning(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(remote, "urlopen", lambda *words, **more: pytest.fail("the network was used"))
+    measured = ood(subject, scores=["log_px"])
+    assert list(measured.result["values"]) == ["interp", "uniform", "gaussian", "digits"]
+    assert measured.warnings == ["not compared with mnist (not on disk): `gmmc data download mnist` (12 MB)"]
+    assert ood(subject, ["uniform"], ["log_px"]).warnings == []
+
+
+def test_with_every_default_missing_there_is_a_result_and_no_picture(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "default_sets", lambda *about: ["npz:gone.npz"])
+    measured = ood(subject)
     assert measured.pictures == []
-    assert subject.run.result("eval ood gone.npz") == measured.result
+    assert subject.run.result("eval ood") == measured.result
     assert not (subject.run.path / "figures").exists()
 
 
@@ -98,6 +127,12 @@ def test_an_unknown_set_is_an_error_and_nothing_is_saved(subject: Subject) -> No
     with pytest.raises(RecipeError, match="no set of images 'svnh'"):
         ood(subject, ["uniform", "svnh"], ["log_px"])
     assert subject.run.results() == {}
+
+
+def test_other_sets_have_a_result_of_their_own(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "default_sets", lambda *about: ["gaussian"])
+    usual, other = (ood(subject, sets).result for sets in (None, ["uniform"]))
+    assert (subject.run.result("eval ood"), subject.run.result("eval ood uniform")) == (usual, other)
 
 
 def test_n_holds_for_the_others_too(run: Run) -> None:

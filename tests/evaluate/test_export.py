@@ -50,6 +50,12 @@ def test_the_graph_computes_what_the_model_does_of_any_number_of_images(exported
     assert found["known"].tolist() == [one.known for one in verdicts]
 
 
+def test_the_graph_tells_no_path_of_this_machine(exported: Path) -> None:
+    content = (exported / "model.onnx").read_bytes()
+    for place in (str(Path(__file__).parents[2]), "site-packages", str(Path.home()), ".py"):
+        assert place.encode() not in content
+
+
 def test_the_page_explains_itself_and_its_example_runs(
     exported: Path, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,8 +128,11 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing, as GMMC_OFFLINE=1 does.")] = False,
 ) -> None:
     """Options before the verb."""
+    if offline:
+        os.environ["GMMC_OFFLINE"] = "1"  # a study's child processes inherit it
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
 """``gmmc data``."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gmmcli.cli.options import Json, answer
-from gmmcli.errors import RecipeError
+from gmmcli.errors import RecipeError, quoted
 
-app = typer.Typer(no_args_is_help=True, help="List the kinds of datasets, or check a dataset.")
+app = typer.Typer(no_args_is_help=True, help="List the kinds of datasets, download one, or check one.")
 
 
 @app.command("ls", epilog="Example:\n\ngmmc data ls")
@@ -25,6 +26,28 @@ def ls(json: Json = False) -> None:
     width = max(map(len, about))
     for name, line in about.items():
         print(f"{name:{width}}  {line}")
+
+
+@app.command("download", epilog="Example:\n\ngmmc data download svhn")
+def download(
+    name: Annotated[str, typer.Argument(help="mnist, svhn, cifar10 or cifar100.")],
+    root: Annotated[Path, typer.Option("--root", help="The folder for the files: data.source.root of a recipe.")] = Path("data"),
+    json: Json = False,
+) -> None:
+    """Download a dataset's files and check their sha256; those that are there and sound stay."""
+    from gmmcli.data.remote import published
+    from gmmcli.data.sources import SOURCES
+
+    known = {kind: found for kind, source in SOURCES.items() if (found := published(source))}
+    if name not in known:
+        raise RecipeError(f"{quoted(name)} is not a dataset that can be downloaded", f"give one of {', '.join(known)}")
+    fetched = known[name].download(root)
+    if json:
+        files = [{**file._asdict(), "place": str(root / file.place), "downloaded": file in fetched} for file in known[name].files]
+        answer({"schema": 1, "command": "data download", "dataset": name, "values": {"files": files}})
+        return
+    for file in known[name].files:
+        print(f"{root / file.place}  {file.size:,} bytes, {'downloaded' if file in fetched else 'was there'}, sha256 as published")
 
 
 @app.command(

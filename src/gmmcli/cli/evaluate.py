@@ -14,7 +14,7 @@ Sets = Annotated[
         "--against",
         metavar="NAME",
         help="Compare with interp, noise (uniform and gaussian), a dataset's name, celeba, folder:PATH or npz:PATH. Repeatable. "
-        "Default: interp, noise and the usual datasets.",
+        "Default: interp, noise and those of the usual datasets that are on disk.",
         show_default=False,
     ),
 ]
@@ -71,7 +71,7 @@ def ood_command(
 
     Other images are brought to the run's size and channels.
 
-    A set that is unavailable is reported as missing, and the others are measured.
+    By default nothing is downloaded. A set that --against names is downloaded if need be; if it cannot be had, that is an error (exit 3).
     """
     from gmmcli.metrics.scores import score_names
 

@@ -209,11 +209,3 @@ def hold_out(split: Split, share: float, name: str) -> tuple[Split, Split]:
             "give every class more images, or set data.source.validation larger",
         ) from error
     return split.take(kept), split.take(held)
-
-
-def missing(name: str, root: Path, files: dict[str, int]) -> DataError:
-    """The error of a dataset that is not on disk and could not be fetched: which files, where, how large."""
-    wanted = ", ".join(f"{root / file} ({size:,} bytes)" for file, size in files.items())
-    return DataError(
-        f"{name} is not in {root} and could not be downloaded; it needs {wanted}", "put them there; a recipe says where by data.source.root"
-    )

@@ -11,13 +11,16 @@ from torch.nn import functional as F
 
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.folder import Folder
+from gmmcli.data.remote import published
 from gmmcli.data.sources import SOURCES, parse_source, usage
 from gmmcli.errors import DataError, RecipeError
+from gmmcli.provenance import public_path
 from gmmcli.rng import stream
 from gmmcli.types import RawImages
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
 CELEBA = "celeba"
+CELEBA_PLACES = ("data/celeba/img_align_celeba", "data/celeba/img_align_celeba.zip")
 MADE = ("interp", "uniform", "gaussian")
 CELEBA_TEST = 19_962  # the last images are its test partition
 COMPANY = 100  # images in a batch of JEM's evaluation
@@ -35,10 +38,38 @@ def short_name(name: str) -> str:
     return re.sub(r"^(npz|folder):(?:.*/)?", "", name)
 
 
-def default_sets(dataset: Dataset, source_kind: str) -> list[str]:
-    """The sets to compare with when none is named: made ones, and the usual real ones of as many channels."""
+def public_name(name: str) -> str:
+    """What a set is called in what is published: with the last part of its path, and a hash of the rest."""
+    kind, colon, path = name.partition(":")
+    return kind + colon + public_path(path)
+
+
+def usual_sets(dataset: Dataset, source_kind: str) -> list[str]:
+    """The sets that are worth comparing with: made ones, and the usual real ones of as many channels."""
     real = ["svhn", "cifar10", "cifar100", CELEBA] if dataset.shape[0] == 3 else ["mnist", "digits"]
     return [*MADE, *(name for name in real if name != source_kind)]
+
+
+def default_sets(dataset: Dataset, source_kind: str) -> list[str]:
+    """The sets to compare with when none is named: of the usual ones those that need no download."""
+    return [name for name in usual_sets(dataset, source_kind) if not _how_to_get(name)]
+
+
+def left_out(dataset: Dataset, source_kind: str) -> str:
+    """Which of the usual sets are not on disk, and how to get them; empty where all are."""
+    ways = {name: way for name in usual_sets(dataset, source_kind) if (way := _how_to_get(name))}
+    return f"not compared with {', '.join(ways)} (not on disk): {', '.join(ways.values())}" if ways else ""
+
+
+def _how_to_get(name: str) -> str:
+    """How to get one of the usual sets; empty where it is at hand."""
+    if name in MADE:
+        return ""
+    if name == CELEBA:
+        return "" if _celeba_place() else "celeba by hand, into data/celeba"
+    source: Any = parse_source(name)
+    files, root = published(source), Path(getattr(source, "root", ""))
+    return f"`{files.command(root)}` ({files.megabytes})" if files and files.absent(root) else ""
 
 
 def outliers(name: str, dataset: Dataset, seed: int) -> Outliers:
@@ -100,10 +131,13 @@ def _fitted(folder: Any, channels: int, size: int, last: int = 0) -> Outliers:
     return Outliers(fitted.pictures(last), f"shorter side resized to {size}, centre crop, {'grey' if channels == 1 else 'RGB'}")
 
 
+def _celeba_place() -> str | None:
+    return next((place for place in CELEBA_PLACES if Path(place).exists()), None)
+
+
 def _celeba() -> Folder:
-    for place in ("data/celeba/img_align_celeba", "data/celeba/img_align_celeba.zip"):
-        if Path(place).exists():
-            return Folder(path=place)
+    if place := _celeba_place():
+        return Folder(path=place)
     raise DataError(
         "celeba is not in data/celeba, and gmmc never downloads it",
         "put its aligned images (img_align_celeba or img_align_celeba.zip, 1.4 GB) there from the CelebA project's page",

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gmmcli.data.dataset import subset
-from gmmcli.data.outliers import Outliers, default_sets, outliers, short_name
+from gmmcli.data.outliers import Outliers, default_sets, left_out, outliers, short_name
 from gmmcli.errors import DataError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, save
@@ -27,17 +27,22 @@ Scored = dict[str, Energies]
 def ood(
     subject: Subject, sets: Sequence[str] | None = None, scores: Sequence[str] | None = None, *, out: Path | None = None, quiet: bool = True
 ) -> Measured:
-    """Out-of-distribution detection; a set that is unavailable is reported as missing, and the rest is measured.
+    """Out-of-distribution detection.
 
     Args:
         subject: the model, and the in-distribution images.
-        sets: names of sets of images, as of ``--against``; by default those of ``default_sets``.
+        sets: names of sets of images, as of ``--against``; by default those of ``default_sets``, of which a damaged one is
+            reported as missing while the rest is measured.
         scores: names of scores, as of ``--score``.
         out: where the picture is written; by default in the run's figures/.
         quiet: without progress.
+
+    Raises:
+        DataError: a set that ``sets`` names is missing or damaged.
+        RecipeError: there is no such set or score.
     """
     used, order = score_names(scores), _set_names(subject, sets)
-    found, missing = _find_sets(subject, order)
+    found, missing = _find_sets(subject, order, all_needed=bool(sets))
     fitted = _fitted(subject, used, quiet)
     inside, others = _score(subject, fitted, found, quiet)
     by_set, means = ood_values(inside, others)
@@ -47,7 +52,9 @@ def ood(
     result = subject.result("eval ood", protocol, {name: (by_set | missing)[name] for name in order}) | {"means": means}
     arrays = {f"{name} {score}": values.numpy() for name, some in ({"in": inside} | others).items() for score, values in some.items()}
     picture = partial(plots.save, _picture(subject, inside, others)) if others else None
-    return save(subject, result, *map(short_name, sets or ()), *_departures(used), arrays=arrays, picture=picture, out=out)
+    absent = "" if sets else left_out(subject.dataset, subject.run.recipe.data.source.kind)
+    words, warnings = [*map(short_name, sets or ()), *_departures(used)], [absent] if absent else []
+    return save(subject, result, *words, arrays=arrays, picture=picture, out=out, warnings=warnings)
 
 
 def _set_names(subject: Subject, sets: Sequence[str] | None) -> list[str]:
@@ -56,13 +63,15 @@ def _set_names(subject: Subject, sets: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(one for name in names for one in (NOISE if name == "noise" else (name,))))
 
 
-def _find_sets(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Outliers], dict[str, dict[str, Any]]]:
-    """The sets of images at hand, and why the others are missing."""
+def _find_sets(subject: Subject, names: Sequence[str], all_needed: bool) -> tuple[dict[str, Outliers], dict[str, dict[str, Any]]]:
+    """The sets of images at hand, and why the others are missing, if they may be."""
     found, missing = {}, {}
     for name in names:
         try:
             found[name] = outliers(name, subject.dataset, subject.seed)
         except DataError as error:
+            if all_needed:
+                raise
             missing[name] = {"missing": error.message, "hint": error.hint}
     return found, missing
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import class_log_probs, log_density
+from gmmcli.data.outliers import short_name
 from gmmcli.errors import MissingPartError, RunError
 from gmmcli.evaluate.classify import KNOWN, Judgement
 from gmmcli.evaluate.tables import format_estimate
@@ -102,6 +103,8 @@ def _write_graph(judge: Judgement, path: Path) -> None:
         "gamma2": str(judge.subject.gamma2),
     }
     program.model.metadata_props.update(facts)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces, with the paths of this machine
     with replacing(path) as hidden:
         program.save(hidden)
         session = onnxruntime.InferenceSession(str(hidden), providers=["CPUExecutionProvider"])
@@ -133,7 +136,9 @@ def figures(run: Run) -> list[tuple[str, str, str]]:
                 found.append(("ECE at the fitted temperature", format_estimate("ece", values["variants"]["temperature"]), about))
             case "eval ood":
                 sets = {name: one["log_px"] for name, one in values.items() if "log_px" in one}
-                found += [(f"AUROC of log p(x) against {name}", format_estimate("auroc", one), about) for name, one in sets.items()]
+                found += [
+                    (f"AUROC of log p(x) against {short_name(name)}", format_estimate("auroc", one), about) for name, one in sets.items()
+                ]
             case "attack audit":
                 found.append(("robust accuracy", values["sentence"], about))
     return found

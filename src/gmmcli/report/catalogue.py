@@ -8,7 +8,7 @@ from math import inf, isfinite
 from statistics import fmean
 from typing import Any
 
-from gmmcli.data.outliers import short_name
+from gmmcli.data.outliers import public_name, short_name
 from gmmcli.metrics.metric import METRICS, SAMPLE_METRICS, Better, Estimate, Metric, Unit
 from gmmcli.metrics.scores import score_label
 
@@ -181,7 +181,7 @@ def _detection(result: Mapping[str, Any]) -> Readings:
         for score, values in scores.items():
             label = f"{score_label(score)} against {short_name(name)}"
             quantity = Quantity(f"ood {short_name(name)} {score}", label, OOD, unit="AUROC", facts=IMAGES)
-            of_set = ("set", name), ("set n", facts.get("n")), ("set images", facts.get("images"))
+            of_set = ("set", public_name(name)), ("set n", facts.get("n")), ("set images", facts.get("images"))
             yield quantity.under(result, *of_set, *fitted.get(score, {}).items()), values, "auroc"
 
 

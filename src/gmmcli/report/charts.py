@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from gmmcli.data.outliers import public_name
 from gmmcli.report.catalogue import Quantity, differing_facts, estimates, is_within_ball
 from gmmcli.report.collect import ModelRuns
 
@@ -97,9 +98,10 @@ def ood(model: ModelRuns) -> dict[str, Any] | None:
             continue
         for key, values in run.arrays(result["stem"]).items():
             name, _, score = key.rpartition(" ")
-            scores.setdefault(score, {}).setdefault(name, values[np.isfinite(values)])
+            shown = public_name(name)
+            scores.setdefault(score, {}).setdefault(shown, values[np.isfinite(values)])
             if name != "in":
-                auroc.setdefault(score, {}).setdefault(name, result["values"][name][score]["auroc"])
+                auroc.setdefault(score, {}).setdefault(shown, result["values"][name][score]["auroc"])
     if not auroc:
         return None
     return {

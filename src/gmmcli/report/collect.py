@@ -10,12 +10,14 @@ from gmmcli.core.targets import TARGETS
 from gmmcli.errors import RunError
 from gmmcli.metrics.metric import Estimate
 from gmmcli.overrides import flatten
+from gmmcli.provenance import public_path
 from gmmcli.recipe import Recipe
 from gmmcli.report.catalogue import FINISHED, IMAGES, MINUTES, ROLLBACKS, Protocol, Quantity, estimates, is_detection, mean_detection
 from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run
 from gmmcli.storage import file_stem
 
+PATHS = ("data.source.path", "data.source.root", "init.from")
 Results = Mapping[str, dict[str, Any]]
 Estimates = dict[Quantity, Estimate]
 
@@ -159,14 +161,20 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     for group, name in zip(groups, plain, strict=True):
         namesakes = [other[0].recipe for other, its_name in zip(groups, plain, strict=True) if its_name == name]
         keys = differing(namesakes) if len(namesakes) > 1 else {}
-        values = flatten(group[0].recipe.document())
+        values = _flat(group[0].recipe)
         named.append(", ".join([name, *(f"{key.rpartition('.')[2]} {values.get(key, '-')}" for key in keys)]))
     return named
 
 
 def differing(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
     """The keys in which recipes differ, names and seeds apart, with the value of each; ``None`` where one has no such key."""
-    flat = [flatten(json.loads(json.dumps(recipe.document()))) for recipe in recipes]
+    flat = [_flat(recipe) for recipe in recipes]
     keys = dict.fromkeys(key for one in flat for key in one if key not in ("seed", "name"))
     table = {key: [one.get(key) for one in flat] for key in keys}
     return {key: values for key, values in table.items() if any(value != values[0] for value in values)}
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """The values of a recipe by their dotted keys; of paths what may be published."""
+    values = flatten(json.loads(json.dumps(recipe.document())))
+    return {key: public_path(value) if key in PATHS else value for key, value in values.items()}

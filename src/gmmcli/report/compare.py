@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gmmcli.data.outliers import public_name
 from gmmcli.report.catalogue import (
     ACCURACY,
     AGREEMENT,
@@ -207,5 +208,6 @@ def _protocol(models: Sequence[ModelRuns]) -> list[str]:
 def _brief(value: Any) -> str:
     """A protocol's value on one line."""
     if isinstance(value, dict):
-        return "(" + ", ".join(f"{key} {_brief(inner)}" if not isinstance(inner, dict) else key for key, inner in value.items()) + ")"
+        parts = (public_name(key) if isinstance(inner, dict) else f"{key} {_brief(inner)}" for key, inner in value.items())
+        return f"({', '.join(parts)})"
     return f"{value:.4g}" if isinstance(value, float) else f"{value}"

@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gmmcli.metrics.scores import score_label
+from gmmcli.provenance import public_argv
 from gmmcli.report.catalogue import format_value
 from gmmcli.report.charts import charts
 from gmmcli.report.claims import claim_results
@@ -42,9 +43,11 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
 
 def provenance(comparison: Comparison) -> list[dict[str, Any]]:
     """One line for each run: what it is, how it ended, and what made it."""
-    kept = ("status", "created", "wall_time_s", "peak_memory_mb", "device", "git", "python", "versions", "argv")
+    kept = ("status", "created", "wall_time_s", "peak_memory_mb", "device", "git", "python", "versions")
     return [
-        {"model": model.name, "run": run.id, "seed": run.recipe.seed} | {key: run.provenance.get(key) for key in kept}
+        {"model": model.name, "run": run.id, "seed": run.recipe.seed}
+        | {key: run.provenance.get(key) for key in kept}
+        | {"argv": argv if (argv := run.provenance.get("argv")) is None else public_argv(argv)}
         for model in comparison.models
         for run in model.runs
     ]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmmcli.data.remote import published
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.needs import Needs
@@ -97,6 +98,9 @@ def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
     Raises:
         RecipeError, DataError: as ``Setup.prepare`` and ``Needs.check`` do.
     """
+    source: Any = recipe.data.source
+    if files := published(source):
+        files.refuse_download(Path(source.root), "a dry run")
     setup = Setup.prepare(recipe)
     needs = Needs.of(setup)
     if not force:
