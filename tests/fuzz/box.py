@@ -30,6 +30,7 @@ LONGEST_LINE, MOST_LINES = 1100, 24
 CODES = frozenset(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)))
 """The exit codes that docs/cli.md explains."""
 RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+OUT_OF_MEMORY = "gmmc: error: out of memory"  # a sentence, but of what should have been refused before
 NO_MEMORY = re.compile(r"MemoryError|[Cc]an'?not allocate memory|can't allocate|bad_alloc")
 
 
@@ -139,6 +140,8 @@ class Box:
             yield "memory" if NO_MEMORY.search(text) else "crash"
         elif trace:
             yield "memory" if NO_MEMORY.search(text.rstrip().rpartition("\n")[2]) else "traceback"
+        elif OUT_OF_MEMORY in text:
+            yield "memory"
         elif code not in CODES:
             yield "code"
         elif code and not re.search(r"^(gmmc: .|Usage: |│)", text, re.MULTILINE):

@@ -20,6 +20,14 @@ def _refuse(sentence: str) -> Callable[[], None]:
     return verb
 
 
+def _say(text: str) -> Callable[[], None]:
+    def verb() -> None:
+        print(text, file=sys.stderr)
+        sys.exit(3)
+
+    return verb
+
+
 def _hold_memory() -> None:
     bytearray(2 * box.MEMORY)
 
@@ -72,8 +80,8 @@ VERBS: dict[str, tuple[Callable[[], None], list[str]]] = {
     "death": (_die, ["crash"]),
     "silence": (_leave_without_a_word, ["silent"]),
     "code": (_leave_in_another_way, ["code"]),
-    "escape": (_refuse("no \x1b[31mdata"), ["text"]),
-    "many-lines": (_refuse("no\n" * 100), ["text"]),
+    "escape": (_say("gmmc: error: no \x1b[31mdata"), ["text"]),
+    "many-lines": (_say("gmmc: error: no\n" * 100), ["text"]),
     "outside": (_write_outside, ["outside"]),
     "canary": (_change_what_is_outside, ["outside"]),
     "ran": (_run_what_it_read, ["ran"]),
