@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gmmcli.core.classifier import Classifier
+from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.fingerprint import Fingerprint
 from gmmcli.data.sources import foreign, parse_source
@@ -128,15 +129,19 @@ class Subject:
 
     @property
     def gamma2(self) -> float:
-        """The model's estimated variance; RunError before the end of training, where it is estimated."""
-        if self.model.gamma2 is None and self.run.status == "imported":
+        """The model's estimated variance: of a run that has not been finished, estimated here on its training images.
+
+        Raises:
+            RunError: the run was imported without it, and has no images.
+        """
+        model = self.model
+        if model.gamma2 is None and self.run.status == "imported":
             raise RunError(f"run {self.run.id} has no gamma^2: its file has none", "import the file again with --data SOURCE")
-        if self.model.gamma2 is None:
-            raise RunError(
-                f"run {self.run.id} has no gamma^2 at step {self.step}: it is estimated when training ends",
-                f"finish it first: gmmc train --resume --run {self.run.path}",
-            )
-        return self.model.gamma2
+        if model.gamma2 is None:
+            say(f"gmmc: run {self.run.id} was not finished: gamma^2 is estimated on its training images")
+            energies = joint_energy(self.training_outputs().logits, self.training.labels.cpu())
+            model.gamma2 = float(shared_variance(energies, model.means.shape[1])) if model.has_means else 1.0
+        return model.gamma2
 
     def outputs(self, *, mass: bool = False, quiet: bool = True) -> Outputs:
         """The model's outputs on the images, with the gradient norms of log p(x) for ``mass``: one pass, whose outputs are kept."""
