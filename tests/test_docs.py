@@ -1,5 +1,6 @@
 """Generated pages are what the code says."""
 
+import re
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,3 +77,12 @@ def test_pages_and_help_texts_use_plain_words(path: Path) -> None:
 
 def test_an_idiom_would_be_noticed_across_a_line_break() -> None:
     assert idioms("A resume continues\nto the\n    bit. At most so many images.") == ["At most so many", "to the bit"]
+
+
+def test_every_promise_on_security_names_a_test_that_is_there() -> None:
+    promised = (DOCS.parent / "SECURITY.md").read_text(encoding="utf-8").partition("## What is promised")[2].partition("## What is not")[0]
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promised)
+    assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in (DOCS.parent / file).read_text(encoding="utf-8")] == []
+    promises = [part for part in re.split(r"\n\n|\n(?=- )", promised)[2:] if part.strip()]  # after what introduces them
+    assert len(promises) == 14
+    assert [part for part in promises if "::test_" not in part] == []

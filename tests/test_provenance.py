@@ -48,11 +48,11 @@ def test_the_directory_a_run_was_trained_from_is_relative_to_the_run(tmp_path: P
 @pytest.mark.parametrize(
     ("word", "shown"),
     [
-        ("/disk/ada/bin/gmmc", "gmmc"),
+        ("/srv/ada/bin/gmmc", "gmmc"),
         ("runs", "runs"),
-        ("data.source.path=/disk/ada/my photos/x.npz", "data.source.path=x.npz"),
+        ("data.source.path=/srv/ada/my photos/x.npz", "data.source.path=x.npz"),
         ("npz:../ada/x.npz", "npz:x.npz"),
-        ("data.source={kind='folder',path='/disk/ada/photos'}", "data.source={kind='folder',path='photos'}"),
+        ("data.source={kind='folder',path='/srv/ada/photos'}", "data.source={kind='folder',path='photos'}"),
         ("photos/", "photos/"),
         ("~/photos/cats/", "cats/"),
         ("8/255", "8/255"),
@@ -65,7 +65,7 @@ def test_published_commands_have_no_folders(word: str, shown: str) -> None:
 
 def test_published_paths_are_told_apart_by_their_folders() -> None:
     assert [public_path(path) for path in ("x.npz", "", "photos/")] == ["x.npz", "", "photos"]
-    here, there = public_path("/disk/ada/x.npz"), public_path("/disk/bob/x.npz")
+    here, there = public_path("/srv/ada/x.npz"), public_path("/srv/bob/x.npz")
     assert here != there
-    assert public_path("/disk/ada/x.npz/") == here
+    assert public_path("/srv/ada/x.npz/") == here
     assert re.fullmatch(r"x\.npz \([0-9a-f]{6}\)", here)

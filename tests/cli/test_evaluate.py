@@ -219,9 +219,11 @@ MISSING = {"celeba": "celeba is not in data/celeba", "npz:gone.npz": "no file at
 @pytest.mark.parametrize(("name", "message"), MISSING.items())
 @pytest.mark.parametrize("verb", ["ood", "all"])
 def test_a_set_that_is_asked_for_and_missing_exits_3(verb: str, name: str, message: str, gmmc: Gmmc, run: Run, undrawn: None) -> None:
+    before = run.results()
     result = gmmc("eval", verb, "--against", "uniform", "--against", name)
     assert (result.exit_code, result.stdout) == (3, "")
     assert message in result.stderr
+    assert run.results() == before  # told before anything is measured
 
 
 @pytest.mark.parametrize("verb", ["ood", "all"])

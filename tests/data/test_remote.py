@@ -1,4 +1,5 @@
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
@@ -56,6 +57,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def litter(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_file_opens_urls() -> None:
+    opens = re.compile(r"urllib\.request|urlopen|urlretrieve|http\.client|\brequests\b|\bsocket\b|download_url|load_state_dict_from_url\(")
+    package = Path(remote.__file__).parents[1]
+    assert [path.name for path in package.rglob("*.py") if opens.search(path.read_text(encoding="utf-8"))] == ["remote.py"]
 
 
 def test_a_download_is_announced_with_name_size_url_and_destination(

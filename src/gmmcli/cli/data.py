@@ -60,7 +60,10 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Load a dataset as training would and show its contents; exit 3 if it is missing or broken."""
+    """Load a dataset as training would and show its contents; exit 3 if it is missing or broken.
+
+    One that gmmc data download knows is downloaded where it is not on disk, unless --offline forbids it.
+    """
     from gmmcli.data.sources import SOURCES, parse_source
     from gmmcli.recipe import Recipe
 

@@ -104,8 +104,8 @@ def all_command(
     from gmmcli.evaluate.generation import generate as measure_generation
     from gmmcli.evaluate.measured import save
 
-    subject.outputs(mass=True, quiet=of_run.quiet)  # the one pass, which all that follow share
-    parts = [accuracy(subject), calibrate(subject), ood(subject, sets, quiet=of_run.quiet)]
+    detected = ood(subject, sets, quiet=of_run.quiet)  # first: a set that is missing is told before the one pass, which all others share
+    parts = [accuracy(subject), calibrate(subject), detected]
     if subject.run.checkpoint(of_run.best).has("buffer"):
         parts.append(measure_generation(subject, generate.settings(subject, quiet=of_run.quiet), quiet=of_run.quiet))
     results = {part.result["command"].removeprefix("eval "): part.result for part in parts}

@@ -38,6 +38,8 @@ def train_command(
 
     Ctrl-C, SIGTERM, SIGUSR1 or a closed terminal saves the state and stops (exit 130, 143, 138, 129).
 
+    A dataset that gmmc data download knows is downloaded where it is not on disk, unless --offline forbids it.
+
     torchrun --nproc-per-node N -m gmmcli train RECIPE trains in N processes.
 
     A diverging loss stops the training (exit 5), unless the recipe sets guard.on_divergence = "rollback".
