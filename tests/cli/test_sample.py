@@ -218,3 +218,19 @@ def test_samples_of_fitted_starts_need_no_data(gmmc: Gmmc, tmp_path: Path) -> No
     assert result.exit_code == 0, result.stderr
     protocol = json.loads(result.stdout)["protocol"]
     assert (protocol["start"], protocol["step_size"]) == ("class-gaussian", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--n", "100000000", "--steps", "1"], r"100,000,000 images take 23\.8 GiB of memory, and there are 1\.0 GiB"),
+        (["--n", "1000000", "--steps", "2147483647"], r"1,000,000 chains of 2,147,483,647 steps take at least [\d,]+ days on this cpu"),
+    ],
+)
+def test_what_is_beyond_the_machine_is_refused_with_the_figures(
+    words: list[str], sentence: str, gmmc: Gmmc, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmmcli.evaluate.samples.total_memory", lambda device: 2**30)
+    result = gmmc("sample", "--runs-dir", trained.runs_dir, *words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search(sentence, result.stderr)

@@ -26,6 +26,7 @@ EPILOG = (
 )
 RESERVED = ("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)))  # by Windows
 EACH = 64
+MOST = 10**8  # images
 ROW = 16  # images in a row when several classes share a grid
 
 
@@ -45,9 +46,13 @@ def sample_command(
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", min=1, help="Total number of images, balanced over the classes. Default: 64 per class.", show_default=False),
+        typer.Option(
+            "--n", min=1, max=MOST, help="Total number of images, balanced over the classes. Default: 64 per class.", show_default=False
+        ),
     ] = None,
-    per_class: Annotated[int | None, typer.Option("--per-class", min=1, help="Number of images per class.", show_default=False)] = None,
+    per_class: Annotated[
+        int | None, typer.Option("--per-class", min=1, max=MOST, help="Number of images per class.", show_default=False)
+    ] = None,
     origin: Origin = "noise",
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")

@@ -52,13 +52,14 @@ def train_command(
         raise RecipeError("--run needs --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
         raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` lists the shipped ones; try digits_gen")
+    from gmmcli.core.cost import DAY
     from gmmcli.distributed import barrier, from_main, main_first, world
     from gmmcli.evaluate.classification import accuracy
     from gmmcli.evaluate.subject import Subject
     from gmmcli.recipe import Recipe
     from gmmcli.run import Run, default_runs_dir, open_run
     from gmmcli.train.loop import train
-    from gmmcli.train.needs import DAY, Needs
+    from gmmcli.train.needs import Needs
     from gmmcli.train.plan import plan
     from gmmcli.train.setup import Setup
 

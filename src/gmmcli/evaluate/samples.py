@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,8 @@ import torch
 from gmmcli.core.buffer import decode
 from gmmcli.core.chains import CHUNK, Chains, fresh_samples
 from gmmcli.core.classifier import Classifier
+from gmmcli.core.compute import total_memory
+from gmmcli.core.cost import DAY, LONGEST, Cost, operations_a_second
 from gmmcli.core.samplers import changed
 from gmmcli.data.arrays import Arrays
 from gmmcli.data.dataset import Split
@@ -22,6 +25,7 @@ from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.types import Images, Labels, to_bytes, to_model
 
+SLOWEST = 1e9  # operations a second: what takes less than a day even then is not measured
 Origin = Literal["noise", "buffer"]
 
 
@@ -74,6 +78,7 @@ class Draw:
         device = next(model.parameters()).device
         chains, starts = self._chains(run.recipe.chains.of_classes), run.starts(device)
         steps = chains.lifetime if self.steps is None else self.steps
+        _check_cost(run, len(labels), steps, device)
         chunks = torch.split(labels, CHUNK)
 
         def drawn(mine: slice) -> tuple[Images]:
@@ -118,6 +123,18 @@ class Draw:
                 raise RecipeError(f"the buffer holds {len(stored)} images of a class, not {n}", "ask for fewer, or use --from noise")
             drawn.append(stored[torch.randperm(len(stored), generator=stream("cpu", self.seed, "slots", k))[:n]])
         return Samples(torch.cat([decode(images) for images in drawn]), labels, {"from": "buffer", "seed": self.seed})
+
+
+def _check_cost(run: Run, n: int, steps: int, device: torch.device) -> None:
+    """Raise RecipeError where so many chains of so many steps take more than the memory, or than a year at the speed of matrix products."""
+    card = run.card()
+    memory, cost = 4 * n * prod(card.image_shape), Cost.of(card.recipe.model.backbone, card.image_shape)
+    fewer = "ask for fewer images or steps"
+    if memory > (most := total_memory(torch.device("cpu"))):
+        raise RecipeError(f"{n:,} images take {memory / 2**30:,.1f} GiB of memory, and there are {most / 2**30:,.1f} GiB", fewer)
+    operations = 2 * n * steps * cost.operations
+    if operations > DAY * SLOWEST and (seconds := operations / operations_a_second(device, card.recipe.compute.precision)) > LONGEST:
+        raise RecipeError(f"{n:,} chains of {steps:,} steps take at least {seconds / DAY:,.0f} days on this {device}", fewer)
 
 
 def buffer_classes(run: Run, classes: Sequence[int]) -> list[torch.Tensor]:

@@ -1,27 +1,21 @@
 """What a training needs at least, told by its recipe and the shape of its images before anything of that size is made."""
 
 import shutil
-import time
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from gmmcli.core.batch import bytes_of_an_image
 from gmmcli.core.compute import total_memory
+from gmmcli.core.cost import DAY, LONGEST, Cost, operations_a_second
 from gmmcli.distributed import world
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Stage
 from gmmcli.train.setup import Setup
 
-DAY = 86_400
-LONGEST = 365 * DAY
-"""Seconds that a training may take."""
 COPIES = 4
 """Of the weights: themselves, their gradients, and what optimisers keep, which is two at most."""
-SIDE, TURNS = 1024, 3
 
 
 @dataclass(frozen=True)
@@ -40,16 +34,15 @@ class Needs:
         recipe, shape = setup.recipe, setup.dataset.shape
         share = world().share(recipe.data.batch_size)
         batch = share.stop - share.start
-        parameters, operations, kept = _of_the_network(setup)
-        weights = 4 * (parameters + setup.dataset.n_classes * recipe.model.backbone.dim)
+        cost = Cost.of(recipe.model.backbone, shape)
+        weights = 4 * (cost.parameters + setup.dataset.n_classes * recipe.model.backbone.dim)
         buffer = 0
         if recipe.needs_chains:
             buffer = recipe.chains.buffer_size * prod(shape) * getattr(torch, recipe.chains.dtype).itemsize
         sampled = 1 + recipe.needs_chains
-        if recipe.compute.precision == "bf16":
-            kept //= 2
+        kept = cost.kept // 2 if recipe.compute.precision == "bf16" else cost.kept
         speed = operations_a_second(setup.device, recipe.compute.precision)
-        steps = tuple(_passes(setup, stage) * operations * batch / speed for stage in recipe.stages)
+        steps = tuple(_passes(setup, stage) * cost.operations * batch / speed for stage in recipe.stages)
         n_checkpoints = recipe.log.keep + 1 if recipe.log.checkpoint_every else 1
         return cls(
             memory=COPIES * weights + buffer // world().size + sampled * batch * kept,
@@ -82,37 +75,11 @@ class Needs:
             )
 
 
-def _of_the_network(setup: Setup) -> tuple[int, int, int]:
-    """Parameters, operations of a forward pass of one image, and bytes that it keeps of it for the backward pass."""
-    recipe, shape = setup.recipe, setup.dataset.shape
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            network, image = recipe.model.backbone.build(shape[0]), torch.empty(1, *shape)
-            with FlopCounterMode(display=False) as counted, torch.no_grad():
-                network(image)
-            return sum(p.numel() for p in network.parameters()), counted.get_total_flops(), bytes_of_an_image(network, image)
-    except (NotImplementedError, RuntimeError):
-        return 0, 0, 0
-
-
 def _passes(setup: Setup, stage: Stage) -> int:
     """Forward passes of one image that a step's work on it amounts to: a gradient is two more, one of the image alone is one more."""
     optim = stage.optim or setup.recipe.optim
     update = 3 * (1 + stage.objective.clean_positive + stage.objective.needs_negatives) * (2 if optim.sam_rho else 1)
     return update + 2 * setup.recipe.chains.sampler.n_steps * stage.objective.needs_negatives
-
-
-def operations_a_second(device: torch.device, precision: str) -> float:
-    """Measure how many multiplications and additions a matrix product makes in a second, the fastest of a few."""
-    matrix = torch.ones(SIDE, SIDE, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    shortest = float("inf")
-    for _ in range(TURNS):
-        started = time.perf_counter()
-        torch.mm(matrix, matrix)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        shortest = min(shortest, time.perf_counter() - started)
-    return 2 * SIDE**3 / shortest
 
 
 def _size(size: int) -> str:
