@@ -255,3 +255,10 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     own = re.compile(rf"(?<![\w.])({re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/|/home/\w+)")
     files = [*SOURCES, *(ROOT / "recipes").glob("*.toml"), *(ROOT / "studies").glob("*.toml"), *Path(__file__).parent.rglob("*.py")]
     assert [str(path) for path in files if own.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_torchattacks_is_imported_by_attacks_alone() -> None:
+    """It pins old versions of requests and urllib3, and takes its time."""
+    modules = "gmmcli.attacks.algorithms, gmmcli.evaluate.robustness, gmmcli.evaluate.detection, gmmcli.train.loop"
+    code = f"import sys, {modules}; sys.exit('torchattacks' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

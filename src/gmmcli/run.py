@@ -31,6 +31,8 @@ from gmmcli.recipe import Recipe, is_file
 from gmmcli.results import Results
 from gmmcli.storage import append_json, read_json, read_json_lines, write_text
 
+TIME = "%Y-%m-%dT%H%M%SZ"
+
 
 class Run(Results):
     """A run directory: its recipe, checkpoints, metrics and results. Of several processes the main one alone writes to it.
@@ -54,8 +56,13 @@ class Run(Results):
 
     @classmethod
     def create(cls, recipe: Recipe, runs_dir: Path, argv: Sequence[str]) -> "Run":
-        """Create a run directory, named by time and recipe; an existing one is never overwritten."""
-        stem = f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-{recipe.name}"
+        """Create a run directory, named by time and recipe; an existing one is never overwritten.
+
+        Where the clock was set back, the time is that of the newest run: the newest by name is the newest.
+        """
+        now = f"{datetime.now(UTC):{TIME}}"
+        times = [match[0] for path in runs_dir.glob("*Z-*") if (match := re.match(r"\d{4}-\d\d-\d\dT\d{6}Z", path.name))]
+        stem = f"{max(now, *times)}-{recipe.name}" if times else f"{now}-{recipe.name}"
         for path in (runs_dir / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1000)):
             try:
                 path.mkdir(parents=True)

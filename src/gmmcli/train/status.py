@@ -29,8 +29,9 @@ def recorded(run: Run, device: torch.device) -> Iterator[None]:
         status = "interrupted"
         raise
     finally:
-        wall_time = round(spent + time.monotonic() - started, 1)
-        run.describe(status=status, wall_time_s=wall_time, peak_memory_mb=_peak_memory(device))
+        if run.path.exists():  # not moved or deleted under the training, which then ends by another error
+            wall_time = round(spent + time.monotonic() - started, 1)
+            run.describe(status=status, wall_time_s=wall_time, peak_memory_mb=_peak_memory(device))
 
 
 def _peak_memory(device: torch.device) -> int:
