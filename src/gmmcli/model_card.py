@@ -105,7 +105,7 @@ def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
             _check_size(card, {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}, path)  # noqa: SIM118 - not a dict
             model = card.build()
             model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:  # RuntimeError: tensors that are not the card's model
+    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:  # the last two: a model that its card cannot have
         raise CheckpointError(f"{path} cannot be read as a model ({error})") from error
     return card.recipe.compute.place(model, torch.device("cpu")).eval(), card
 

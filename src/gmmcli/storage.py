@@ -16,6 +16,7 @@ import numpy as np
 from gmmcli.errors import RunError, StorageError
 
 TEMPORARY = r"\.(\d{1,10})-[0-9a-f]{16}-.+"  # the hidden names of ``replacing``: of which process
+DEEPEST = 100  # folders of an output's path: to make them, Python recurses
 LONGEST = 200  # bytes of a stem: prefixes and suffixes come on top
 
 
@@ -41,6 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """StorageError where no file can be written at this path; a file without a name is made and goes, and missing folders are not made."""
+    if len(path.parts) > DEEPEST:
+        raise StorageError(f"{path} is {len(path.parts):,} folders deep", f"choose a place at most {DEEPEST} deep")
     folder = path if path.is_dir() else path.parent
     while not folder.exists():
         folder = folder.parent

@@ -13,7 +13,7 @@ from texts import NUMBERS, word, write
 
 PATHS = (
     "taken", "taken.png", "file.txt", "file.txt/x.png", "loop", "loop/x.png", "link.png", "gone.png", "pipe", "pipe.png", "/proc/x.png",
-    "x.png", "x.txt", "", ".", "..", "x", "x.PNG", "a/b/c/x.png", "x" * 300 + ".png", "a/" * 2000 + "x.png", "x.npz", "-.png", "x.svg",
+    "x.png", "x.txt", "", ".", "x", "x.PNG", "a/b/c/x.png", "x" * 300 + ".png", "a/" * 2000 + "x.png", "x.npz", "-.png", "x.svg",
     "x.pdf", "shut/x.png",
 )  # fmt: skip
 

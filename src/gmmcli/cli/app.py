@@ -61,7 +61,8 @@ class Boundary(TyperGroup):
         except OSError as error:
             if error.strerror is None:  # not of the operating system
                 raise
-            print(f"gmmc: error: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+            named = GmmcError(f"{error.filename or 'the output'}: {error.strerror}")
+            print(f"gmmc: error: {named.message}", file=sys.stderr)
             print(f"gmmc: {OS_HINTS.get(error.errno or 0, 'check the path, its permissions and the disk')}", file=sys.stderr)
             raise typer.Exit(StorageError.exit_code) from None
 

@@ -100,7 +100,7 @@ def _write_csv(verdicts: "dict[str, Verdict]") -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("image", "label", "probability", "log_density", "known"))
     for name, verdict in verdicts.items():
-        writer.writerow((name, *asdict(verdict).values()))
+        writer.writerow((visible(name), *asdict(verdict).values()))
 
 
 def _print_table(verdicts: "dict[str, Verdict]") -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.options import GridOut, OfRun, Origin, Seed, SomeImages, note, with_options
+from gmmcli.cli.options import MOST, GridOut, OfRun, Origin, Seed, SomeImages, note, with_options
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def generate_command(
     ] = None,
     origin: Origin = "buffer",
     n: Annotated[
-        int | None, typer.Option("--n", min=2, help="Samples in all. Default: 10,000 of the buffer, 1,000 fresh ones.", show_default=False)
+        int | None,
+        typer.Option("--n", min=2, max=MOST, help="Samples in all. Default: 10,000 of the buffer, 1,000 fresh ones.", show_default=False),
     ] = None,
     samples: Annotated[
         Path | None, typer.Option("--samples", help="Measure these, an .npz of gmmc sample, and draw none.", show_default=False)

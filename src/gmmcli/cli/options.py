@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gmmcli.evaluate.measured import Measured
     from gmmcli.evaluate.subject import Subject
 
+MOST = 10**8
+"""Images, or updates of a chain, that an option may ask for."""
 GRIDS = (".png", ".jpg", ".webp")
 FIGURES = (".png", ".svg")  # both are written
 
@@ -76,7 +78,9 @@ Data = Annotated[
     typer.Option("--data", metavar="SOURCE", help="Other data: NAME, folder:PATH or npz:PATH. Default: the run's own.", show_default=False),
 ]
 SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Which images of the data.")]
-N = Annotated[int | None, typer.Option("--n", min=2, help="Maximum number of images, drawn at random. Default: all.", show_default=False)]
+N = Annotated[
+    int | None, typer.Option("--n", min=2, max=MOST, help="Maximum number of images, drawn at random. Default: all.", show_default=False)
+]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed: the same seed gives the same figures.")]
 Out = Annotated[
     Path | None,

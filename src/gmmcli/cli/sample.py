@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 import typer
 
-from gmmcli.cli.options import GRIDS, OfRun, Origin, answer, check_out, class_indices, note, select_device, with_options
+from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, class_indices, note, select_device, with_options
 from gmmcli.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ EPILOG = (
 )
 RESERVED = ("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)))  # by Windows
 EACH = 64
-MOST = 10**8  # images
 ROW = 16  # images in a row when several classes share a grid
 
 
@@ -55,7 +54,7 @@ def sample_command(
     ] = None,
     origin: Origin = "noise",
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
+        int | None, typer.Option("--steps", min=1, max=MOST, help="Updates of a fresh chain. Default: chains.fresh_steps of the recipe.")
     ] = None,
     step_size: Annotated[
         float | None, typer.Option("--step-size", help="Step size. Default: chains.sampler.step_size of the recipe.")
