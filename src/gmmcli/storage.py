@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -37,6 +37,17 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         hidden.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def open_lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> IO[str]:
+    """Open a file to lock it; its content stays, and a link of that name, which anyone may have planted, is not followed.
+
+    Raises:
+        StorageError: it is a link.
+    """
+    if path.is_symlink():
+        raise StorageError(f"{path} is a link", "remove it: a lock is a file of its own")
+    return os.fdopen(os.open(path, flags | os.O_NOFOLLOW, 0o666))
 
 
 def check_writable(path: Path) -> None:
@@ -96,7 +107,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read the objects of a file of JSON lines, in order, without lines that a crash cut short or damaged; none where there is no file."""
     objects = []
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             objects.append(json.loads(line))
     return [line for line in objects if isinstance(line, dict)]
 
