@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gmmcli.errors import StorageError
+from gmmcli.errors import RunError, StorageError
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run, list_runs, open_run
 from untrained import create, save
@@ -99,3 +99,22 @@ def test_facts_of_a_run_that_is_gone_are_not_written(tmp_path: Path, tiny_recipe
     with pytest.raises(StorageError, match="was removed or moved"):
         run.describe(status="finished")
     assert not run.path.exists()
+
+
+def test_a_run_of_a_later_gmmc_says_so(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    assert run.provenance["schema"] == 1
+    run.describe(schema=2)
+    with pytest.raises(RunError, match=r"provenance\.json has schema 2, and this gmmc reads 1$") as caught:
+        _ = run.status
+    assert "update gmmc" in caught.value.hint
+
+
+def test_foreign_lines_among_the_metrics_are_kept_out_of_the_way(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run = create(tiny_recipe, tmp_path)
+    run.log({"step": 5})
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\x00\xfe\n[1]\n" + b"[" * 100_000 + b'\n{"of": "another program"}\n')
+    run.log({"step": 9})
+    run.forget_after(5)
+    assert run.metrics() == [{"step": 5}, {"of": "another program"}]

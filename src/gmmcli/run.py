@@ -29,7 +29,7 @@ from gmmcli.progress import say
 from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe, is_file
 from gmmcli.results import Results
-from gmmcli.storage import append_json, open_lock, read_json, read_json_lines, write_text
+from gmmcli.storage import SCHEMA, append_json, open_lock, read_json, read_json_lines, write_text
 
 TIME = "%Y-%m-%dT%H%M%SZ"  # before the name of a run
 STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-")
@@ -67,7 +67,7 @@ class Run(Results):
                 continue
         write_text(path / "recipe.toml", recipe.dumps())
         run = cls(path)
-        run.describe(**provenance(path, argv))
+        run.describe(schema=SCHEMA, **provenance(path, argv))
         return run
 
     @property
@@ -212,7 +212,7 @@ class Run(Results):
     @by_main
     def forget_after(self, step: int) -> None:
         """Drop the metrics after a step, which training will repeat; divergences and rollbacks are kept."""
-        kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
+        kept = [line for line in self.metrics() if line.get("step", step) <= step or line.get("event") in ("diverged", "rollback")]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     @property

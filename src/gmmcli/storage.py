@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from gmmcli.errors import RunError, StorageError
+from gmmcli.errors import RunError, StorageError, quoted
 
 TEMPORARY = r"\.(\d{1,10})-[0-9a-f]{16}-.+"  # the hidden names of ``replacing``: of which process
+SCHEMA = 1  # of provenance.json, results and answers; it will be 2 when an older gmmc would misread them
 LONGEST = 200  # bytes of a stem: prefixes and suffixes come on top
 
 
@@ -83,13 +84,17 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of one JSON object; RunError where it holds anything else."""
+    """Read a file of one JSON object; RunError where it holds anything else, or what a later gmmc wrote."""
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}", "remove it, or restore it from a copy") from error
     if not isinstance(document, dict):
         raise RunError(f"{path} is damaged: it does not hold a JSON object", "remove it, or restore it from a copy")
+    if document.get("schema", SCHEMA) != SCHEMA:
+        raise RunError(
+            f"{path} has schema {quoted(document['schema'])}, and this gmmc reads {SCHEMA}", "update gmmc to the version that wrote it"
+        )
     return document
 
 
