@@ -102,3 +102,18 @@ def test_a_result_of_a_later_gmmc_is_named_and_the_others_are_read(tmp_path: Pat
     with pytest.raises(RunError) as caught:
         results.result("eval accuracy")
     assert "update gmmc" in caught.value.hint
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "pickled"])
+def test_arrays_that_are_damaged_are_said_once_and_missing(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = Results(tmp_path)
+    path = results.save_result({"command": "tsne", "values": {}}, labels=np.arange(1000)).with_suffix(".npz")
+    content = bytearray(path.read_bytes())
+    if damage == "pickled":
+        np.savez(path, labels=np.array([{}], dtype=object))
+    else:
+        content[len(content) // 2] ^= 255
+        path.write_bytes({"cut": content[: len(content) // 2], "flipped": content, "text": b"no arrays"}[damage])
+    assert results.arrays("tsne") == {}
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"gmmc: warning: {path} is damaged (")

@@ -319,12 +319,3 @@ def test_an_empty_name_is_not_the_newest_run(tmp_path: Path) -> None:
     """`--run "$RUN"` with an unset variable."""
     with pytest.raises(RunError, match="the name of the run is empty"):
         open_run("", tmp_path)
-
-
-def test_the_newest_run_is_the_newest_by_name_though_the_clock_was_set_back(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    later = tmp_path / "2999-01-01T000000Z-other"
-    later.mkdir()
-    (tmp_path / "9999-notes").mkdir()
-    run, again = (Run.create(tiny_recipe, tmp_path, []) for _ in range(2))
-    assert [run.id, again.id] == ["2999-01-01T000000Z-tiny", "2999-01-01T000000Z-tiny-2"]
-    assert list_runs(tmp_path)[-1].id == again.id

@@ -69,7 +69,8 @@ class Draft:
         replaced = [path for path in self.folder.glob(f"{OLD}*") if (self.folder / path.name.removeprefix(OLD)).exists()]
         for path in (*replaced, *self.folder.glob(".step-*")):
             shutil.rmtree(path)
-        self.path.mkdir(parents=True)
+        self.folder.mkdir(exist_ok=True)  # without its parents: a run that was deleted is not made anew
+        self.path.mkdir()
 
     def write(self, name: str, part: Part) -> None:
         """Write a part and sync it to disk."""

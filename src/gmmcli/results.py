@@ -1,6 +1,8 @@
 """Results: one JSON file for each measurement, named after it, and a .npz of the arrays it was computed from."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -8,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gmmcli.errors import RunError, quoted
+from gmmcli.errors import RunError
+from gmmcli.progress import say
 from gmmcli.storage import file_stem, read_json, write_arrays, write_text
-
-SCHEMA = 1
-"""Of the objects that commands answer with and save; it will be 2 when an older gmmc would misread them."""
 
 
 class Results:
@@ -42,12 +42,16 @@ class Results:
                 yield path, error
 
     def arrays(self, stem: str) -> dict[str, np.ndarray]:
-        """The arrays that a saved result was computed from; empty where none were saved."""
+        """The arrays that a saved result was computed from; empty where none were saved, or with a warning where they are damaged."""
         path = self.path / "results" / f"{stem}.npz"
         if not path.exists():
             return {}
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves one that is damaged open
+                return dict(archive)
+        except (OSError, ValueError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            say(f"gmmc: warning: {path} is damaged ({error}): measure again for what is drawn of it")
+            return {}
 
     def save_result(self, result: dict[str, Any], name: str = "", **arrays: np.ndarray) -> Path:
         """Write a result, named by its command or otherwise, and a .npz of the arrays it was computed from; return the JSON file's path."""
@@ -66,10 +70,6 @@ def _read(path: Path) -> dict[str, Any]:
     result = read_json(path)
     if not isinstance(result.get("command"), str) or not isinstance(result.get("values"), dict):
         raise RunError(f"{path} is damaged: it is not a result of gmmc", "remove it, and measure again")
-    if result.get("schema", SCHEMA) != SCHEMA:
-        raise RunError(
-            f"{path} has schema {quoted(result['schema'])}, and this gmmc reads {SCHEMA}", "update gmmc to the version that wrote it"
-        )
     return result
 
 

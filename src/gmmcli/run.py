@@ -5,8 +5,8 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -23,15 +23,16 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.fingerprint import Fingerprint
 from gmmcli.data.sources import located
 from gmmcli.distributed import by_main, world
-from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.errors import DataError, RecipeError, RunError, StorageError
 from gmmcli.model_card import ModelCard
 from gmmcli.progress import say
 from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe, is_file
 from gmmcli.results import Results
-from gmmcli.storage import append_json, read_json, read_json_lines, write_text
+from gmmcli.storage import SCHEMA, append_json, open_lock, read_json, read_json_lines, write_text
 
-TIME = "%Y-%m-%dT%H%M%SZ"
+TIME = "%Y-%m-%dT%H%M%SZ"  # before the name of a run
+STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-")
 
 
 class Run(Results):
@@ -56,13 +57,8 @@ class Run(Results):
 
     @classmethod
     def create(cls, recipe: Recipe, runs_dir: Path, argv: Sequence[str]) -> "Run":
-        """Create a run directory, named by time and recipe; an existing one is never overwritten.
-
-        Where the clock was set back, the time is that of the newest run: the newest by name is the newest.
-        """
-        now = f"{datetime.now(UTC):{TIME}}"
-        times = [match[0] for path in runs_dir.glob("*Z-*") if (match := re.match(r"\d{4}-\d\d-\d\dT\d{6}Z", path.name))]
-        stem = f"{max(now, *times)}-{recipe.name}" if times else f"{now}-{recipe.name}"
+        """Create a run directory, named by time and recipe; an existing one is never overwritten."""
+        stem = f"{_next_time(runs_dir)}-{recipe.name}"
         for path in (runs_dir / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1000)):
             try:
                 path.mkdir(parents=True)
@@ -71,7 +67,7 @@ class Run(Results):
                 continue
         write_text(path / "recipe.toml", recipe.dumps())
         run = cls(path)
-        run.describe(**provenance(path, argv))
+        run.describe(schema=SCHEMA, **provenance(path, argv))
         return run
 
     @property
@@ -93,8 +89,14 @@ class Run(Results):
 
     @by_main
     def describe(self, **facts: Any) -> None:
-        """Add facts to provenance.json."""
+        """Add facts to provenance.json; StorageError where the run is gone."""
+        self.check_there()
         write_text(self.path / "provenance.json", json.dumps(self.provenance | facts, indent=1))
+
+    def check_there(self) -> None:
+        """Raise StorageError where the run was deleted or moved while it is trained: it must not be made anew without its recipe."""
+        if not (self.path / "recipe.toml").exists():
+            raise StorageError(f"{self.path} was removed or moved while it was trained", "put it back and resume it, or train anew")
 
     def dataset(self) -> Dataset:
         """The data that the run was trained on, whatever the current directory; DataError where it is missing or broken.
@@ -210,19 +212,17 @@ class Run(Results):
     @by_main
     def forget_after(self, step: int) -> None:
         """Drop the metrics after a step, which training will repeat; divergences and rollbacks are kept."""
-        kept = [line for line in self.metrics() if line["step"] <= step or line.get("event") in ("diverged", "rollback")]
+        kept = [line for line in self.metrics() if line.get("step", step) <= step or line.get("event") in ("diverged", "rollback")]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     @property
     def is_locked(self) -> bool:
         """Whether a process is training the run."""
         try:
-            with (self.path / ".lock").open() as file:
+            with open_lock(self.path / ".lock", os.O_RDONLY) as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            return False
+        except (BlockingIOError, FileNotFoundError) as error:
+            return isinstance(error, BlockingIOError)
         return False
 
     @contextmanager
@@ -231,7 +231,7 @@ class Run(Results):
         if not world().is_main:
             yield
             return
-        with (self.path / ".lock").open("w") as file:
+        with open_lock(self.path / ".lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -242,6 +242,16 @@ class Run(Results):
 def default_runs_dir() -> Path:
     """$GMMC_RUNS_DIR, or ./runs."""
     return Path(os.environ.get("GMMC_RUNS_DIR", "runs"))
+
+
+def _next_time(runs_dir: Path) -> str:
+    """The time in a new run's name: the clock's, or where that was set back a second after the newest run's, so that names sort by age."""
+    now = f"{datetime.now(UTC):{TIME}}"
+    newest = max((found[1] for run in list_runs(runs_dir) if (found := STAMPED.match(run.id))), default="")
+    if newest > now:
+        with suppress(ValueError, OverflowError):  # of a name that is no time
+            return f"{datetime.strptime(newest, TIME).replace(tzinfo=UTC) + timedelta(seconds=1):{TIME}}"
+    return now
 
 
 def list_runs(runs_dir: Path) -> list[Run]:

@@ -9,14 +9,15 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from gmmcli.errors import RunError, StorageError
+from gmmcli.errors import RunError, StorageError, quoted
 
 TEMPORARY = r"\.(\d{1,10})-[0-9a-f]{16}-.+"  # the hidden names of ``replacing``: of which process
 DEEPEST = 100  # folders of an output's path: to make them, Python recurses
+SCHEMA = 1  # of provenance.json, results and answers; it will be 2 when an older gmmc would misread them
 LONGEST = 200  # bytes of a stem: prefixes and suffixes come on top
 
 
@@ -38,6 +39,17 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         hidden.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def open_lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> IO[str]:
+    """Open a file to lock it; its content stays, and a link of that name, which anyone may have planted, is not followed.
+
+    Raises:
+        StorageError: it is a link.
+    """
+    if path.is_symlink():
+        raise StorageError(f"{path} is a link", "remove it: a lock is a file of its own")
+    return os.fdopen(os.open(path, flags | os.O_NOFOLLOW, 0o666))
 
 
 def check_writable(path: Path) -> None:
@@ -75,13 +87,17 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of one JSON object; RunError where it holds anything else."""
+    """Read a file of one JSON object; RunError where it holds anything else, or what a later gmmc wrote."""
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}", "remove it, or restore it from a copy") from error
     if not isinstance(document, dict):
         raise RunError(f"{path} is damaged: it does not hold a JSON object", "remove it, or restore it from a copy")
+    if document.get("schema", SCHEMA) != SCHEMA:
+        raise RunError(
+            f"{path} has schema {quoted(document['schema'])}, and this gmmc reads {SCHEMA}", "update gmmc to the version that wrote it"
+        )
     return document
 
 
@@ -99,7 +115,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read the objects of a file of JSON lines, in order, without lines that a crash cut short or damaged; none where there is no file."""
     objects = []
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             objects.append(json.loads(line))
     return [line for line in objects if isinstance(line, dict)]
 

@@ -24,7 +24,9 @@ def test_ls_shows_runs_that_have_saved_nothing_yet(gmmc: Gmmc, trained: Trained,
 
 
 def test_ls_of_no_runs_is_empty(gmmc: Gmmc, tmp_path: Path) -> None:
-    assert gmmc("runs", "ls", "--runs-dir", tmp_path / "none").stdout == ""
+    listed = gmmc("runs", "ls", "--runs-dir", tmp_path / "none")
+    assert (listed.exit_code, listed.stdout) == (0, "")
+    assert "no runs in" in listed.stderr
 
 
 def test_ls_looks_where_the_environment_says(gmmc: Gmmc, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +97,27 @@ def test_a_run_that_is_being_trained_is_passed_over_unless_it_is_named(gmmc: Gmm
             named = gmmc("runs", verb, "--run", run.path)
             assert (named.exit_code, named.stdout) == (1, "")
             assert "is being trained" in named.stderr
+
+
+def test_what_another_version_or_program_wrote_hides_no_run(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    for name in "ab":
+        shutil.copytree(trained.path, tmp_path / f"2026-01-01T000000Z-{name}")
+    run = Run(tmp_path / "2026-01-01T000000Z-a")
+    run.describe(schema=99)
+    run.save_result({"command": "eval accuracy", "values": {"accuracy": "high"}})
+    (run.path / "metrics.jsonl").write_bytes(bytes(range(256)))
+    answer = gmmc("runs", "ls", "--runs-dir", tmp_path)
+    first, second = answer.stdout.splitlines()
+    assert "test accuracy" not in first
+    assert "test accuracy" in second
+    assert answer.stderr == f"gmmc: warning: {run.path}/provenance.json has schema 99, and this gmmc reads 1\n"
+    shown = gmmc("runs", "show", run.path)
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "update gmmc" in shown.stderr
+
+
+def test_show_takes_the_run_as_an_argument_too(gmmc: Gmmc, trained: Trained) -> None:
+    shown = gmmc("runs", "show", trained.path)
+    assert shown.exit_code == 0
+    assert shown.stdout == gmmc("runs", "show", "--run", trained.path).stdout
+    assert gmmc("runs", "show", trained.path, "--run", trained.path).exit_code == 2

@@ -1,6 +1,5 @@
 """The loop: what it writes, what it keeps, and how it resumes."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,8 @@ import torch
 from trainings import DIS, GEN, JOINT, PAST_ITS_BEST, RUNAWAY, Begin, contents, cut_at, trained, without_clock, write_digits
 
 from gmmcli.errors import CheckpointError, DivergedError
-from gmmcli.train import loop
-from gmmcli.train.guard import GuardedStep
 from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
-from gmmcli.train.state import TrainState
-from gmmcli.train.step import StepReport
 from gmmcli.types import to_model
 
 FROZEN = """stages=[{epochs=1,objective={kind="center-regression"}},
@@ -248,20 +243,3 @@ def test_a_training_that_cannot_begin_has_failed(begin: Begin, monkeypatch: pyte
     assert run.status == "failed"
     train(setup, run, resume=True, quiet=True)
     assert run.status == "finished"
-
-
-@pytest.mark.parametrize("every", [1, 1000])
-def test_a_run_that_is_deleted_under_its_training_is_not_made_anew(begin: Begin, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
-    setup, run = begin(DIS, "log.checkpoint_every=4", f"log.every={every}")
-    step = loop.training_step
-
-    def deleting(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
-        if state.step == 3:
-            shutil.rmtree(run.path)
-        return step(setup, state, update)
-
-    monkeypatch.setattr(loop, "training_step", deleting)
-    with pytest.raises(OSError, match=r"No such file|the run is gone") as caught:
-        train(setup, run, quiet=True)
-    assert caught.value.strerror
-    assert not run.path.exists()

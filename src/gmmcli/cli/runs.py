@@ -1,12 +1,12 @@
 """``gmmc runs``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gmmcli.cli.options import Json, RunName, RunsDir, answer, note
-from gmmcli.errors import CheckpointError, RunError, visible
+from gmmcli.errors import CheckpointError, RecipeError, RunError, visible
 
 if TYPE_CHECKING:
     from gmmcli.run import Run
@@ -22,8 +22,8 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
     from gmmcli.run import default_runs_dir, list_runs
     from gmmcli.storage import file_stem
 
-    rows = []
-    for run in list_runs(runs_dir or default_runs_dir()):
+    rows, folder = [], runs_dir or default_runs_dir()
+    for run in list_runs(folder):
         checkpoints, measured = run.checkpoints, run.results().get(file_stem("eval accuracy"))
         for damage in run.damaged_results():
             note(f"warning: {damage}")
@@ -37,24 +37,39 @@ def ls(runs_dir: RunsDir = None, json: Json = False) -> None:
                 "run": run.id,
                 "status": status,
                 "step": checkpoints[-1].step if checkpoints else None,
-                "accuracy": measured["values"]["accuracy"] if measured else None,
+                "accuracy": _accuracy(measured["values"]) if measured else None,
             }
         )
     if json:
         answer({"schema": 1, "command": "runs ls", "values": rows})
         return
+    if not rows:
+        note(f"no runs in {folder}; train one: gmmc train digits_gen")
     for row in rows:
         accuracy = "" if row["accuracy"] is None else f"test accuracy {row['accuracy']:.2%}"
         step = "no checkpoint" if row["step"] is None else f"step {row['step']:,}"
         print(f"{visible(str(row['run']))}  {row['status']:11}  {step:13}  {accuracy}")
 
 
+def _accuracy(values: dict[str, Any]) -> float | None:
+    """The accuracy among the values of a result; None where another program has put something else there."""
+    accuracy = values.get("accuracy")
+    return accuracy if isinstance(accuracy, float) else None
+
+
 @app.command("show", epilog="Example:\n\ngmmc runs show")
-def show(run: RunName = None, runs_dir: RunsDir = None, json: Json = False) -> None:
+def show(
+    name: Annotated[str | None, typer.Argument(metavar="RUN", help="The run, as by --run.", show_default=False)] = None,
+    run: RunName = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> None:
     """Show a run's provenance, checkpoints and last metrics."""
     from gmmcli.run import open_run
 
-    found = open_run(run, runs_dir)
+    if name and run:
+        raise RecipeError("runs show shows one run", f"leave out {name} or --run {run}")
+    found = open_run(name or run, runs_dir)
     logged = [line for line in found.metrics() if "loss" in line]
     values = {
         "path": str(found.path),

@@ -127,6 +127,7 @@ def _advance(
         if diverged:
             update.raise_if_diverged(state.step)
         if due.preview:
+            run.check_there()
             save_preview(setup, state, run.path / "samples")
         improved = due.validate and validate(setup, state, run, report.stage, distance)
         if (due.save or improved or stopped) and not due.last:  # the last state is saved with its gamma^2

@@ -1,6 +1,5 @@
 """The training state: all that changes during training, and how it is saved and restored."""
 
-import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,8 +67,6 @@ class Snapshot:
             OSError: the disk is full or broken; what was there before is still there.
         """
         try:
-            if not (self.run.path / "recipe.toml").exists():  # of a run that was moved or deleted no new one is made, without a recipe
-                raise FileNotFoundError(errno.ENOENT, "the run is gone", str(self.run.path))
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             saved = Checkpoint.save(self.run.path / "checkpoints", self.step, self.parts, self.progress, group)
