@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gmmcli.storage import (
     append_json,
     check_writable,
     file_stem,
+    open_lock,
     placed,
     read_json,
     read_json_lines,
@@ -127,3 +129,13 @@ def test_damaged_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"a": 1}\n\xff\xfe\x00}\n{"b": }\n3\n\n{"c": "\xc3\xa4"}\n')
     assert read_json_lines(path) == [{"a": 1}, {"c": "ä"}]
+
+
+def test_a_named_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "x.json"
+    os.mkfifo(pipe)
+    with pytest.raises(RunError, match="not a regular file"):
+        read_json(pipe)
+    assert read_json_lines(pipe) == []
+    with pytest.raises(StorageError, match="no regular file"):
+        open_lock(pipe)

@@ -147,6 +147,13 @@ class Checkpoint:
         with self._readable(path):
             return safetensors.torch.load_file(path)
 
+    def tensor(self, name: str, key: str) -> Tensor:
+        """Read one tensor of a part, as ``tensors`` does."""
+        tensors = self.tensors(name)
+        if key not in tensors:
+            raise CheckpointError(f"{name} of {self.path} holds no {key}", HINT)
+        return tensors[key]
+
     def metadata(self, name: str) -> dict[str, str]:
         """Read the header strings of one part."""
         path = self._verified(f"{name}.safetensors")

@@ -190,7 +190,7 @@ class Run(Results):
         checkpoint = self.checkpoint()
         if not checkpoint.has("buffer"):
             raise RunError(f"{self.id} was trained without chains and has no replay buffer", "use --from noise")
-        return ReplayBuffer(joined([checkpoint.tensors(name)["images"] for name in checkpoint.shards("buffer")]))
+        return ReplayBuffer(joined([checkpoint.tensor(name, "images") for name in checkpoint.shards("buffer")]))
 
     def starts(self, device: torch.device | str = "cpu") -> Starts:
         """Where the run's chains start, on a device; uniform noise for a run trained without chains."""

@@ -45,10 +45,10 @@ def open_lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> IO[str]:
     """Open a file to lock it; its content stays, and a link of that name, which anyone may have planted, is not followed.
 
     Raises:
-        StorageError: it is a link.
+        StorageError: it is a link, or no regular file.
     """
-    if path.is_symlink():
-        raise StorageError(f"{path} is a link", "remove it: a lock is a file of its own")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise StorageError(f"{path} is a link, or no regular file", "remove it: a lock is a file of its own")
     return os.fdopen(os.open(path, flags | os.O_NOFOLLOW, 0o666))
 
 
@@ -88,6 +88,8 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file of one JSON object; RunError where it holds anything else, or what a later gmmc wrote."""
+    if path.exists() and not path.is_file():  # who opens a named pipe waits for ever
+        raise RunError(f"{path} is damaged: it is not a regular file", "remove it, or restore it from a copy")
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -114,7 +116,7 @@ def append_json(path: Path, document: dict[str, Any]) -> None:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read the objects of a file of JSON lines, in order, without lines that a crash cut short or damaged; none where there is no file."""
     objects = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
         with suppress(ValueError, RecursionError):
             objects.append(json.loads(line))
     return [line for line in objects if isinstance(line, dict)]

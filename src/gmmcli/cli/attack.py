@@ -43,7 +43,7 @@ Loss = Annotated[str, typer.Option("--loss", help="ce (prone to masking), ce-sca
 Norm = Annotated[Literal["linf", "l2"], typer.Option("--norm", help="Norm of the perturbation.")]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Gradient steps.")]
 StepSize = Annotated[float | None, typer.Option("--step-size", help="A step, as a share of eps. Default: 2.5 / steps.", show_default=False)]
-Restarts = Annotated[int, typer.Option("--restarts", min=1, help="Random starts; an image counts as broken if one breaks it.")]
+Restarts = Annotated[int, typer.Option("--restarts", min=1, max=1000, help="Random starts; an image counts as broken if one breaks it.")]
 Scale = Annotated[float, typer.Option("--scale", help="Attack the logits divided by this.")]
 Float64 = Annotated[bool, typer.Option("--float64", help="Compute in float64, where gradients vanish later.")]
 Save = Annotated[Path | None, typer.Option("--save", help="Write the adversarial images here, an .npz.", show_default=False)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gmmcli.cli.options import Json, answer
-from gmmcli.errors import RecipeError, quoted
+from gmmcli.errors import RecipeError, quoted, visible
 
 app = typer.Typer(no_args_is_help=True, help="List the kinds of datasets, download one, or check one.")
 
@@ -85,7 +85,7 @@ def check(
         )
         answer({"schema": 1, "command": "data check", "dataset": dataset.name, "values": values})
         return
-    print(f"{dataset.name}: {dataset.n_classes} classes, {height} x {width} x {channels}")
+    print(f"{visible(dataset.name)}: {dataset.n_classes} classes, {height} x {width} x {channels}")
     for name, about in splits.items():
         counts = about["per_class"].values()
         print(f"{name:10}  {about['n']:>7,} images, {min(counts):,} to {max(counts):,} per class")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gmmcli.data.outliers import public_name
+from gmmcli.errors import quoted
 from gmmcli.report.catalogue import (
     ACCURACY,
     AGREEMENT,
@@ -199,7 +200,7 @@ def _protocol(models: Sequence[ModelRuns]) -> list[str]:
         runs = ", ".join(f"{run.id} (step {run.checkpoint().step if run.checkpoints else 0})" for run in model.runs)
         lines.setdefault(f"runs: {runs}", []).append(model.name)
         for result in model.results[0].values():
-            about = f"{result['dataset']} {result['split']}, n = {result['n']:,}"
+            about = f"{result['dataset']} {result['split']}, n = {_counted(result['n'])}"
             facts = "; ".join(f"{key} {_brief(value)}" for key, value in result["protocol"].items() if value not in (None, "", {}, []))
             lines.setdefault(f"{result['command']}: {about}; {facts}", []).append(model.name)
     return [line if len(names) == len(models) else f"{', '.join(names)}: {line}" for line, names in lines.items()]
@@ -211,3 +212,8 @@ def _brief(value: Any) -> str:
         parts = (public_name(key) if isinstance(inner, dict) else f"{key} {_brief(inner)}" for key, inner in value.items())
         return f"({', '.join(parts)})"
     return f"{value:.4g}" if isinstance(value, float) else f"{value}"
+
+
+def _counted(n: Any) -> str:
+    """A number of images, which a damaged result may not have."""
+    return f"{n:,}" if isinstance(n, int) else quoted(n)
