@@ -143,3 +143,9 @@ def test_mapped_images_of_two_files_are_not_joined() -> None:
     assert everywhere(settled) == [[*range(3, 15)], [1, 2], [*range(21, 31)]]
     assert all(settled.split(name).mapped for name in SPLITS)
     assert change == "3 images are new"
+
+
+def test_a_folder_in_its_place_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data.safetensors").mkdir()
+    with pytest.raises(RunError, match=r"data\.safetensors is damaged"):
+        Fingerprint.read(tmp_path / "data.safetensors")

@@ -20,7 +20,6 @@ from worker import KINDS, Input, work
 
 from gmmcli.provenance import git_revision
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability-fuzz.md"
 FAULTS = ("traceback", "time", "memory", "crash", "code", "silent", "text", "outside", "ran")
 HEAD = """## Fuzzing
 

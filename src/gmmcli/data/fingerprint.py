@@ -51,7 +51,7 @@ class Fingerprint:
                 names = tuple(map(str, json.loads(file.metadata()["class_names"])))
                 images = {name: file.get_tensor(f"{name}.images") for name in SPLITS}
                 labels = {name: file.get_tensor(f"{name}.labels") for name in SPLITS}
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path} is damaged: {error}", "restore it from a copy, or remove it: the data are then not compared") from error
         for name in SPLITS:
             if not images[name].shape == labels[name].shape == (len(labels[name].reshape(-1)),) or images[name].dtype != torch.int64:
