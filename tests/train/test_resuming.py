@@ -102,3 +102,12 @@ def test_a_resume_tells_what_changed_and_refuses_before_it_touches_anything(begi
     right = edited(run, "model.backbone.width=1", "log.every=9", "stages.0.epochs=3")
     train(Setup.prepare(right.recipe), right, resume=True, quiet=True)
     assert "gmmc: log.every is 9, and was 1" in capsys.readouterr().err
+
+
+def test_an_unchanged_recipe_resumes_without_a_word(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    """The card of a model has only the last part of a path."""
+    setup, run = begin(DIS)
+    train(setup, run, quiet=True)
+    capsys.readouterr()
+    train(setup, run, resume=True, quiet=True)
+    assert capsys.readouterr().err == ""

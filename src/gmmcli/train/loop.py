@@ -5,6 +5,7 @@ from signal import SIGINT
 
 from gmmcli.distributed import any_of, world
 from gmmcli.errors import DivergedError, StoppedError
+from gmmcli.model_card import without_paths
 from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
 from gmmcli.signals import StopSignals
@@ -44,7 +45,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     if setup.recipe.validates_samples and distance is None:
         raise ValueError("log.validate_samples needs a distance")
     newest = run.checkpoint() if resume and run.checkpoints else None
-    changed = changes(run.card().recipe, setup.recipe) if newest else []
+    changed = changes(*map(without_paths, (run.card().recipe, setup.recipe))) if newest else []
     try:
         if newest is None:
             run.keep_fingerprint(setup.dataset)
