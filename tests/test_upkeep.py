@@ -9,7 +9,7 @@ from gmmcli.errors import RunError
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 from gmmcli.storage import replacing
-from gmmcli.upkeep import faults, litter, repair, thin
+from gmmcli.upkeep import faults, litter, newest_intact, repair, thin
 from untrained import create, save
 
 
@@ -64,14 +64,14 @@ def test_every_way_to_be_damaged_is_named(run: Run) -> None:
 
 
 def test_the_newest_intact_checkpoint(run: Run) -> None:
-    assert run.newest_intact().step == 40
+    assert newest_intact(run).step == 40
     for step in (40, 30):
         damage(run, step)
-    assert Run(run.path).newest_intact().step == 20
+    assert newest_intact(Run(run.path)).step == 20
     for step in (20, 10):
         damage(run, step)
     with pytest.raises(RunError, match="has no intact checkpoint"):
-        Run(run.path).newest_intact()
+        newest_intact(Run(run.path))
 
 
 def test_two_that_are_set_aside_do_not_collide(run: Run) -> None:

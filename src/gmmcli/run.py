@@ -150,18 +150,11 @@ class Run(Results):
             return next((c for c in found if c.step == step), found[-1])
         return found[-1]
 
-    def newest_intact(self) -> Checkpoint:
-        """The newest checkpoint whose files are all as they were written; RunError where there is none."""
-        for checkpoint in reversed(self.checkpoints):
-            if not checkpoint.faults:
-                return checkpoint
-        raise RunError(f"{self.path} has no intact checkpoint", "train it again")
-
     def card(self, best: bool = False) -> ModelCard:
         """The card of a checkpoint's model."""
-        return self._card(self.checkpoint(best))
+        return self.card_of(self.checkpoint(best))
 
-    def _card(self, checkpoint: Checkpoint) -> ModelCard:
+    def card_of(self, checkpoint: Checkpoint) -> ModelCard:
         """The card of a checkpoint, parsed once."""
         digest = checkpoint.digest("model")
         if digest not in self._cards:
@@ -173,10 +166,13 @@ class Run(Results):
 
         It is loaded once: later calls for the same checkpoint and device return the same object. Copy it before changing it.
         """
-        checkpoint = self.checkpoint(best)
+        return self.model_of(self.checkpoint(best), device)
+
+    def model_of(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Classifier:
+        """The classifier of a checkpoint, as ``model`` returns it."""
         key = checkpoint.digest("model"), str(device)
         if key not in self._models:
-            card = self._card(checkpoint)
+            card = self.card_of(checkpoint)
             model = card.build()
             model.load_state_dict(checkpoint.tensors("model"))
             self._models[key] = card.recipe.compute.place(model, torch.device(device)).eval()
@@ -196,7 +192,7 @@ class Run(Results):
         """Where the run's chains start, on a device; uniform noise for a run trained without chains."""
         checkpoint = self.checkpoint()
         tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-        card = self._card(checkpoint)
+        card = self.card_of(checkpoint)
         start = card.recipe.chains.start if card.recipe.needs_chains else Uniform()
         return start.restored({name: tensor.to(device) for name, tensor in tensors.items()}, card.image_shape)
 

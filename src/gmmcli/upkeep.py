@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from gmmcli.checkpoint import MANIFEST, NAME, OLD
+from gmmcli.checkpoint import MANIFEST, NAME, OLD, Checkpoint
 from gmmcli.errors import GmmcError, RunError
 from gmmcli.run import Run
 from gmmcli.storage import TEMPORARY
@@ -56,6 +56,14 @@ def _unfinished(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def newest_intact(run: Run) -> Checkpoint:
+    """The newest checkpoint whose files are all as they were written; RunError where there is none."""
+    for checkpoint in reversed(run.checkpoints):
+        if not checkpoint.faults:
+            return checkpoint
+    raise RunError(f"{run.path} has no intact checkpoint", "train it again")
+
+
 def repair(run: Run, dry_run: bool = False) -> list[str]:
     """Set damaged checkpoints aside, remove litter, and record that a training was killed; return what was done, or would be.
 
@@ -90,7 +98,7 @@ def thin(run: Run, keep: int, dry_run: bool = False) -> list[str]:
     """
     if run.is_locked:
         raise RunError(f"{run.id} is being trained", "wait for that process, or stop it")
-    intact = run.newest_intact()
+    intact = newest_intact(run)
     needed = {intact.step, intact.progress.get("best_step"), *(checkpoint.step for checkpoint in run.checkpoints[-keep:])}
     done = []
     for checkpoint in [checkpoint for checkpoint in run.checkpoints if checkpoint.step not in needed]:

@@ -13,7 +13,7 @@ from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.classifier import predict
 from gmmcli.data.dataset import subset
 from gmmcli.data.npz import Npz
-from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.errors import CheckpointError, DataError, RecipeError, RunError
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
 from gmmcli.model_card import ModelCard
@@ -280,3 +280,28 @@ def test_a_result_says_what_it_rests_on(run: Run) -> None:
         "values": values,
     }
     assert subject.result("eval generate", protocol, values, n=100)["n"] == 100
+
+
+@pytest.mark.parametrize("when", ["metadata", "tensors"])
+def test_a_checkpoint_that_is_removed_while_it_is_read_gives_way_to_a_newer_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    first = run.checkpoint()
+    read = getattr(Checkpoint, when)
+
+    def removed(one: Checkpoint, name: str) -> Any:
+        if one == first and one.path.exists():
+            checkpoint(run, first.step + 1, gamma2=2.5)
+            one.remove()
+        return read(one, name)
+
+    monkeypatch.setattr(Checkpoint, when, removed)
+    subject = Subject.open(run.path)
+    assert (subject.step, subject.gamma2) == (first.step + 1, 2.5)
+
+
+def test_a_damaged_checkpoint_is_not_waited_for(run: Run) -> None:
+    path = run.checkpoint().path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        Subject.open(run.path)

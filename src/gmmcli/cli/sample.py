@@ -82,7 +82,7 @@ def sample_command(
     from gmmcli.core.classifier import predict
     from gmmcli.distributed import once
     from gmmcli.evaluate.samples import Draw, spread
-    from gmmcli.evaluate.subject import check_same_checkpoint
+    from gmmcli.evaluate.subject import check_same_checkpoint, one_checkpoint
     from gmmcli.progress import image_progress
     from gmmcli.results import departures
     from gmmcli.run import open_run
@@ -92,12 +92,13 @@ def sample_command(
     found, best = open_run(of_run.run, of_run.runs_dir), of_run.best
     if out is None or form is Format.png:
         check_writable((out or found.path / "samples") / "0.png")
-    card, checkpoint, where = found.card(best), found.checkpoint(best), select_device(of_run.device)
+    where = select_device(of_run.device)
+    checkpoint, card, model = one_checkpoint(found, best, where)
     check_same_checkpoint(found, checkpoint.step)
     note(f"run {found.path}, step {checkpoint.step}", of_run.quiet)
     asked = [class_indices(name, card.class_names) for name in labels_asked or ["all"]]
     classes = sorted({k for some in asked for k in some})
-    model, draw = found.model(best, where), Draw(origin, steps, step_size, noise, seed)
+    draw = Draw(origin, steps, step_size, noise, seed)
     labels = spread(classes, n or (per_class or EACH) * len(classes))
     with image_progress("chains", len(labels), of_run.quiet) as progress:
         images, _, protocol = draw(found, model, labels, progress)

@@ -62,6 +62,7 @@ def train_command(
     from gmmcli.train.needs import Needs
     from gmmcli.train.plan import plan
     from gmmcli.train.setup import Setup
+    from gmmcli.upkeep import newest_intact
 
     if dry_run:
         planned = plan(Recipe.load(str(recipe), overrides or ()), runs_dir or default_runs_dir(), force)
@@ -74,7 +75,7 @@ def train_command(
                 f"run {found.id} was imported: it has no training to resume", "train a recipe from its weights: --set init.from=RUN"
             )
         if from_intact:
-            intact = found.newest_intact()
+            intact = newest_intact(found)
             for checkpoint in [c for c in found.checkpoints if c.step > intact.step]:
                 note(f"set aside {checkpoint.path}: it is damaged")
                 checkpoint.set_aside()

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy, shared_variance
 from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.fingerprint import Fingerprint
 from gmmcli.data.sources import foreign, parse_source
 from gmmcli.distributed import any_of, from_main, world
-from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.errors import CheckpointError, DataError, RecipeError, RunError
 from gmmcli.evaluate.classes import FITTING, with_classes_of
 from gmmcli.metrics.calibration import fit_temperature
 from gmmcli.metrics.outputs import Outputs, outputs
@@ -70,7 +71,7 @@ class Subject:
             RunError, CheckpointError, DataError: the run or the data is unavailable, or processes would open different checkpoints.
         """
         found = open_run(run, runs_dir)
-        card, checkpoint = found.card(best), found.checkpoint(best)
+        checkpoint, card, model = one_checkpoint(found, best, device)
         check_same_checkpoint(found, checkpoint.step)
         source = parse_source(data) if data else found.recipe.data.source
         dataset = foreign(source, split) if data else found.dataset()
@@ -83,7 +84,7 @@ class Subject:
         dataset = with_classes_of(found, card, dataset, None if as_it_was else source.kind)
         if kept is not None:
             dataset = _without_used(found, kept, dataset, split)
-        return cls(found, checkpoint.step, card, found.model(best, device), dataset, split, n, seed, bool(data), best)
+        return cls(found, checkpoint.step, card, model, dataset, split, n, seed, bool(data), best)
 
     @cached_property
     def images(self) -> Split:
@@ -194,6 +195,21 @@ def _without_used(run: Run, kept: Fingerprint, dataset: Dataset, name: SplitName
         changed: dict[str, Any] = {name: unused}
         return replace(dataset, **changed)
     return dataset
+
+
+def one_checkpoint(run: Run, best: bool, device: torch.device | str) -> tuple[Checkpoint, ModelCard, Classifier]:
+    """A checkpoint with its card and its model; a newer one where a training removes it while it is read.
+
+    Raises:
+        RunError, CheckpointError: there is none, or it is damaged.
+    """
+    while True:
+        checkpoint = run.checkpoint(best)
+        try:
+            return checkpoint, run.card_of(checkpoint), run.model_of(checkpoint, device)
+        except CheckpointError:
+            if checkpoint in run.checkpoints:
+                raise
 
 
 def check_same_checkpoint(run: Run, step: int) -> None:
