@@ -370,7 +370,7 @@ def test_with_weights_the_figures_have_their_usual_names_and_few_samples_a_warni
 
 @pytest.mark.parametrize("words", [("--from", "noise", "--n", 3), ("--top-share", 0.5), ("--features", "{run}"), ("--judge", "{run}")])
 def test_weights_that_are_not_finite_exit_5(words: tuple[object, ...], refused: Refused, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Run.model
+    whole = Run.model_of
 
     def broken(self: Run, *where: Any) -> Classifier:
         model = whole(self, *where)
@@ -378,7 +378,7 @@ def test_weights_that_are_not_finite_exit_5(words: tuple[object, ...], refused: 
             torch.nn.init.constant_(parameter, nan)
         return model
 
-    monkeypatch.setattr(Run, "model", broken)
+    monkeypatch.setattr(Run, "model_of", broken)
     code, said = refused(*(str(word).format(run=run.id) for word in words))
     assert code == 5
     assert "not finite" in said
