@@ -32,8 +32,19 @@ def test_the_first_signal_only_sets_received_and_hands_the_handlers_back(number:
         assert all(now != then for now, then in zip(handlers(), before, strict=True))
         os.kill(os.getpid(), number)
         assert stop.received == number
-        assert handlers() == before
+        assert [n for n, now, then in zip(ALL, handlers(), before, strict=True) if now != then] == [signal.SIGHUP]
     assert handlers() == before
+
+
+def test_a_closed_terminal_hangs_up_more_than_once() -> None:
+    """The shell sends SIGHUP, and the kernel another one when the shell has gone."""
+    heard: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+    with StopSignals() as stop:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert stop.received == signal.SIGHUP
+    assert heard == []
 
 
 def test_a_second_ctrl_c_acts_as_usual() -> None:

@@ -47,7 +47,8 @@ class ProgressBar:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar:
-            self._bar.stop()
+            with suppress(OSError):  # the terminal is closed
+                self._bar.stop()
 
     def update(self, step: int, note: str = "") -> None:
         """Report that this many are done."""

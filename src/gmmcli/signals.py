@@ -8,7 +8,8 @@ from typing import Any, Self
 class StopSignals:
     """While active, the first signal only sets ``received``; a second one has its default effect, in case the loop hangs.
 
-    A ``launched`` process never loses patience: a launcher passes on the signal that the process has had itself, and kills what hangs.
+    Not a second SIGHUP: the shell and the kernel each send one when a terminal is closed. A ``launched`` process never loses patience: a
+    launcher passes on the signal that the process has had itself, and kills what hangs.
     """
 
     def __init__(self, launched: bool = False) -> None:
@@ -23,13 +24,13 @@ class StopSignals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore()
+        self._restore(*self._previous)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         if not self.launched:
-            self._restore()
+            self._restore(*self._previous.keys() - {signal.SIGHUP})
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def _restore(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            signal.signal(number, self._previous[number])

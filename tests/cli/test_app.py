@@ -186,6 +186,14 @@ def test_ctrl_c_anywhere_else() -> None:
     assert (result.exit_code, result.stderr) == (130, "gmmc: stopped\n")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_get_nothing_and_give_nothing_to_others(closed: str) -> None:
+    """print() takes stdout for a stderr that is closed."""
+    command = f"'{sys.executable}' -m gmmcli recipes show no-such-recipe {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_a_bug_shows_itself() -> None:
     result = CliRunner().invoke(failing(ZeroDivisionError("a bug")), ["fail"])
     assert isinstance(result.exception, ZeroDivisionError)

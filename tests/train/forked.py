@@ -28,6 +28,27 @@ def gmmc() -> BaseProcess:
     return process
 
 
+def gmmc_on(terminal: str) -> BaseProcess:
+    """As ``gmmc``, at a terminal, by the name of its device."""
+    process = CONTEXT.Process(target=_run_on, args=(terminal,))
+    process.start()
+    return process
+
+
+def _run_on(terminal: str) -> None:
+    """In the child: the terminal's process."""
+    os.setsid()
+    device = os.open(terminal, os.O_RDWR)  # the first that the leader of a session opens controls it
+    for stream in range(3):
+        os.dup2(device, stream)
+    os.close(device)
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w") for stream in (1, 2))  # the old ones may be of a file, which can seek
+    try:
+        runpy.run_module("gmmcli", None, "__main__")
+    except SystemExit as end:
+        os._exit(int(end.code or 0))  # without multiprocessing's last flush, which a closed terminal refuses
+
+
 def _run(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
     """In the child: what ``Popen`` was asked for."""
     os.setsid()

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -107,6 +108,36 @@ def test_ctrl_c_sigterm_and_a_closed_terminal_save_and_resume_to_the_same_weight
         arguments = ["train", "--resume"]
     assert exit_code(gmmc(*arguments)) == 0
     assert_as_undisturbed(small, tmp_path, "stages.0.epochs=8")
+
+
+def test_a_terminal_that_is_closed_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch, small: Small, tmp_path: Path) -> None:
+    runs_dir, (master, slave) = tmp_path / "runs", os.openpty()
+    os.set_blocking(master, False)
+    recipe = write(small, tmp_path / "r.toml", "stages.0.epochs=400")
+    monkeypatch.setattr(sys, "argv", ["gmmc", "train", recipe, "--runs-dir", str(runs_dir)])
+    process = forked.gmmc_on(os.ttyname(slave))
+    while logged(runs_dir) < 3 and process.is_alive():
+        with suppress(BlockingIOError):
+            os.read(master, 1 << 16)  # a bar that nobody reads would halt
+        time.sleep(0.01)
+    os.close(slave)
+    os.close(master)
+    for _ in range(2):  # from the shell; the kernel sends its own, if it is one that does
+        os.kill(process.pid or 0, signal.SIGHUP)
+    assert exit_code(process) == 128 + signal.SIGHUP
+    run = open_run(None, runs_dir)
+    assert run.provenance["status"] == "interrupted"
+    assert run.checkpoint().step == run.metrics()[-1]["step"]
+
+
+def test_a_halt_and_a_continue_change_nothing(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:
+    process = gmmc("train", write(small, tmp_path / "r.toml", "stages.0.epochs=4"))
+    wait_for(process, tmp_path / "runs", 3)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.kill(process.pid or 0, number)
+        time.sleep(0.05)
+    assert exit_code(process) == 0
+    assert_as_undisturbed(small, tmp_path, "stages.0.epochs=4")
 
 
 def test_divergence_exits_with_its_own_code(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, restore, runs, sample, study, train, tsne
-from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError, visible
+from gmmcli.cli.options import note
+from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
 
 OS_HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another with --runs-dir; a training resumes with --resume",
@@ -40,12 +41,12 @@ class Boundary(TyperGroup):
         except GmmcError as error:
             if _is_main() or not isinstance(error, (StoppedError, DivergedError)):  # these two end all processes at the same step
                 kind = "stopped" if isinstance(error, StoppedError) else "error"
-                print(f"gmmc: {kind}: {error.message}", file=sys.stderr)
+                note(f"{kind}: {error.message}")
                 if error.hint:
-                    print(f"gmmc: {error.hint}", file=sys.stderr)
+                    note(error.hint)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            print("gmmc: stopped", file=sys.stderr)
+            note("stopped")
             raise typer.Exit(StoppedError.exit_code) from None
         except BrokenPipeError:  # `gmmc recipes ls | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,17 +54,15 @@ class Boundary(TyperGroup):
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            print(
-                f"gmmc: error: out of memory: {visible(str(error).splitlines()[0] if str(error) else 'no more to be had')}", file=sys.stderr
-            )
-            print(f"gmmc: {LOWER}", file=sys.stderr)
+            note(f"error: out of memory: {str(error).splitlines()[0] if str(error) else 'no more to be had'}")
+            note(LOWER)
             raise typer.Exit(GmmcError.exit_code) from None
         except OSError as error:
             if error.strerror is None:  # not of the operating system
                 raise
             named = GmmcError(f"{error.filename or 'the output'}: {error.strerror}")
-            print(f"gmmc: error: {named.message}", file=sys.stderr)
-            print(f"gmmc: {OS_HINTS.get(error.errno or 0, 'check the path, its permissions and the disk')}", file=sys.stderr)
+            note(f"error: {named.message}")
+            note(OS_HINTS.get(error.errno or 0, "check the path, its permissions and the disk"))
             raise typer.Exit(StorageError.exit_code) from None
 
 
@@ -136,9 +135,18 @@ def options(
         os.environ["GMMC_OFFLINE"] = "1"  # a study's child processes inherit it
 
 
+def _open_closed_streams() -> None:
+    """Open streams that the caller has closed on nothing: else print would take stdout for stderr, and the next file its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is the stream's
+            setattr(sys, name, os.fdopen(nothing, mode, encoding="utf-8"))
+
+
 def main() -> None:
     """The console entry. What the output's encoding lacks is written as an escape."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # None where it is closed
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     app()
