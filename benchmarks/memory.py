@@ -15,9 +15,9 @@ from gmmcli.train.step import training_step
 from table import Figure, table
 
 
-def resident() -> float:
-    """Resident memory of this process in MiB (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def resident(process: int | str = "self") -> float:
+    """Resident memory of a process, this one say, in MiB (Linux)."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def measure(steps: int = 1000) -> list[Figure]:

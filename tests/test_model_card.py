@@ -1,11 +1,15 @@
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from gmmcli.core.heads import GaussianHead
+from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.errors import CheckpointError
 from gmmcli.model_card import ModelCard, load_model, without_paths
 from gmmcli.recipe import Recipe
@@ -92,3 +96,36 @@ def test_files_that_are_no_safetensors_or_not_there(tmp_path: Path) -> None:
     for name in ("x.safetensors", "gone.safetensors"):
         with pytest.raises(CheckpointError, match=rf"{name} cannot be read as a model"):
             load_model(tmp_path / name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """A package's source, with paths under names of its own."""
+
+    n_classes: ClassVar[None] = None
+    kind: str = "scans"
+    archive: str = "/home/somebody/scans.tar"
+    labels: Path = Path("~/labels.csv")
+    modality: str = "x-ray/2d"
+
+
+def test_the_paths_of_any_source_are_cut_and_nothing_else(tiny_recipe: Recipe) -> None:
+    scans: Any = Scans()
+    kept: Any = without_paths(replace(tiny_recipe, data=replace(tiny_recipe.data, source=scans))).data.source
+    assert (kept.archive, str(kept.labels), kept.modality) == ("scans.tar", "labels.csv", "x-ray/2d")
+
+
+def test_a_model_whose_backbone_cannot_be_built_on_the_meta_device_opens(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create(tiny_recipe, tmp_path / "runs")
+    save(run, 10)
+    build = WideResNet.build
+
+    def eager(table: WideResNet, channels: int) -> nn.Module:
+        torch.ones(1).item()  # as a backbone that looks at its own weights
+        return build(table, channels)
+
+    monkeypatch.setattr(WideResNet, "build", eager)
+    model, _ = load_model(run.checkpoint().path / "model.safetensors")
+    assert torch.isfinite(model(torch.zeros(2, 1, 8, 8))).all()

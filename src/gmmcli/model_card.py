@@ -84,9 +84,14 @@ class ModelCard:
 def without_paths(recipe: Recipe) -> Recipe:
     """The recipe with the last part alone of each path: what is published says nothing of the machine it comes from."""
     source: Any = recipe.data.source  # a dataclass, which mypy cannot read in a protocol
-    names = {key: Path(getattr(source, key)).name for key in ("path", "root") if hasattr(source, key)}
+    names = {key: Path(value).name for key, value in vars(source).items() if isinstance(value, (str, Path)) and _is_path(key, value)}
     data = replace(recipe.data, source=replace(source, **names)) if names else recipe.data
     return replace(recipe, data=data, init=replace(recipe.init, from_=Path(recipe.init.from_).name))
+
+
+def _is_path(key: str, value: str | Path) -> bool:
+    """Whether a value of a source is a path, of an installed package's source too."""
+    return key in ("path", "root") or Path(value).is_absolute() or str(value).startswith("~")
 
 
 def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
@@ -111,9 +116,15 @@ def load_model(path: str | Path) -> tuple[Classifier, ModelCard]:
 
 
 def _check_size(card: ModelCard, shapes: dict[str, tuple[int, ...]], path: str | Path) -> None:
-    """Raise CheckpointError where the file has other tensors than the backbone of its card, before that takes any memory."""
-    with torch.device("meta"):
-        expected = card.recipe.model.backbone.build(card.image_shape[0]).state_dict()
+    """Raise CheckpointError where the file has other tensors than the backbone of its card, before that takes any memory.
+
+    Of a package's backbone that cannot be built on torch's meta device nothing is known until it is built.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            expected = card.recipe.model.backbone.build(card.image_shape[0]).state_dict()
+    except (NotImplementedError, RuntimeError):
+        return
     for name, tensor in expected.items():
         if (found := shapes.get(f"backbone.{name}")) != tuple(tensor.shape):
             raise CheckpointError(

@@ -32,6 +32,7 @@ from gmmcli.results import Results
 from gmmcli.storage import SCHEMA, append_json, open_lock, read_json, read_json_lines, write_text
 
 TIME = "%Y-%m-%dT%H%M%SZ"  # before the name of a run
+LASTING = ("diverged", "rollback", "unstable")  # events that a resume keeps: it logs each once
 STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-")
 
 
@@ -207,8 +208,8 @@ class Run(Results):
 
     @by_main
     def forget_after(self, step: int) -> None:
-        """Drop the metrics after a step, which training will repeat; divergences and rollbacks are kept."""
-        kept = [line for line in self.metrics() if line.get("step", step) <= step or line.get("event") in ("diverged", "rollback")]
+        """Drop the metrics after a step, which training will repeat, but for the lasting events."""
+        kept = [line for line in self.metrics() if line.get("step", step) <= step or line.get("event") in LASTING]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     @property

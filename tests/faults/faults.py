@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from gmmcli.cli.app import app
 from gmmcli.provenance import git_revision
 from gmmcli.recipe import Recipe
-from gmmcli.run import Run
+from gmmcli.run import LASTING, Run
 from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
 from gmmcli.upkeep import faults, litter, repair
@@ -31,7 +31,6 @@ from gmmcli.upkeep import faults, litter, repair
 SAVES = ("log.checkpoint_every=2", "log.keep=2", "log.preview_every=4", "log.validate_every=3")
 ROLLBACK = (TWO, 'stages.1.optim={kind="sgd",learning_rate=1e30}', 'guard.on_divergence="rollback"', "guard.lr_factor=1e-32", *SAVES[:2])
 RECIPES = {"training": SAVES, "rollback": ROLLBACK}
-EVENTS = ("rollback", "diverged")
 
 
 @dataclass
@@ -82,7 +81,7 @@ def recovered(folder: Path) -> list[object]:
     repair(run)
     assert litter(run) == []
     checkpoint = run.checkpoint()
-    events = [[line[key] for key in ("step", "event")] for line in run.metrics() if line.get("event") in EVENTS]
+    events = [[line[key] for key in ("step", "event")] for line in run.metrics() if line.get("event") in LASTING]
     return [checkpoint.step, {key: value[2].hex() for key, value in contents(checkpoint).items()}, events]
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainings import DEAD, DIS, GEN, JOINT, Begin, contents, cut_at, trained
+from trainings import DEAD, DIS, GEN, JOINT, ROLLBACK, RUNAWAY, Begin, contents, cut_at, trained
 
+from gmmcli.errors import DivergedError
 from gmmcli.train.health import ChainWatch
+from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
 
 EVERY_LINE = {"step", "epoch", "stage", "lr", "loss", "accuracy", "grad_norm", "images_per_sec"}
@@ -93,9 +95,9 @@ def test_energies_are_compared_only_where_they_are_squared_distances(
     asked: list[bool] = []
 
     class Watch(ChainWatch):
-        def __init__(self, never_negative: bool) -> None:
-            asked.append(never_negative)
-            super().__init__(never_negative)
+        def __init__(self, recognised: float | None) -> None:
+            asked.append(recognised is not None)
+            super().__init__(recognised)
 
     monkeypatch.setattr("gmmcli.train.log.ChainWatch", Watch)
     trained(*begin(*overrides))
@@ -108,3 +110,30 @@ def test_a_warning_beyond_the_checkpoint_is_not_there_twice_after_a_resume(begin
     trained(Setup.prepare(cut.recipe), cut, resume=True)
     assert [line["step"] for line in cut.metrics() if "event" in line] == [8]  # five lines of its own
     assert contents(cut.checkpoint()) == contents(run.checkpoint())
+
+
+def test_a_loss_near_the_guards_limit_is_said_once_even_after_a_resume(
+    begin: Begin, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = trained(*begin(GEN, "guard.max_loss=500.0", "log.checkpoint_every=1"))  # the loss begins at C^2 / 2 = 50
+    events = [line for line in run.metrics() if "event" in line]
+    assert [(event["step"], event["event"]) for event in events] == [(1, "unstable")]
+    assert f"gmmc: step 1: {events[0]['reason']}\n" in capsys.readouterr().err
+    cut = cut_at(run, 3, tmp_path)
+    trained(Setup.prepare(cut.recipe), cut, resume=True)
+    assert [line for line in cut.metrics() if "event" in line] == events
+
+
+def test_every_attempt_after_a_rollback_warns_anew(begin: Begin) -> None:
+    setup, run = begin(RUNAWAY, ROLLBACK, "guard.max_loss=500.0", "guard.max_rollbacks=1", "log.checkpoint_every=0")
+    with pytest.raises(DivergedError):
+        train(setup, run, quiet=True)
+    events = [(line["step"], line["event"]) for line in run.metrics() if "event" in line]
+    assert events == [(1, "unstable"), (6, "rollback"), (1, "unstable"), (6, "diverged")]
+
+
+def test_a_divergence_out_of_nothing_is_not_warned_of_when_it_is_there(begin: Begin) -> None:
+    setup, run = begin(RUNAWAY)
+    with pytest.raises(DivergedError):
+        train(setup, run, quiet=True)
+    assert [line["event"] for line in run.metrics() if "event" in line] == ["diverged"]

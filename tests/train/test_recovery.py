@@ -8,9 +8,12 @@ import torch
 from trainings import GEN, JOINT, ROLLBACK, RUNAWAY, TWO, Begin, contents, cut_at, trained
 
 from gmmcli.errors import DivergedError
+from gmmcli.recipe import Recipe
 from gmmcli.run import Run
+from gmmcli.storage import write_text
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.loop import train
+from gmmcli.train.recovery import log_rollback
 from gmmcli.train.setup import Setup
 from gmmcli.train.step import training_step
 
@@ -142,3 +145,18 @@ def test_a_diverged_run_that_is_resumed_tells_its_divergence_once(begin: Begin) 
         with pytest.raises(DivergedError, match="step 6"):
             train(setup, run, resume=resume, quiet=True)
     assert [line["step"] for line in run.metrics() if line.get("event") == "diverged"] == [6]
+
+
+def test_a_rollback_is_not_told_again_with_another_factor_or_by_a_state_without_its_reason(begin: Begin, tmp_path: Path) -> None:
+    """Recipes may change guard.lr_factor before a resume; checkpoints of earlier versions have no reason."""
+    run = trained(*begin(*SANE_AFTER_A_ROLLBACK))
+    cut = cut_at(run, 8, tmp_path)
+    recipe = Recipe.loads(cut.recipe.dumps(), overrides=["guard.lr_factor=1e-30"])
+    write_text(cut.path / "recipe.toml", recipe.dumps())
+    setup = Setup.prepare(recipe)
+    train(setup, Run(cut.path), resume=True, quiet=True)
+    state = setup.restored(cut.checkpoint())
+    state.reason = ""
+    log_rollback(setup, cut, state)
+    events = [[(line["step"], line["rollbacks"]) for line in one.metrics() if line.get("event") == "rollback"] for one in (cut, run)]
+    assert events == [[(7, 1), (7, 2)]] * 2

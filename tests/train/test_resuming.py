@@ -39,13 +39,13 @@ def edited(run: Run, *overrides: str) -> Run:
 def test_what_weights_and_chains_depend_on_must_stay(small: Small, edit: str, sentence: str) -> None:
     kept = small()
     with pytest.raises(RecipeError) as caught:
-        changes(kept, Recipe.loads(kept.dumps(), overrides=(edit,)))
+        changes(kept, Recipe.loads(kept.dumps(), overrides=(edit,)), 5)
     assert sentence in caught.value.message
 
 
 def test_every_key_that_must_not_change_is_named(small: Small) -> None:
     with pytest.raises(RecipeError, match=r"`\S+` cannot change .* now, nor (seed|data.noise_std)$"):
-        changes(small(), small("seed=3", "data.noise_std=0.5"))
+        changes(small(), small("seed=3", "data.noise_std=0.5"), 5)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_every_key_that_must_not_change_is_named(small: Small) -> None:
 )
 def test_what_they_do_not_depend_on_may_change_and_is_told(small: Small, edit: str) -> None:
     kept = small()
-    (line,) = changes(kept, Recipe.loads(kept.dumps(), overrides=(edit,)))
+    (line,) = changes(kept, Recipe.loads(kept.dumps(), overrides=(edit,)), 5)
     assert line.startswith(edit.split("=")[0])
     assert ", and was " in line
-    assert changes(kept, kept) == []
+    assert changes(kept, kept, 5) == []
 
 
 def test_a_shorter_last_stage_ends_the_training(begin: Begin) -> None:
@@ -78,17 +78,22 @@ def test_a_longer_last_stage_is_the_longer_training(begin: Begin, small: Small, 
     assert contents(longer.checkpoint()) == contents(straight.checkpoint())
 
 
+THEN_ITS_OWN = TWO.removesuffix("}]") + ',optim={kind="sgd"}}]'
+
+
 @pytest.mark.parametrize(
     ("recipe", "edit"),
     [
         ((DIS, "optim.schedule=cosine"), "stages.0.epochs=4"),  # its learning rate would jump up
+        ((DIS, "stages.0.epochs=1", "optim.schedule=cosine"), "stages.0.epochs=2"),  # inside an epoch too
+        ((THEN_ITS_OWN, "optim.schedule=cosine"), "stages.1.epochs=2"),  # of an earlier stage, that is scheduled over all of the training
         ((TWO,), "stages.0.epochs=2"),  # what came after was another stage
     ],
 )
 def test_lengths_that_would_have_made_another_training(small: Small, recipe: tuple[str, ...], edit: str) -> None:
     kept = small(*recipe)
     with pytest.raises(RecipeError, match="epochs` cannot change"):
-        changes(kept, Recipe.loads(kept.dumps(), overrides=(edit,)))
+        changes(kept, Recipe.loads(kept.dumps(), overrides=(edit,)), 5)
 
 
 def test_a_resume_tells_what_changed_and_refuses_before_it_touches_anything(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The training log: lines of metrics.jsonl (docs/metrics.md), the note beside the progress bar, warnings about the chains."""
 
 import time
+from itertools import takewhile
 from math import isfinite
 from typing import Any
 
@@ -12,7 +13,7 @@ from gmmcli.distributed import mean
 from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
 from gmmcli.train.guard import GuardedStep
-from gmmcli.train.health import STILL, ChainWatch
+from gmmcli.train.health import STILL, ChainWatch, LossWatch, recognised_energy
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
 from gmmcli.train.step import StepReport
@@ -26,7 +27,10 @@ class TrainingLog:
     def __init__(self, setup: Setup, run: Run, bar: ProgressBar, state: TrainState) -> None:
         self.setup, self.run, self.bar = setup, run, bar
         marginal = any(stage.objective.marginal for stage in setup.recipe.stages)
-        self.watch = ChainWatch(never_negative=state.model.has_means and not marginal)
+        squared = state.model.has_means and not marginal
+        self.watch = ChainWatch(recognised_energy(state.model.means) if squared else None)
+        since_rollback = takewhile(lambda line: line.get("event") != "rollback", reversed(run.metrics()))
+        self.growth = LossWatch(setup.recipe.guard.max_loss, warned=any(line.get("event") == "unstable" for line in since_rollback))
         self.throughput = Throughput(state.step, setup.recipe.data.batch_size)
 
     def write(self, state: TrainState, report: StepReport, update: GuardedStep, *, watched: bool) -> None:
@@ -36,8 +40,16 @@ class TrainingLog:
         self.run.log({key: value if isfinite(value) else None for key, value in line.items()})
         self.bar.update(state.step, ", ".join(f"{text} {line[key]:.3g}" for key, text in NOTED.items() if key in line))
         if watched and (complaint := self.watch(line)):
-            self.run.log({"step": state.step, "event": "chains", "reason": complaint})
-            self.bar.warn(f"gmmc: step {state.step}: {complaint}")
+            self._warn(state.step, "chains", complaint)
+
+    def check_growth(self, step: int, loss: float) -> None:
+        """Warn before a growing loss diverges; for every step whose loss the host knows."""
+        if complaint := self.growth(loss):
+            self._warn(step, "unstable", complaint)
+
+    def _warn(self, step: int, event: str, complaint: str) -> None:
+        self.run.log({"step": step, "event": event, "reason": complaint})
+        self.bar.warn(f"gmmc: step {step}: {complaint}")
 
 
 class Throughput:

@@ -45,7 +45,9 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     if setup.recipe.validates_samples and distance is None:
         raise ValueError("log.validate_samples needs a distance")
     newest = run.checkpoint() if resume and run.checkpoints else None
-    changed = changes(*map(without_paths, (run.card().recipe, setup.recipe))) if newest else []
+    changed = []
+    if newest:
+        changed = changes(without_paths(run.card().recipe), without_paths(setup.recipe), setup.loader.steps_per_epoch)
     try:
         if newest is None:
             run.keep_fingerprint(setup.dataset)
@@ -127,6 +129,8 @@ def _advance(
             log.write(state, report, update, watched=due.log)
         if diverged:
             update.raise_if_diverged(state.step)
+        if checked:
+            log.check_growth(state.step, float(update.loss))
         if due.preview:
             run.check_there()
             save_preview(setup, state, run.path / "samples")

@@ -41,7 +41,7 @@ def log_rollback(setup: Setup, run: Run, state: TrainState) -> None:
 
 def log_once(run: Run, event: dict[str, Any]) -> None:
     """Log an event that a resume would repeat: what was lost with a kill happens again, and is the same event."""
-    if event not in run.metrics():
+    if not any(all(line.get(key) == event.get(key) for key in ("step", "event", "rollbacks")) for line in run.metrics()):
         run.log(event)
 
 
