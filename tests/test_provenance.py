@@ -69,3 +69,5 @@ def test_published_paths_are_told_apart_by_their_folders() -> None:
     assert here != there
     assert public_path("/srv/ada/x.npz/") == here
     assert re.fullmatch(r"x\.npz \([0-9a-f]{6}\)", here)
+    assert public_path("a b.npz") != public_path("a:b.npz")
+    assert re.fullmatch(r"a b\.npz \([0-9a-f]{6}\)", public_path("a b.npz"))

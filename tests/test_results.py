@@ -1,13 +1,15 @@
+import errno
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
+from gmmcli import storage
 from gmmcli.attacks.algorithms import ATTACKS
 from gmmcli.attacks.attack import Attack
-from gmmcli.errors import RunError
+from gmmcli.errors import RunError, StorageError
 from gmmcli.results import Results, departures
 
 
@@ -18,6 +20,52 @@ def test_results_are_saved_under_their_command(tmp_path: Path) -> None:
     path = results.save_result(result)
     assert path == tmp_path / "results" / "eval-accuracy.json"
     assert json.loads(path.read_text()) == results.result("eval accuracy") == result
+
+
+@pytest.fixture
+def takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run directory as others have published it, and a cache of one's own; whoever runs the tests may write anywhere."""
+    published = tmp_path / "published"
+    Results(published).save_result({"command": "eval accuracy", "values": {"accuracy": 0.5}})
+    Results(published).save_result({"command": "eval ood", "values": {}}, scores=np.zeros(2))
+    temporary = storage.TemporaryFile
+
+    def refused(dir: Path) -> IO[bytes]:
+        if Path(dir).is_relative_to(published):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return temporary(dir=dir)
+
+    monkeypatch.setattr(storage, "TemporaryFile", refused)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return published
+
+
+def test_results_of_a_run_that_takes_no_files_are_kept_in_the_users_cache(
+    takes_no_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, before = Results(takes_no_files), sorted(takes_no_files.rglob("*"))
+    mine = {"command": "eval accuracy", "values": {"accuracy": 0.75}}
+    path = results.save_result(mine, labels=np.ones(3))
+    assert path.is_relative_to(tmp_path / "cache" / "gmmc" / "runs")
+    assert capsys.readouterr().err.count(f"what is written goes to {results.output}\n") == 1
+    assert sorted(takes_no_files.rglob("*")) == before
+    again = Results(takes_no_files)
+    assert again.result("eval accuracy") == again.results()["eval-accuracy"] == mine
+    assert len(again.arrays("eval-accuracy")["labels"]) == 3
+    assert again.result("eval ood") is not None
+    assert len(again.arrays("eval-ood")["scores"]) == 2
+    assert list(again.results()) == ["eval-accuracy", "eval-ood"]
+
+
+def test_a_namesake_elsewhere_does_not_get_them(takes_no_files: Path, tmp_path: Path) -> None:
+    Results(takes_no_files).save_result({"command": "tsne", "values": {}})
+    assert Results(tmp_path / "other" / "published").results() == {}
+
+
+def test_a_run_and_a_cache_that_take_no_files_are_an_error(takes_no_files: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(StorageError, match="cache is a file, not a folder"):
+        _ = Results(takes_no_files).output
 
 
 @pytest.mark.parametrize(

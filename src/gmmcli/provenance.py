@@ -13,6 +13,7 @@ from typing import Any
 
 FOLDERS = re.compile(r"[^=:'\"]*/(?=.)")
 """Of a word, what stands before the last slash of a path."""
+PLAIN = re.compile(r"[\w.-]*")  # a name that a file can have
 RATIO = re.compile(r"[\d.]+/[\d.]+")  # 8/255
 RECORDED = ("gmmcli", "torch", "torchvision", "safetensors", "numpy", "scikit-learn")
 
@@ -31,9 +32,13 @@ def provenance(path: Path, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def public_path(path: str) -> str:
-    """Return a path as published pages show it: its last part, and a hash by which namesakes in other folders are told apart."""
-    folder, _, name = path.rstrip("/").rpartition("/")
-    return f"{name} ({sha256(folder.encode()).hexdigest()[:6]})" if folder else name
+    """Return a path as published pages and file names show it: its last part, and a hash of the whole.
+
+    By the hash, namesakes in other folders are told apart, and names that a file's name cannot have from those that it changes them to.
+    """
+    path = path.rstrip("/")
+    name = path.rpartition("/")[2]
+    return name if PLAIN.fullmatch(path) else f"{name} ({sha256(path.encode(errors='surrogateescape')).hexdigest()[:6]})"
 
 
 def public_argv(argv: Iterable[str]) -> list[str]:

@@ -5,26 +5,61 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gmmcli.errors import RunError
+from gmmcli.data.cache import cache_dir
+from gmmcli.errors import DataError, RunError, StorageError
 from gmmcli.progress import say
-from gmmcli.storage import file_stem, read_json, write_arrays, write_text
+from gmmcli.storage import check_writable, file_stem, read_json, write_arrays, write_text
 
 
 class Results:
-    """The ``results/`` of a run directory."""
+    """The ``results/`` of a run directory, and those that were kept elsewhere because the directory took no files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @cached_property
+    def output(self) -> Path:
+        """Where results, figures and samples are written: the run directory, or where that takes no files a folder in the user's cache.
+
+        Raises:
+            StorageError: neither takes files.
+            DataError: there is no cache, for want of a home folder.
+        """
+        try:
+            check_writable(self.path / "results" / "eval.json")
+        except StorageError as error:
+            elsewhere = self._in_cache()
+            check_writable(elsewhere / "results" / "eval.json")
+            say(f"gmmc: {error.message}; what is written goes to {elsewhere}")
+            return elsewhere
+        return self.path
+
+    def _in_cache(self) -> Path:
+        digest = sha256(str(self.path.resolve()).encode(errors="surrogateescape")).hexdigest()
+        return cache_dir() / "runs" / f"{self.path.name}-{digest[:16]}"
+
+    def _folders(self) -> list[Path]:
+        """Where results may be, the run directory first; of two with one name the other one is newer."""
+        try:
+            folders = [self.path, self._in_cache()]
+        except DataError:
+            folders = [self.path]
+        return [folder / "results" for folder in folders]
+
+    def _newest(self, name: str) -> Path | None:
+        return next((folder / name for folder in reversed(self._folders()) if (folder / name).exists()), None)
+
     def result(self, name: str) -> dict[str, Any] | None:
         """The saved result of this name, as in ``"eval accuracy"``, or None."""
-        path = self._result_path(name)
-        return _read(path) if path.exists() else None
+        path = self._newest(f"{file_stem(name)}.json")
+        return _read(path) if path else None
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Every saved result that can be read, by the stem of its file's name; ``damaged_results`` tells of the others."""
@@ -35,7 +70,8 @@ class Results:
         return [result.message for _, result in self._results() if isinstance(result, RunError)]
 
     def _results(self) -> Iterator[tuple[Path, dict[str, Any] | RunError]]:
-        for path in sorted((self.path / "results").glob("[!.]*.json")):
+        newest = {path.name: path for folder in self._folders() for path in folder.glob("[!.]*.json")}
+        for _, path in sorted(newest.items()):
             try:
                 yield path, _read(path)
             except RunError as error:
@@ -43,8 +79,8 @@ class Results:
 
     def arrays(self, stem: str) -> dict[str, np.ndarray]:
         """The arrays that a saved result was computed from; empty where none were saved, or with a warning where they are damaged."""
-        path = self.path / "results" / f"{stem}.npz"
-        if not path.exists():
+        path = self._newest(f"{stem}.npz")
+        if path is None:
             return {}
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves one that is damaged open
@@ -55,14 +91,11 @@ class Results:
 
     def save_result(self, result: dict[str, Any], name: str = "", **arrays: np.ndarray) -> Path:
         """Write a result, named by its command or otherwise, and a .npz of the arrays it was computed from; return the JSON file's path."""
-        path = self._result_path(name or result["command"])
+        path = self.output / "results" / f"{file_stem(name or result['command'])}.json"
         if arrays:
             write_arrays(path.with_suffix(".npz"), **arrays)
         write_text(path, json.dumps(result, indent=1))
         return path
-
-    def _result_path(self, name: str) -> Path:
-        return self.path / "results" / f"{file_stem(name)}.json"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import gzip
 import io
 import struct
 import tarfile
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 import scipy.io
 
 from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
-from gmmcli.data.remote import Published
 
 RNG = np.random.default_rng(0)
 Images = tuple[np.ndarray, np.ndarray]
@@ -27,7 +27,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, source: Any, server: Path, contents
         name = Path(file.place).name
         (server / name).write_bytes(contents[name])
         files.append(file._replace(url=(server / name).as_uri(), size=len(contents[name]), sha256=sha256(contents[name]).hexdigest()))
-    monkeypatch.setattr(source, "published", Published(source.published.name, tuple(files)))
+    monkeypatch.setattr(source, "published", replace(source.published, files=tuple(files)))
 
 
 def pixels(n: int, *shape: int) -> np.ndarray:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from gmmcli.errors import DataError
 from gmmcli.evaluate.classification import accuracy, calibrate
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
+from gmmcli.provenance import public_path
 from gmmcli.run import Run
+from gmmcli.storage import file_stem
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -103,13 +106,25 @@ def test_other_images_are_saved_and_drawn_under_their_name(run: Run, tmp_path: P
     arrays = {f"{split}_{key}": array for split in ("train", "val", "test") for key, array in EASY.items()}
     np.savez(tmp_path / "my other.v2.npz", **arrays)  # type: ignore[arg-type]
     measured = calibrate(Subject.open(run.path, data=f"npz:{tmp_path / 'my other.v2.npz'}"))
-    assert run.result("eval calibrate my other.v2.npz test") == measured.result
-    names = [f"eval-calibrate-my-other.v2.npz-test.{suffix}" for suffix in ("png", "svg")]
+    name = public_path(str(tmp_path / "my other.v2.npz"))
+    assert run.result(f"eval calibrate {name} test") == measured.result
+    names = [f"{file_stem(f'eval calibrate {name} test')}.{suffix}" for suffix in ("png", "svg")]
+    assert re.fullmatch(r"eval-calibrate-my-other\.v2\.npz-[0-9a-f]{6}-test\.png", names[0])
     assert [path.name for path in measured.pictures] == names
     assert sorted(path.name for path in (run.path / "results").iterdir()) == [
         names[0].replace("png", "json"),
         names[0].replace("png", "npz"),
     ]
+
+
+def test_images_of_one_name_in_two_folders_and_of_names_that_differ_in_signs_have_results_of_their_own(run: Run, tmp_path: Path) -> None:
+    arrays = {f"{split}_{key}": array for split in ("train", "val", "test") for key, array in EASY.items()}
+    places = [tmp_path / name for name in ("a/my other.npz", "b/my other.npz", "a/my-other.npz")]
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        np.savez(place, **arrays)  # type: ignore[arg-type]
+        accuracy(Subject.open(run.path, data=f"npz:{place}"))
+    assert len(run.results()) == len(places)
 
 
 EASY = {"images": np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8), "labels": np.arange(20) % 10}

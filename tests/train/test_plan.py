@@ -12,8 +12,10 @@ from trainings import Begin, Small
 from gmmcli.data import mapped
 from gmmcli.recipe import Recipe
 from gmmcli.train.loop import train
-from gmmcli.train.plan import Plan
+from gmmcli.train.needs import Needs
+from gmmcli.train.plan import LIMIT, Plan
 from gmmcli.train.plan import plan as plan_in
+from gmmcli.train.setup import Setup
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -141,3 +143,24 @@ def test_the_document_is_json(small: Small) -> None:
     assert document["values"]["parameters"] == PARAMETERS
     assert document["recipe"]["model"]["backbone"]["depth"] == 10
     assert "recipe" not in document["values"]
+
+
+def test_a_step_that_takes_too_long_is_not_measured_and_the_rest_is_as_if_it_were(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = plan(small(ONE_OF_EACH))
+    monkeypatch.setattr("gmmcli.train.needs.operations_a_second", lambda device, precision: 1e3)
+    monkeypatch.setattr("gmmcli.train.plan.training_step", lambda *words: pytest.fail("a step was taken"))
+    planned = plan(small(ONE_OF_EACH))
+    assert planned.step_seconds == Needs.of(Setup.prepare(small(ONE_OF_EACH))).step_seconds
+    assert min(planned.step_seconds) > LIMIT
+    assert set(planned.measured) == {False}
+    assert set(measured.measured) == {True}
+    for name in ("optimizer_bytes", "average_bytes", "model_bytes", "checkpoint_bytes"):
+        assert getattr(planned, name) == getattr(measured, name)
+    assert " at least, not measured (stage 0)" in planned.text()
+    assert f"at least {planned.total_seconds / 86400:.0f} days" in planned.text()
+
+
+def test_what_takes_more_than_a_year_is_planned_with_a_warning(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmmcli.train.needs.operations_a_second", lambda device, precision: 1.0)
+    (warning,) = plan(small("stages.0.epochs=50")).warnings
+    assert re.fullmatch(r"small takes at least [\d,]+ days on this cpu", warning)

@@ -238,7 +238,7 @@ def audit_command(
     An interrupted audit is resumed where it stopped.
     """
     subject = of_run.open(images)
-    other = of_run.open(images, transfer) if transfer else None
+    other = of_run.open(images, transfer, saves=False) if transfer else None
     if other and other.card.image_shape != subject.card.image_shape:
         raise RecipeError(f"run {other.run.id} takes images of another size than {subject.run.id}", "transfer from a run on the same data")
     from gmmcli.evaluate.audit import audit

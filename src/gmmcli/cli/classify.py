@@ -56,7 +56,7 @@ def classify_command(
     from gmmcli.data.decoding import decode
     from gmmcli.evaluate.classify import Judgement
 
-    judge = Judgement(of_run.open(SomeImages()))
+    judge = Judgement(of_run.open(SomeImages(), saves=False))
     channels, size, _ = judge.subject.card.image_shape
     arrays, broken = {}, []
     for name, file in files.items():

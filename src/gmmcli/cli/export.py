@@ -25,9 +25,9 @@ def export_command(
     from gmmcli.evaluate.classify import Judgement
     from gmmcli.evaluate.export import export
 
-    judge = Judgement(of_run.open(SomeImages()))
+    judge = Judgement(of_run.open(SomeImages(), saves=out is None))
     run = judge.subject.run
-    paths = export(judge, out or run.path / "export", onnx)
+    paths = export(judge, out or run.output / "export", onnx)
     if of_run.json:
         about = {"run": run.id, "step": judge.subject.step, "protocol": judge.protocol}
         answer({"schema": 1, "command": "export", **about, "values": {"files": [str(path) for path in paths]}})

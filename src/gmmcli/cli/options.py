@@ -157,9 +157,13 @@ class OfRun:
     json: Json = False
     quiet: Quiet = False
 
-    def open(self, images: SomeImages, run: str | None = None) -> "Subject":
-        """The subject of an evaluation (``Subject.open``), of another run where one is named, after saying which run it is on stderr."""
-        return opened(self.run if run is None else run, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images))
+    def open(self, images: SomeImages, run: str | None = None, *, saves: bool = True) -> "Subject":
+        """The subject of an evaluation (``Subject.open``), of another run where one is named, after saying which run it is on stderr.
+
+        StorageError where something is to be saved in the run, and neither it nor the user's cache takes files.
+        """
+        subject = opened(self.run if run is None else run, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images))
+        return found_place(subject) if saves else subject
 
     def show(self, measured: "Measured") -> None:
         """Answer with a result, see ``show``."""
@@ -175,7 +179,8 @@ class OfRuns(OfRun):
     def open_each(self, images: SomeImages) -> "list[Subject]":
         """The subject of each run, as ``open``."""
         names: list[str | None] = [*self.run] if self.run else [None]
-        return [opened(name, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images)) for name in names]
+        subjects = [opened(name, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images)) for name in names]
+        return list(map(found_place, subjects))
 
 
 def answer(document: Any) -> None:
@@ -222,6 +227,12 @@ def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto"
 
     subject = Subject.open(run, runs_dir, device=select_device(device), **asked)
     note(f"run {subject.run.path}, step {subject.step}", quiet)
+    return subject
+
+
+def found_place(subject: "Subject") -> "Subject":
+    """The same, once it is known where its results go: not after they have been computed."""
+    _ = subject.run.output
     return subject
 
 

@@ -49,7 +49,7 @@ def restore_command(
     from gmmcli.evaluate.restore import denoise, inpaint
     from gmmcli.storage import placed
 
-    subject = of_run.open(SomeImages())
+    subject = of_run.open(SomeImages(), saves=out is None)
     card, run, model = subject.card, subject.run, subject.model
     k = _class_of(label, card.class_names)
     given = _read(image, subject)
@@ -60,7 +60,7 @@ def restore_command(
         answers, shown = inpaint(run, model, given, known, n, k, seed), torch.where(known, given, -1.0)
     else:
         answers, shown = denoise(run, model, given, subject.gamma2, 2 * (sigma or 0), k), given
-    path = placed(out, run.path / "samples" / f"restored-{image.stem}.png")
+    path = placed(out, run.output / "samples" / f"restored-{image.stem}.png")
     save_grid([("given, restored", torch.cat([shown, answers]).cpu())], path, f"{card.recipe.name}, step {subject.step:,}")
     if of_run.json:
         protocol = {"class": label, "seed": seed} | ({"sigma": sigma} if mask is None else {"mask": str(mask), "n": n})
@@ -94,7 +94,7 @@ def morph_command(
     from gmmcli.progress import image_progress
     from gmmcli.storage import placed
 
-    subject = of_run.open(SomeImages())
+    subject = of_run.open(SomeImages(), saves=out is None)
     names = subject.card.class_names
     first, last = (class_indices(name, names) for name in (origin, to))
     if len(first) > 1 or len(last) > 1 or first == last:
@@ -102,7 +102,7 @@ def morph_command(
     labels = torch.full((n,), first[0], device=subject.device)
     with image_progress("frames", frames, of_run.quiet) as progress:
         found = [frame.cpu() for frame in morph(subject.run, subject.model, labels, last[0], frames, seed, progress)]
-    path = placed(out, subject.run.path / "samples" / f"morph-{first[0]}-{last[0]}.gif")
+    path = placed(out, subject.run.output / "samples" / f"morph-{first[0]}-{last[0]}.gif")
     if moving:
         save_moving(found, path, LONG)
     else:

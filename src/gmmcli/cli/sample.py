@@ -91,7 +91,7 @@ def sample_command(
 
     found, best = open_run(of_run.run, of_run.runs_dir), of_run.best
     if out is None or form is Format.png:
-        check_writable((out or found.path / "samples") / "0.png")
+        check_writable((out or found.output / "samples") / "0.png")
     where = select_device(of_run.device)
     checkpoint, card, model = one_checkpoint(found, best, where)
     check_same_checkpoint(found, checkpoint.step)
@@ -164,7 +164,7 @@ def _write(
     counts = [int((labels == k).sum()) for k in classes]
     names = [file_names(card.class_names)[k] for k in classes]
     stem = (
-        run.path
+        run.output
         / "samples"
         / file_stem(" ".join(["class-all" if len(classes) == len(card.class_names) > 1 else f"class-{'-'.join(names)}", *words]))
     )

@@ -26,6 +26,13 @@ def _dataset(name: str, class_names: tuple[str, ...], train: Split, test: Split,
     return Dataset(name, class_names, kept, held, test)
 
 
+def blank(source: "MNIST | SVHN | CIFAR10 | CIFAR100") -> Dataset:
+    """Black images of the numbers and size that a source has, in as many classes: all that a plan needs, without the files."""
+    about, k = source.published, source.n_classes
+    train, test = (Split(torch.zeros(n, *about.shape, dtype=torch.uint8), torch.arange(n) % k) for n in (about.n_train, about.n_test))
+    return _dataset(about.name, tuple(map(str, range(k))), train, test, source.validation)
+
+
 def _mnist_file(name: str, size: int, sha256: str) -> RemoteFile:
     return RemoteFile(f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}", f"MNIST/raw/{name}", size, sha256)
 
@@ -41,7 +48,7 @@ def _idx(content: bytes) -> torch.Tensor:
 class MNIST:
     """Source table: 60,000 training and 10,000 test digits, grey, 28 x 28."""
 
-    n_classes: ClassVar[int | None] = 10
+    n_classes: ClassVar[int] = 10
     published: ClassVar[Published] = Published(
         "mnist",
         (
@@ -50,6 +57,9 @@ class MNIST:
             _mnist_file("t10k-images-idx3-ubyte.gz", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
             _mnist_file("t10k-labels-idx1-ubyte.gz", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
         ),
+        shape=(1, 28, 28),
+        n_train=60_000,
+        n_test=10_000,
     )
     kind: Literal["mnist"] = "mnist"
     root: str = "data"
@@ -81,13 +91,16 @@ def _mat(content: bytes) -> Split:
 class SVHN:
     """Source table: 73,257 training and 26,032 test house-number digits, 32 x 32."""
 
-    n_classes: ClassVar[int | None] = 10
+    n_classes: ClassVar[int] = 10
     published: ClassVar[Published] = Published(
         "svhn",
         (
             _svhn_file("train_32x32.mat", 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
             _svhn_file("test_32x32.mat", 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
         ),
+        shape=(3, 32, 32),
+        n_train=73_257,
+        n_test=26_032,
     )
     kind: Literal["svhn"] = "svhn"
     root: str = "data"
@@ -105,7 +118,7 @@ def _cifar(name: str, size: int, sha256: str) -> Published:
     """The archive of plain records: those that torchvision reads are pickles (docs/decisions/0001)."""
     archive = f"{name}-binary.tar.gz"
     url = f"https://www.cs.toronto.edu/~kriz/{archive}"
-    return Published(name.replace("-", ""), (RemoteFile(url, archive, size, sha256),))
+    return Published(name.replace("-", ""), (RemoteFile(url, archive, size, sha256),), shape=(3, 32, 32), n_train=50_000, n_test=10_000)
 
 
 def _members(content: bytes) -> dict[str, bytes]:
@@ -125,7 +138,7 @@ def _records(content: bytes, label_bytes: int) -> Split:
 class CIFAR10:
     """Source table: 50,000 training and 10,000 test images of ten things, 32 x 32."""
 
-    n_classes: ClassVar[int | None] = 10
+    n_classes: ClassVar[int] = 10
     published: ClassVar[Published] = _cifar("cifar-10", 170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")
     kind: Literal["cifar10"] = "cifar10"
     root: str = "data"
@@ -144,7 +157,7 @@ class CIFAR10:
 class CIFAR100:
     """Source table: 50,000 training and 10,000 test images of a hundred things, 32 x 32."""
 
-    n_classes: ClassVar[int | None] = 100
+    n_classes: ClassVar[int] = 100
     published: ClassVar[Published] = _cifar("cifar-100", 168_513_733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec")
     kind: Literal["cifar100"] = "cifar100"
     root: str = "data"

@@ -39,6 +39,10 @@ class Published:
 
     name: str
     files: tuple[RemoteFile, ...]
+    shape: tuple[int, int, int]
+    """(channel, height, width) of its images."""
+    n_train: int
+    n_test: int
 
     @property
     def megabytes(self) -> str:
@@ -84,11 +88,6 @@ class Published:
                 self._fetch(file, root / file.place)
             except _NetworkError as error:
                 raise self._missing(root, f"could not be downloaded ({error})") from error
-
-    def refuse_download(self, root: Path, who: str) -> None:
-        """Raise DataError where files would have to be downloaded, for someone who does not do that."""
-        if self.absent(root):
-            raise DataError(f"{self.name} ({self.megabytes}) is not in {root}, and {who} downloads nothing", f"`{self.command(root)}`")
 
     def _content(self, file: RemoteFile, root: Path) -> bytes:
         path = root / file.place

@@ -38,7 +38,7 @@ def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None
     plan: Plan = {name: (attack, audits.EPS) for name, attack in suite.items()}
     plan = {**plan, **{name: (attack, (audits.FOCUS,)) for name, attack in audits.AT_FOCUS.items()}}
     model, pixels, labels = attacked(subject)
-    folder = subject.run.path / "results" / f"attack-audit-{_fingerprint(subject, transfer, plan)}"
+    folder = subject.run.output / "results" / f"attack-audit-{_fingerprint(subject, transfer, plan)}"
     with frozen(model):
         clean = common_logits(model, pixels).argmax(1) == labels
         zero = audits.zero_gradients(model, pixels[clean], labels[clean])

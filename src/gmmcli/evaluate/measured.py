@@ -47,6 +47,6 @@ def save(
 
     def write() -> list[Path]:
         path = subject.run.save_result(result, subject.name(result["command"], *words), **arrays)
-        return picture(placed(out, subject.run.path / "figures" / f"{path.stem}.png")) if picture else []
+        return picture(placed(out, subject.run.output / "figures" / f"{path.stem}.png")) if picture else []
 
     return Measured(result, once(write), warnings)

@@ -63,7 +63,7 @@ def tsne(subjects: Sequence[Subject], settings: Embedding, *, out: Path | None =
     beside = ["beside", *(subject.run.id for subject in subjects[1:])] * (len(subjects) > 1)  # not the first run's own figure
     name = file_stem(first.name("tsne", *settings.words, *beside))
     figure = plots.scatter(planes, first.card.class_names)
-    pictures = once(partial(plots.save, figure, placed(out, first.run.path / "figures" / f"{name}.png")))
+    pictures = once(partial(plots.save, figure, placed(out, first.run.output / "figures" / f"{name}.png")))
     return [results[0]._replace(pictures=[*pictures, *results[0].pictures]), *results[1:]]
 
 
@@ -100,7 +100,7 @@ def _features(subject: Subject, space: Space | None, samples: Split) -> Features
 def _saved(subject: Subject, result: dict[str, Any], words: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Measured:
     """Save a result with its arrays, and the coordinates as .csv as well."""
     measured = save(subject, result, *words, arrays=arrays)
-    path = subject.run.path / "results" / file_stem(subject.name("tsne", *words))
+    path = subject.run.output / "results" / file_stem(subject.name("tsne", *words))
     files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("npz", "csv")]
 
     def write() -> list[Path]:

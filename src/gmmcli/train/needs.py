@@ -51,6 +51,14 @@ class Needs:
             seconds=sum(stage.epochs * setup.loader.steps_per_epoch * step for stage, step in zip(recipe.stages, steps, strict=True)),
         )
 
+    def check_memory(self, setup: Setup) -> None:
+        """Raise RecipeError where this machine has less."""
+        if self.memory > (memory := total_memory(setup.device)):
+            raise RecipeError(
+                f"{setup.recipe.name} needs at least {_size(self.memory)} of memory, and there are {_size(memory)}",
+                "make data.batch_size, model.backbone.width or chains.buffer_size smaller, or try it all the same with --force",
+            )
+
     def check(self, setup: Setup, folder: Path) -> None:
         """Raise RecipeError where they are beyond this machine, or a year.
 
@@ -58,12 +66,9 @@ class Needs:
             setup: of the training.
             folder: where its run will be; it need not exist yet.
         """
+        self.check_memory(setup)
         folder = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        memory, disk = total_memory(setup.device), shutil.disk_usage(folder).free
-        smaller = "make data.batch_size, model.backbone.width or chains.buffer_size smaller, or try it all the same with --force"
-        if self.memory > memory:
-            raise RecipeError(f"{setup.recipe.name} needs at least {_size(self.memory)} of memory, and there are {_size(memory)}", smaller)
-        if self.disk > disk:
+        if self.disk > (disk := shutil.disk_usage(folder).free):
             raise RecipeError(
                 f"{setup.recipe.name} needs at least {_size(self.disk)} for checkpoints, and {folder} has {_size(disk)} free",
                 "choose another disk with --runs-dir, make log.keep or chains.buffer_size smaller, or try it all the same with --force",

@@ -13,17 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmmcli.core.cost import DAY
+from gmmcli.data.downloaded import blank
 from gmmcli.data.remote import published
+from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.needs import Needs
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
 from gmmcli.train.step import training_step
+from gmmcli.types import Loss
 
 MEASURED_STEPS = 3
-PATIENCE = 5
-"""Seconds of a step; of those that take longer one alone is measured."""
+PATIENCE, LIMIT = 5, 30
+"""Seconds that a step takes at least: beyond the first one step alone is measured, beyond the second none."""
 DEVICES = (2, 4, 8)
 """Numbers of devices that the time of one is divided by."""
 
@@ -53,6 +57,8 @@ class Plan:
     checkpoint_bytes: int
     step_seconds: tuple[float, ...]
     """One per stage."""
+    measured: tuple[bool, ...]
+    """Of each stage whether its step was measured, or is the least that it can take at the speed of the device's matrix products."""
     total_seconds: float
     warnings: tuple[str, ...]
 
@@ -64,8 +70,11 @@ class Plan:
 
     def text(self) -> str:
         """The resolved recipe, then the figures."""
-        one = self.checkpoint_bytes
-        stages = ", ".join(f"{seconds:.3f} s (stage {i})" for i, seconds in enumerate(self.step_seconds))
+        one, about = self.checkpoint_bytes, "about" if all(self.measured) else "at least"
+        stages = ", ".join(
+            f"{seconds:.3f} s (stage {i})" if measured else f"{_duration(seconds)} at least, not measured (stage {i})"
+            for i, (seconds, measured) in enumerate(zip(self.step_seconds, self.measured, strict=True))
+        )
         several = ", ".join(_duration(self.total_seconds / n) for n in DEVICES)
         lines = [
             self.recipe.dumps(),
@@ -77,10 +86,10 @@ class Plan:
             f"memory, buffer    {_mebibytes(self.buffer_bytes)}",
             f"memory, starts    {_mebibytes(self.starts_bytes)}",
             f"memory, images    {_mebibytes(self.images_bytes) if self.images_bytes else 'read from a file'}",
-            f"memory, peak      {_mebibytes(self.peak_bytes)} (measured, with activations)",
+            f"memory, peak      {_mebibytes(self.peak_bytes)} ({'measured' if all(self.measured) else 'at least'}, with activations)",
             f"disk, checkpoints {_mebibytes(self.checkpoints * one)} ({self.checkpoints} of {_mebibytes(one)})",
             f"one step          {stages}",
-            f"whole run         {self.n_steps:,} steps, about {_duration(self.total_seconds)} (validation and saving not counted)",
+            f"whole run         {self.n_steps:,} steps, {about} {_duration(self.total_seconds)} (validation and saving not counted)",
             f"{', '.join(map(str, DEVICES))} devices   {several} (if time falls in proportion to their number; they share the buffer)",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
@@ -88,28 +97,40 @@ class Plan:
 
 
 def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
-    """Load the data, build everything, and take a few real steps of each stage; nothing is written.
+    """Load the data, build everything, and take a few real steps of each stage; nothing is written, nor downloaded.
+
+    Of data that have not been downloaded, black images take the place, and of a step that would take minutes, what it takes at least.
 
     Args:
         recipe: of the training.
         runs_dir: where its run would be.
-        force: even if it is beyond this machine.
+        force: even if it needs more memory than there is.
 
     Raises:
-        RecipeError, DataError: as ``Setup.prepare`` and ``Needs.check`` do.
+        RecipeError, DataError: as ``Setup.prepare`` and ``Needs.check_memory`` do.
     """
     source: Any = recipe.data.source
-    if files := published(source):
-        files.refuse_download(Path(source.root), "a dry run")
-    setup = Setup.prepare(recipe)
+    files, warnings = published(source), []
+    if files and files.absent(root := Path(source.root)):
+        warnings = [f"{files.name} ({files.megabytes}) is not in {root}, and `{files.command(root)}` fetches it; its size is known"]
+    setup = Setup.prepare(recipe, blank(source) if warnings else None)
     needs = Needs.of(setup)
     if not force:
+        needs.check_memory(setup)
+    try:
         needs.check(setup, runs_dir)
+    except RecipeError as error:
+        warnings.append(error.message)
     state = setup.initial_state()
     per_epoch = setup.loader.steps_per_epoch
     times, moments, averages, start = [], [], [], 0
     for stage, least in zip(setup.recipe.stages, needs.step_seconds, strict=True):
-        times.append(_step_seconds(setup, state, start * per_epoch, 1 + MEASURED_STEPS if least < PATIENCE else 1))
+        step = start * per_epoch
+        if least < LIMIT:
+            times.append(_step_seconds(setup, state, step, 1 + MEASURED_STEPS if least < PATIENCE else 1))
+        else:
+            _take_no_step(setup, state, step)
+            times.append(least)
         moments.append(_size(t for entry in state.optimizer.state.values() for t in entry.values()))
         averages.append(_size(state.average.state_dict().values()) if state.average else 0)
         start += stage.epochs
@@ -128,12 +149,13 @@ def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
         buffer_bytes=buffer,
         starts_bytes=starts,
         images_bytes=0 if train.mapped else len(train) * prod(setup.dataset.shape),
-        peak_bytes=_peak(setup.device),
+        peak_bytes=max(_peak(setup.device), needs.memory),
         checkpoints=log.keep + 2 if log.checkpoint_every or log.validate_every else 1,
         checkpoint_bytes=model + optimizer + average + buffer + starts,
         step_seconds=tuple(times),
+        measured=tuple(least < LIMIT for least in needs.step_seconds),
         total_seconds=sum(stage.epochs * per_epoch * seconds for stage, seconds in zip(setup.recipe.stages, times, strict=True)),
-        warnings=tuple(setup.warnings),
+        warnings=(*warnings, *setup.warnings),
     )
 
 
@@ -158,6 +180,14 @@ def _step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
     return median(seconds[1:] or seconds)
 
 
+def _take_no_step(setup: Setup, state: TrainState, step: int) -> None:
+    """Let the optimiser of a step allocate what it keeps, with gradients of 0 and an update that is skipped."""
+    if (phase := setup.phase_at(step)) != state.phase:
+        state.begin(phase)
+    update = GuardedStep(state.optimizer, 0.0, setup.device)
+    update(lambda: Loss(sum((p.sum() * 0 for p in update.parameters), torch.ones(())), {}), 0.0)
+
+
 def _size(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -169,4 +199,6 @@ def _mebibytes(size: float) -> str:
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * DAY else f"{seconds / DAY:,.0f} days"
