@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_a_training_prints_its_path_and_accuracy(gmmc: Gmmc, trained: Trained, t
     assert (result.exit_code, result.stderr) == (0, "")
     assert Run(Path(path)).recipe.stages[0].epochs == 1
     assert accuracy.startswith("test accuracy ")
+
+
+def test_a_training_of_minutes_tells_its_time_before_it_begins(
+    gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", trained.recipe, "--set", "stages.0.epochs=1", "--runs-dir", tmp_path]
+    for speed, says in ((1e4, True), (1e15, False)):
+        monkeypatch.setattr("gmmcli.train.needs.operations_a_second", lambda device, precision, speed=speed: speed)
+        lines = gmmc(*words).stderr.splitlines()
+        told = r"gmmc: this training takes at least [\d.]+ (min|h|days) on this cpu: 3 steps, on average at least [\d.e+]+ s each"
+        assert bool(re.fullmatch(told, lines[0])) == says
 
 
 def test_a_training_with_an_average_answers_with_the_accuracy_of_the_average(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ EPILOG = (
 )
 
 
+WORTH_SAYING = 60  # seconds that a training takes at least
+
+
 def train_command(
     recipe: Annotated[str | None, typer.Argument(help="A TOML file, or the name of a shipped recipe.", show_default=False)] = None,
     overrides: Annotated[
@@ -52,7 +55,6 @@ def train_command(
         raise RecipeError("--run needs --resume", "a new training gets a new run directory")
     if not resume and recipe is None:
         raise RecipeError("gmmc train needs a recipe", "`gmmc recipes ls` lists the shipped ones; try digits_gen")
-    from gmmcli.core.cost import DAY
     from gmmcli.distributed import barrier, from_main, main_first, world
     from gmmcli.evaluate.classification import accuracy
     from gmmcli.evaluate.subject import Subject
@@ -60,7 +62,7 @@ def train_command(
     from gmmcli.run import Run, default_runs_dir, open_run
     from gmmcli.train.loop import train
     from gmmcli.train.needs import Needs
-    from gmmcli.train.plan import plan
+    from gmmcli.train.plan import duration, plan
     from gmmcli.train.setup import Setup
     from gmmcli.upkeep import newest_intact
 
@@ -92,8 +94,9 @@ def train_command(
         needs = Needs.of(setup)
         if not force:
             needs.check(setup, runs_dir or default_runs_dir())
-        if needs.seconds > DAY:
-            note(f"this training takes at least {needs.seconds / DAY:,.0f} days on this {setup.device}", quiet)
+        if needs.seconds > WORTH_SAYING:
+            steps = f"{setup.n_steps:,} steps, on average at least {needs.seconds / setup.n_steps:.2g} s each"
+            note(f"this training takes at least {duration(needs.seconds)} on this {setup.device}: {steps}", quiet)
         distance, _ = _distance(setup), setup.initial_weights
         barrier()  # errors up to here, in any process, leave no run directory
         created = str(Run.create(setup.recipe, runs_dir or default_runs_dir(), sys.argv).path) if world().is_main else ""

@@ -72,10 +72,10 @@ class Plan:
         """The resolved recipe, then the figures."""
         one, about = self.checkpoint_bytes, "about" if all(self.measured) else "at least"
         stages = ", ".join(
-            f"{seconds:.3f} s (stage {i})" if measured else f"{_duration(seconds)} at least, not measured (stage {i})"
+            f"{seconds:.3f} s (stage {i})" if measured else f"{duration(seconds)} at least, not measured (stage {i})"
             for i, (seconds, measured) in enumerate(zip(self.step_seconds, self.measured, strict=True))
         )
-        several = ", ".join(_duration(self.total_seconds / n) for n in DEVICES)
+        several = ", ".join(duration(self.total_seconds / n) for n in DEVICES)
         lines = [
             self.recipe.dumps(),
             f"device            {self.device}",
@@ -89,7 +89,7 @@ class Plan:
             f"memory, peak      {_mebibytes(self.peak_bytes)} ({'measured' if all(self.measured) else 'at least'}, with activations)",
             f"disk, checkpoints {_mebibytes(self.checkpoints * one)} ({self.checkpoints} of {_mebibytes(one)})",
             f"one step          {stages}",
-            f"whole run         {self.n_steps:,} steps, {about} {_duration(self.total_seconds)} (validation and saving not counted)",
+            f"whole run         {self.n_steps:,} steps, {about} {duration(self.total_seconds)} (validation and saving not counted)",
             f"{', '.join(map(str, DEVICES))} devices   {several} (if time falls in proportion to their number; they share the buffer)",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
@@ -196,7 +196,8 @@ def _mebibytes(size: float) -> str:
     return f"{size / 2**20:,.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as words, in a unit of their size."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
