@@ -1,6 +1,7 @@
 """Files of weights, checked before they are read."""
 
 import hashlib
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -23,9 +24,8 @@ def read_weights(path: Path, name: str, sha256: str, hint: str) -> dict[str, Ten
     Raises:
         MissingPartError: it is another file.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    content = path.read_bytes()  # once: what is hashed is what is opened
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise MissingPartError(f"{path} is not {name}: its sha256 is {found}, not {sha256}", hint)
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     return weights
