@@ -66,7 +66,7 @@ class Plan:
         """The resolved recipe, then the figures."""
         one = self.checkpoint_bytes
         stages = ", ".join(f"{seconds:.3f} s (stage {i})" for i, seconds in enumerate(self.step_seconds))
-        several = ", ".join(_duration(self.total_seconds / n) for n in DEVICES)
+        several = ", ".join(duration(self.total_seconds / n) for n in DEVICES)
         lines = [
             self.recipe.dumps(),
             f"device            {self.device}",
@@ -80,7 +80,7 @@ class Plan:
             f"memory, peak      {_mebibytes(self.peak_bytes)} (measured, with activations)",
             f"disk, checkpoints {_mebibytes(self.checkpoints * one)} ({self.checkpoints} of {_mebibytes(one)})",
             f"one step          {stages}",
-            f"whole run         {self.n_steps:,} steps, about {_duration(self.total_seconds)} (validation and saving not counted)",
+            f"whole run         {self.n_steps:,} steps, about {duration(self.total_seconds)} (validation and saving not counted)",
             f"{', '.join(map(str, DEVICES))} devices   {several} (if time falls in proportion to their number; they share the buffer)",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
@@ -109,7 +109,7 @@ def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
     per_epoch = setup.loader.steps_per_epoch
     times, moments, averages, start = [], [], [], 0
     for stage, least in zip(setup.recipe.stages, needs.step_seconds, strict=True):
-        times.append(_step_seconds(setup, state, start * per_epoch, 1 + MEASURED_STEPS if least < PATIENCE else 1))
+        times.append(step_seconds(setup, state, start * per_epoch, 1 + MEASURED_STEPS if least < PATIENCE else 1))
         moments.append(_size(t for entry in state.optimizer.state.values() for t in entry.values()))
         averages.append(_size(state.average.state_dict().values()) if state.average else 0)
         start += stage.epochs
@@ -144,8 +144,8 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
-    """Median over ``n`` steps, the first of them, to warm up, left out where there are others."""
+def step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
+    """Time a step. Median over ``n`` steps, the first of them, to warm up, left out where there are others."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
     seconds = []
     for _ in range(n):
@@ -166,7 +166,8 @@ def _mebibytes(size: float) -> str:
     return f"{size / 2**20:,.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
