@@ -33,6 +33,7 @@ COMMANDS = (
     "tsne",
     "study",
     "report",
+    "recipes new",
     "recipes ls",
     "recipes show",
     "recipes check",

@@ -104,7 +104,7 @@ class Scans:
 
     n_classes: ClassVar[None] = None
     kind: str = "scans"
-    archive: str = "/home/somebody/scans.tar"
+    archive: str = "/srv/somebody/scans.tar"
     labels: Path = Path("~/labels.csv")
     modality: str = "x-ray/2d"
 

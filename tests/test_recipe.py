@@ -145,6 +145,19 @@ def test_every_shipped_recipe_loads_and_is_named_like_its_file(name: str) -> Non
     assert Recipe.loads(Recipe.load(name).dumps()) == Recipe.load(name)
 
 
+@pytest.mark.parametrize("name", shipped())
+def test_the_overrides_that_a_shipped_recipe_suggests_are_valid(name: str) -> None:
+    text = shipped()[name].read_text(encoding="utf-8")
+    for together in re.findall(r"\(((?:--set [\w.]+=[\w.]+ ?)+)\)", text):
+        assert Recipe.load(name, re.findall(r"--set (\S+)", together)) != Recipe.load(name)
+
+
+def test_the_discriminative_recipes_are_the_first_stages_of_the_joint_ones() -> None:
+    for dis, joint in (("folder_dis", "folder_joint"), ("cifar10_small_dis", "cifar10_small_joint")):
+        alone, first = Recipe.load(dis), Recipe.load(joint)
+        assert (alone.stages, alone.model, alone.data, alone.guard) == (first.stages[:1], first.model, first.data, first.guard)
+
+
 def test_imagenet_has_features_and_slots_for_its_classes() -> None:
     recipe = Recipe.load("imagenet64_joint")
     recipe.check(1000)

@@ -116,6 +116,7 @@ JSON: dict[str, Callable[[Trained], list[object]]] = {
     "tsne": lambda run: ["tsne", "--runs-dir", run.runs_dir, "--n", 20],
     "study": lambda run: ["study", study_of(run), "--out", run.runs_dir],
     "report": lambda run: ["report", "--study", run.runs_dir],
+    "recipes new": lambda run: ["recipes", "new", run.runs_dir / "new.toml", "--data", "digits"],
     "recipes ls": lambda run: ["recipes", "ls"],
     "recipes show": lambda run: ["recipes", "show", run.recipe],
     "recipes check": lambda run: ["recipes", "check", run.recipe],

@@ -80,6 +80,15 @@ class Folder:
             return concatenate(*(self._read(part, names, decoder) for part in parts)), names
 
     @contextmanager
+    def files(self) -> Iterator[tuple[dict[str, list[Tree]], int]]:
+        """Yield the files to train on by class, none of them read, and how many splits are held out of them."""
+        with self._tree() as root:
+            train, *apart = self._parts(root)
+            names = self._names(train)
+            folders = {d.name: d for d in listed(train).folders}
+            yield {name: listed(folders[name]).images for name in names}, apart.count(None)
+
+    @contextmanager
     def _tree(self) -> Iterator[Tree]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # of large images, odd metadata, transparency that is dropped

@@ -127,7 +127,7 @@ def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
     for stage, least in zip(setup.recipe.stages, needs.step_seconds, strict=True):
         step = start * per_epoch
         if least < LIMIT:
-            times.append(_step_seconds(setup, state, step, 1 + MEASURED_STEPS if least < PATIENCE else 1))
+            times.append(step_seconds(setup, state, step, 1 + MEASURED_STEPS if least < PATIENCE else 1))
         else:
             _take_no_step(setup, state, step)
             times.append(least)
@@ -166,8 +166,8 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
-    """Median over ``n`` steps, the first of them, to warm up, left out where there are others."""
+def step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
+    """Time a step. Median over ``n`` steps, the first of them, to warm up, left out where there are others."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
     seconds = []
     for _ in range(n):
@@ -197,7 +197,7 @@ def _mebibytes(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as words, in a unit of their size."""
+    """Return a time as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

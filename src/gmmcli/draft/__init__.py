@@ -1,0 +1,1 @@
+"""Recipes for a user's own images."""
