@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli.options import Json, answer
+from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import RecipeError
 
-app = typer.Typer(no_args_is_help=True, help="List, show, check and compare recipes.")
+app = Verbs(help="List, show, check and compare recipes.")
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")]
 Name = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")]
 
