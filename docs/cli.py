@@ -1,9 +1,6 @@
 """Write docs/cli.md from the commands' own --help: ``make docs``. A test holds the page to the commands."""
 
-import os
 from pathlib import Path
-
-os.environ |= {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}  # read by rich when it is imported
 
 from typer.testing import CliRunner
 
@@ -69,7 +66,7 @@ Every command that answers takes `--json`: one object on stdout, all else on std
 
 def section(command: str) -> str:
     """One command's help, as a terminal shows it."""
-    shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="gmmc")
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="gmmc", env={"COLUMNS": "100"})
     text = "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())
     return f"## `{f'gmmc {command}'.strip()}`\n\n```text\n{text}\n```\n"
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gmmcli.core.classifier import Classifier
 from gmmcli.errors import CheckpointError, RecipeError, RunError, quoted
+from gmmcli.hints import plainly
 from gmmcli.recipe import Recipe
 from gmmcli.registry import PartError
 from gmmcli.types import Positive
@@ -68,7 +69,7 @@ class ModelCard:
         except ValidationError as error:
             wrong, said = error.errors()[0], metadata[error.title]
             raise CheckpointError(
-                f"{origin} is not a gmmc model: {error.title} of its header is {quoted(said)} ({wrong['msg']})"
+                f"{origin} is not a gmmc model: {error.title} of its header is {quoted(said)} ({plainly(wrong['msg'])})"
             ) from error
         except RecipeError as error:
             raise CheckpointError(f"{origin} is not a gmmc model: {error.message}") from error

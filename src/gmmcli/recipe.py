@@ -4,7 +4,6 @@ import dataclasses
 import re
 import typing
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,15 +17,17 @@ from gmmcli.core.model import Model
 from gmmcli.core.objectives import OBJECTIVES
 from gmmcli.core.optim import OPTIMISERS, Adam
 from gmmcli.data.loader import Data
-from gmmcli.errors import LONGEST_QUOTED, RecipeError, quoted, shortened
+from gmmcli.errors import RecipeError, quoted
 from gmmcli.overrides import apply, delete
 from gmmcli.registry import PartError
 from gmmcli.schema import build
+from gmmcli.shelf import find as find
+from gmmcli.shelf import is_file as is_file
+from gmmcli.shelf import shipped as shipped
 from gmmcli.types import Count, Factor, Natural, Positive
 
 LONGEST_NAME = 200
 """Bytes: file systems take 255, and a time and numbers come on top."""
-Shelf = Literal["recipes", "studies"]
 Criterion = Literal["accuracy", "samples", "both"]
 REMOVED = {
     "chains.sampler.adapt": 'give chains.sampler.step_size a fixed value, or set chains.sampler.kind = "fixed-length"',
@@ -230,31 +231,3 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"name {quoted(name)} becomes part of a folder's name: letters, digits, and . _ - only, {LONGEST_NAME} bytes at most"
         )
-
-
-def shipped(shelf: Shelf = "recipes") -> dict[str, Path]:
-    """The recipes, or studies, that come with gmmc, by name: inside the wheel, or at the top of a checkout."""
-    inside = Path(__file__).parent / shelf
-    folder = inside if inside.is_dir() else Path(__file__).parents[2] / shelf
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def find(name: str, shelf: Shelf = "recipes") -> Path:
-    """Resolve a path or a shipped file's name; ``recipes/NAME.toml`` works without a checkout too."""
-    path, known = Path(name), shipped(shelf)
-    if is_file(path):
-        return path
-    if path.stem in known and path in (Path(path.stem), Path(shelf) / f"{path.stem}.toml"):
-        return known[path.stem]
-    one = {"recipes": "recipe", "studies": "study"}[shelf]
-    near = get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"those that come with gmmc: {', '.join(known)}"
-    raise RecipeError(f"no {one} {shortened(name, LONGEST_QUOTED)}: neither a file nor the name of a shipped {one}", hint)
-
-
-def is_file(path: Path) -> bool:
-    """Whether this is a file; not one where no file can have such a name."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -1,11 +1,11 @@
 """What there is of a family of parts: those of this package, and those that other installed packages add (docs/extending.md)."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gmmcli.errors import RecipeError, quoted
+from gmmcli.hints import listed, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -94,5 +94,5 @@ class Registry(Mapping[str, Part], Generic[Part]):
         """The part of this name; RecipeError, which calls it ``one`` of the family and says what there is, where there is none."""
         if name in self:
             return self[name]
-        near = get_close_matches(name, self, n=1)
-        raise RecipeError(f"no {one} {quoted(name)}", f"did you mean {near[0]}?" if near else f"give one of {', '.join(self)}")
+        near = nearest(name, self)
+        raise RecipeError(f"no {one} {quoted(name)}", f"did you mean {near}?" if near else f"give one of {listed(self)}")

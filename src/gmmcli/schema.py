@@ -4,13 +4,14 @@ import dataclasses
 import json
 import types
 import typing
-from difflib import get_close_matches
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gmmcli.errors import LONGEST_QUOTED, RecipeError, quoted, shortened
+from gmmcli.hints import SYNONYMS, listed, nearest, plainly
 from gmmcli.registry import PartError, Registry
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -33,8 +34,8 @@ def build(table_type: Any, table: dict[str, Any], path: str = "") -> Any:
     fields = {key_of(f): f for f in dataclasses.fields(table_type)}
     for key in table:
         if key not in fields:
-            near = get_close_matches(key, fields, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"valid here: {', '.join(fields)}"
+            near = nearest(key, fields) or _elsewhere(table_type, key, path)
+            hint = f"did you mean `{near}`?" if near else f"valid here: {listed(fields)}"
             raise RecipeError(f"unknown key `{_dotted(path, key)}`", hint)
     values = {}
     for name, spec in fields.items():
@@ -60,8 +61,8 @@ def build_part(registry: Registry[Any], protocol: type, table: dict[str, Any], p
     """Build the part of a registry whose name is the table's ``kind``; raises RecipeError like ``build``."""
     kind = table.get("kind")
     if not isinstance(kind, str) or kind not in registry:
-        near = get_close_matches(str(kind), registry, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(registry)}"
+        near = nearest(str(kind), registry)
+        hint = f"did you mean {near!r}?" if near else f"one of: {listed(registry)}"
         if kind is None:
             raise RecipeError(f"`{path}` needs a kind", hint)
         raise PartError(f"unknown kind {quoted(kind)} for `{path}`", hint, registry.group)
@@ -70,6 +71,23 @@ def build_part(registry: Registry[Any], protocol: type, table: dict[str, Any], p
         package = registry.package(kind)
         raise PartError(f"package {package} adds {kind!r} to gmmcli's {registry.family}, and it {lack}", f"mend {package}, or remove it")
     return build(part, table, path)
+
+
+def _below(table_type: Any, path: str) -> Iterator[str]:
+    """The dotted keys of the tables within a table, of every kind that these may be of."""
+    for name, hint in typing.get_type_hints(table_type, include_extras=True).items():
+        found = registry_of(hint)
+        inner = f"{_dotted(path, name.removesuffix('_'))}{'.0' * (typing.get_origin(hint) is tuple)}"
+        for table in [*found[0].builtin.values()] if found else [hint, *typing.get_args(hint)[:1]]:
+            if dataclasses.is_dataclass(table):
+                yield from (f"{inner}.{key_of(field)}" for field in dataclasses.fields(table))
+                yield from _below(table, inner)
+
+
+def _elsewhere(table_type: Any, key: str, path: str) -> str | None:
+    """The least deep key below a table that is called so, or often called so; None where there is none."""
+    found = (dotted for dotted in _below(table_type, path) if dotted.rpartition(".")[2] in (key, SYNONYMS.get(key)))
+    return min(found, key=lambda dotted: dotted.count("."), default=None)
 
 
 def registry_of(hint: Any) -> tuple[Registry[Any], type] | None:
@@ -115,15 +133,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return _adapter(hint).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         first = error.errors()[0]
-        wanted = (
-            first["msg"]
-            .replace("Input should be", "must be")
-            .replace("a valid integer", "an integer")
-            .replace("a valid array", "a list")
-            .replace("a valid ", "a ")
-        )
         at = "".join(f".{part}" for part in first["loc"])
-        raise RecipeError(f"`{path}{at}` {wanted}, got {quoted(first['input'])}") from error
+        raise RecipeError(f"`{path}{at}` {plainly(first['msg'])}, got {quoted(first['input'])}") from error
 
 
 @cache

@@ -138,7 +138,7 @@ def test_a_dry_run_leaves_out_what_is_done(gmmc: Gmmc, write: Write) -> None:
         ("eval", "no such command ''"),
         ("eval accuraci", "no such command 'accuraci'"),
         ("eval ood --scroe log_px", "No such option"),
-        ("eval calibrate --n many", "valid integer"),
+        ("eval calibrate --n many", "must be an integer"),
         ("eval calibrate nothing", "unexpected extra argument"),
         ("eval generate --from cellar", "'cellar' is not one of"),
         ("train digits_gen", "does not measure a run"),

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, restore, runs, sample, study, train, tsne
 from gmmcli.cli.options import note
+from gmmcli.cli.verbs import Group, Verbs
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
 
 OS_HINTS = {
@@ -30,7 +30,7 @@ OS_HINTS = {
 LOWER = "lower data.batch_size, model.backbone.width or chains.buffer_size of a training (--dry-run tells its memory), or --n"
 
 
-class Boundary(TyperGroup):
+class Boundary(Group):
     """Every GmmcError ends here: message and hint on stderr, its own exit code. Anything else is a bug and shows itself."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -90,13 +90,11 @@ def _among_processes() -> Iterator[None]:
         yield
 
 
-app = typer.Typer(
+app = Verbs(
     name="gmmc",
     cls=Boundary,
     help="Generative Max-Mahalanobis Classifiers: one network that classifies, generates and knows what it does not know.",
     epilog="Start with:\n\ngmmc train digits_gen\n\ngmmc sample --class 3 --n 64",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", epilog=train.EPILOG)(train.train_command)

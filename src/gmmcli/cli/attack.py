@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from gmmcli.cli.options import GridOut, Images, OfRun, Out, note, with_options
+from gmmcli.cli.verbs import Group, Verbs
 from gmmcli.errors import RecipeError
 from gmmcli.registry import installed
 
 
-class Attacks(TyperGroup):
+class Attacks(Group):
     """The commands below, and one for each attack that an installed package adds: named here, imported when it is run."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -25,14 +25,12 @@ class Attacks(TyperGroup):
         known = super().get_command(ctx, cmd_name)
         if known or cmd_name not in self.list_commands(ctx):
             return known
-        single = typer.Typer()
+        single = Verbs()
         single.command(cmd_name, help=f"The attack {cmd_name} of an installed package.")(_added(cmd_name))
         return typer.main.get_command(single)
 
 
-app = typer.Typer(
-    cls=Attacks, no_args_is_help=True, help="Attack a trained run, and tell how far the accuracy under attack can be believed."
-)
+app = Verbs(cls=Attacks, help="Attack a trained run, and tell how far the accuracy under attack can be believed.")
 Eps = Annotated[
     list[str] | None,
     typer.Option(

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from gmmcli.cli.options import Json, answer
+from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import RecipeError, quoted, visible
 
-app = typer.Typer(no_args_is_help=True, help="List the kinds of datasets, download one, or check one.")
+app = Verbs(help="List the kinds of datasets, download one, or check one.")
 
 
 @app.command("ls", epilog="Example:\n\ngmmc data ls")

@@ -6,8 +6,9 @@ import typer
 
 from gmmcli.cli import generate
 from gmmcli.cli.options import Images, OfRun, Out, SomeImages, answer, note, show, with_options
+from gmmcli.cli.verbs import Verbs
 
-app = typer.Typer(no_args_is_help=True, help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
+app = Verbs(help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
 Sets = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from gmmcli.errors import LONGEST_QUOTED, RecipeError, StorageError, quoted, visible
+from gmmcli.errors import RecipeError, StorageError, quoted, visible
+from gmmcli.hints import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -244,6 +244,6 @@ def class_indices(label: str, names: "tuple[str, ...]") -> list[int]:
         return [names.index(label)]
     if label.isascii() and label.isdecimal() and len(label) < 10 and int(label) < len(names):
         return [int(label)]
-    near = [] if label.lstrip("+-")[:1].isdigit() else get_close_matches(label[:LONGEST_QUOTED], names, n=1)  # 11 is not a mistyped 1
-    hint = f"did you mean {near[0]}?" if near else f"give an index from 0 to {len(names) - 1}, all, or one of: {', '.join(names[:20])}"
+    near = nearest(label, names)
+    hint = f"did you mean {near}?" if near else f"give an index from 0 to {len(names) - 1}, all, or one of: {', '.join(names[:20])}"
     raise RecipeError(f"no class {quoted(label)} among the {len(names)} of this run", hint)

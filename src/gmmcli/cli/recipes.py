@@ -7,9 +7,10 @@ import typer
 
 from gmmcli.cli import recipes_new
 from gmmcli.cli.options import Json, answer
+from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import RecipeError
 
-app = typer.Typer(no_args_is_help=True, help="Write, list, show, check and compare recipes.")
+app = Verbs(help="Write, list, show, check and compare recipes.")
 app.command("new", epilog=recipes_new.EPILOG)(recipes_new.new_command)
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")]
 Name = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")]

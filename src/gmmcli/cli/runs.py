@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmmcli.cli.options import Json, RunName, RunsDir, answer, note
+from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import CheckpointError, RecipeError, RunError, visible
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
-app = typer.Typer(no_args_is_help=True, help="List, show, check, repair and thin out runs.")
+app = Verbs(help="List, show, check, repair and thin out runs.")
 
 
 @app.command("ls", epilog="Example:\n\ngmmc runs ls")
