@@ -1,8 +1,8 @@
 import dataclasses
 import json
 import operator
-import typing
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
