@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "gmmcli"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 300
-SIBLINGS = ("train", "evaluate", "report", "study", "importer")
+SIBLINGS = ("train", "evaluate", "report", "study", "importer", "watch")
 WITHOUT_A_TEST_FILE: dict[str, str] = {}
 """Modules whose mirrored test file is missing on purpose, and why."""
 

@@ -22,9 +22,10 @@ from gmmcli.core.targets import TARGETS, StagedLatent
 from gmmcli.core.wide_resnet import WideResNet
 from gmmcli.errors import RecipeError
 from gmmcli.overrides import flatten
-from gmmcli.recipe import LONGEST_NAME, Log, Recipe, Stage, find, is_file, shipped
+from gmmcli.recipe import LONGEST_NAME, Log, Recipe, Stage, find, shipped
 from gmmcli.registry import Registry
 from gmmcli.schema import key_of, registry_of
+from gmmcli.storage import is_file
 from gmmcli.types import NUMBERS
 
 MINIMAL = """

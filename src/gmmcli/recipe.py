@@ -22,6 +22,7 @@ from gmmcli.errors import LONGEST_QUOTED, RecipeError, quoted, shortened
 from gmmcli.overrides import apply, delete
 from gmmcli.registry import PartError
 from gmmcli.schema import build
+from gmmcli.storage import is_file
 from gmmcli.types import Count, Factor, Natural, Positive
 
 LONGEST_NAME = 200
@@ -250,11 +251,3 @@ def find(name: str, shelf: Shelf = "recipes") -> Path:
     near = get_close_matches(path.stem, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"those that come with gmmc: {', '.join(known)}"
     raise RecipeError(f"no {one} {shortened(name, LONGEST_QUOTED)}: neither a file nor the name of a shipped {one}", hint)
-
-
-def is_file(path: Path) -> bool:
-    """Whether this is a file; not one where no file can have such a name."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -12,7 +12,24 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, restore, runs, sample, study, train, tsne
+from gmmcli.cli import (
+    attack,
+    classify,
+    data,
+    env,
+    evaluate,
+    export,
+    import_,
+    recipes,
+    report,
+    restore,
+    runs,
+    sample,
+    study,
+    train,
+    tsne,
+    watch,
+)
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError, visible
 
 OS_HINTS = {
@@ -101,6 +118,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", epilog=train.EPILOG)(train.train_command)
+app.command("watch", epilog=watch.EPILOG)(watch.watch_command)
 app.command("classify", epilog=classify.EPILOG)(classify.classify_command)
 app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
 app.add_typer(evaluate.app, name="eval")

@@ -62,7 +62,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     with (
         StopSignals(launched=world().size > 1) as stop,
         ProgressBar(run.recipe.name, setup.n_steps, quiet) as bar,
-        recorded(run, setup.device),
+        recorded(run, setup.device, setup.n_steps),
         Saver(run, setup.dataset) as saver,
     ):
         if newest and (before := newest.progress.get("processes", 1)) != world().size:
