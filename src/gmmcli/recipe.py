@@ -85,6 +85,8 @@ class Log:
     """
     best: Criterion = "accuracy"
     """What the best checkpoint has lowest: the validation error, the samples' Frechet distance, or the product of both."""
+    tensorboard: bool = False
+    """Write the figures of metrics.jsonl to the run's `tensorboard/` too; needs `pip install 'gmmcli[tensorboard]'`."""
 
     def __post_init__(self) -> None:
         if self.best != "accuracy" and not self.validate_samples:
