@@ -9,6 +9,7 @@ from gmmcli.cli.app import app
 COMMANDS = (
     "",
     "train",
+    "watch",
     "classify",
     "sample",
     "import",

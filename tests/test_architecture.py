@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "gmmcli"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 300
-SIBLINGS = ("train", "evaluate", "report", "study", "importer")
+SIBLINGS = ("train", "evaluate", "report", "study", "importer", "watch")
 WITHOUT_A_TEST_FILE: dict[str, str] = {}
 """Modules whose mirrored test file is missing on purpose, and why."""
 
@@ -257,8 +257,8 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     assert [str(path) for path in files if own.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_torchattacks_is_imported_by_attacks_alone() -> None:
-    """It pins old versions of requests and urllib3, and takes its time."""
+def test_torchattacks_and_tensorboard_are_imported_by_who_needs_them_alone() -> None:
+    """The one pins old versions of requests and urllib3, the other is optional, and both take their time."""
     modules = "gmmcli.attacks.algorithms, gmmcli.evaluate.robustness, gmmcli.evaluate.detection, gmmcli.train.loop"
-    code = f"import sys, {modules}; sys.exit('torchattacks' in sys.modules)"
+    code = f"import sys, {modules}; sys.exit('torchattacks' in sys.modules or 'tensorboard' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

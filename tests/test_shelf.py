@@ -5,7 +5,8 @@ import pytest
 
 from gmmcli.errors import RecipeError
 from gmmcli.recipe import Recipe
-from gmmcli.shelf import find, is_file, shipped
+from gmmcli.shelf import find, shipped
+from gmmcli.storage import is_file
 
 MINIMAL = """
 name = "minimal"

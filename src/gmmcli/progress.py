@@ -63,7 +63,7 @@ class ProgressBar:
             return
         self._printed = now
         rate = (step - self._first) / (now - self._started) if step > self._first else 0.0
-        left = f"{rate:.2f} {self.unit}/s, {_clock((self.total - step) / rate)} left" if rate else ""
+        left = f"{rate:.2f} {self.unit}/s, {clock((self.total - step) / rate)} left" if rate else ""
         say(", ".join(part for part in (f"{self.title} {step}/{self.total}", left, note) if part))
 
     def warn(self, line: str) -> None:
@@ -77,7 +77,8 @@ def say(line: str) -> None:
         print(visible(line), file=sys.stderr, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time as a clock shows it, ``1:02:03`` or ``2:03``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -22,7 +22,6 @@ from gmmcli.overrides import apply, delete
 from gmmcli.registry import PartError
 from gmmcli.schema import build
 from gmmcli.shelf import find as find
-from gmmcli.shelf import is_file as is_file
 from gmmcli.shelf import shipped as shipped
 from gmmcli.types import Count, Factor, Natural, Positive
 
@@ -85,6 +84,8 @@ class Log:
     """
     best: Criterion = "accuracy"
     """What the best checkpoint has lowest: the validation error, the samples' Frechet distance, or the product of both."""
+    tensorboard: bool = False
+    """Write the figures of metrics.jsonl to the run's `tensorboard/` too; needs `pip install 'gmmcli[tensorboard]'`."""
 
     def __post_init__(self) -> None:
         if self.best != "accuracy" and not self.validate_samples:

@@ -2,12 +2,10 @@
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,15 @@ from gmmcli.errors import DataError, RecipeError, RunError, StorageError
 from gmmcli.model_card import ModelCard
 from gmmcli.progress import say
 from gmmcli.provenance import provenance
-from gmmcli.recipe import Recipe, is_file
+from gmmcli.recipe import Recipe
 from gmmcli.results import Results
-from gmmcli.storage import SCHEMA, append_json, open_lock, read_json, read_json_lines, write_text
+from gmmcli.run_folder import default_runs_dir, find_run, is_trained, provenance_of, run_folders, status_of
+from gmmcli.storage import SCHEMA, append_json, open_lock, read_json_lines, write_text
 
 TIME = "%Y-%m-%dT%H%M%SZ"  # before the name of a run
 LASTING = ("diverged", "rollback", "unstable")  # events that a resume keeps: it logs each once
 STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-")
+__all__ = ["Run", "default_runs_dir", "list_runs", "open_run"]
 
 
 class Run(Results):
@@ -79,14 +79,12 @@ class Run(Results):
     @property
     def provenance(self) -> dict[str, Any]:
         """What provenance.json records: how the run was made, and its status; RunError where it is damaged."""
-        path = self.path / "provenance.json"
-        return read_json(path) if path.exists() else {}
+        return provenance_of(self.path)
 
     @property
     def status(self) -> str:
         """The status that provenance.json records; ``killed`` where a training should be running and no process holds the run's lock."""
-        recorded = str(self.provenance.get("status", "unknown"))
-        return "killed" if recorded == "running" and not self.is_locked else recorded
+        return status_of(self.path)
 
     @by_main
     def describe(self, **facts: Any) -> None:
@@ -215,12 +213,7 @@ class Run(Results):
     @property
     def is_locked(self) -> bool:
         """Whether a process is training the run."""
-        try:
-            with open_lock(self.path / ".lock", os.O_RDONLY) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, FileNotFoundError) as error:
-            return isinstance(error, BlockingIOError)
-        return False
+        return is_trained(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -236,15 +229,10 @@ class Run(Results):
             yield
 
 
-def default_runs_dir() -> Path:
-    """$GMMC_RUNS_DIR, or ./runs."""
-    return Path(os.environ.get("GMMC_RUNS_DIR", "runs"))
-
-
 def _next_time(runs_dir: Path) -> str:
     """The time in a new run's name: the clock's, or where that was set back a second after the newest run's, so that names sort by age."""
     now = f"{datetime.now(UTC):{TIME}}"
-    newest = max((found[1] for run in list_runs(runs_dir) if (found := STAMPED.match(run.id))), default="")
+    newest = max((found[1] for path in run_folders(runs_dir) if (found := STAMPED.match(path.name))), default="")
     if newest > now:
         with suppress(ValueError, OverflowError):  # of a name that is no time
             return f"{datetime.strptime(newest, TIME).replace(tzinfo=UTC) + timedelta(seconds=1):{TIME}}"
@@ -253,7 +241,7 @@ def _next_time(runs_dir: Path) -> str:
 
 def list_runs(runs_dir: Path) -> list[Run]:
     """The runs of a directory, oldest first."""
-    return [Run(path) for path in sorted(runs_dir.glob("*")) if (path / "recipe.toml").is_file()]
+    return [Run(path) for path in run_folders(runs_dir)]
 
 
 def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, unfinished: bool = False) -> Run:
@@ -267,30 +255,4 @@ def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, un
     Raises:
         RunError: no run matches, or several do.
     """
-    if name == "":  # of an unset variable, perhaps; not a wish for whatever is the newest
-        raise RunError("the name of the run is empty", "leave out --run for the newest")
-    runs_dir = runs_dir or default_runs_dir()
-    name = name or os.environ.get("GMMC_RUN")
-    if name is not None and is_file(Path(name) / "recipe.toml"):
-        return Run(Path(name))
-    runs = list_runs(runs_dir)
-    found = [run for run in runs if name is not None and run.id.startswith(str(name))]
-    found = [run for run in found if run.id == str(name)] or found
-    if len(found) > 1:
-        raise RunError(f"{name} is a prefix of {len(found)} runs: {', '.join(run.id for run in found)}", "give a longer prefix")
-    if not found:
-        named = re.compile(rf"[^Z]+Z-{re.escape(str(name))}(-\d+)?")
-        found = [run for run in runs if (name is None or named.fullmatch(run.id)) and (unfinished or run.checkpoints)][-1:]
-    if not found:
-        raise _no_run(name, [run.id for run in runs], runs_dir)
-    return found[0]
-
-
-def _no_run(name: str | Path | None, ids: list[str], runs_dir: Path) -> RunError:
-    """The error of a run that is not there, with the nearest that is."""
-    if name is None or not ids:
-        return RunError(f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}", "train one first: gmmc train digits_gen")
-    names = {id: id for id in ids} | {re.sub(r"^.*?Z-", "", id): id for id in ids}  # ids, and the recipes' names in them
-    near = get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the newest is {ids[-1]}; `gmmc runs ls` lists all {len(ids)}"
-    return RunError(f"no run {name} in {runs_dir}", hint)
+    return Run(find_run(name, runs_dir, lambda path: unfinished or bool(Run(path).checkpoints)))

@@ -5,6 +5,7 @@ from typing import Literal
 
 from gmmcli.errors import LONGEST_QUOTED, RecipeError, shortened
 from gmmcli.hints import listed, nearest
+from gmmcli.storage import is_file
 
 Shelf = Literal["recipes", "studies"]
 
@@ -31,11 +32,3 @@ def find(name: str, shelf: Shelf = "recipes") -> Path:
         else f"those that come with gmmc: {listed(known) if shelf == 'studies' else '`gmmc recipes ls`, digits_gen among them'}"
     )
     raise RecipeError(f"no {one} {shortened(name, LONGEST_QUOTED)}: neither a file nor the name of a shipped {one}", hint)
-
-
-def is_file(path: Path) -> bool:
-    """Whether this is a file; not one where no file can have such a name."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

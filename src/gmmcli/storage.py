@@ -52,6 +52,14 @@ def open_lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> IO[str]:
     return os.fdopen(os.open(path, flags | os.O_NOFOLLOW, 0o666))
 
 
+def is_file(path: Path) -> bool:
+    """Whether this is a file; not one where no file can have such a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def check_writable(path: Path) -> None:
     """StorageError where no file can be written at this path; a file without a name is made and goes, and missing folders are not made."""
     if len(path.parts) > DEEPEST:

@@ -95,6 +95,7 @@ def study_of(run: Trained) -> Path:
 
 JSON: dict[str, Callable[[Trained], list[object]]] = {
     "train": lambda run: ["train", "--resume", "--runs-dir", run.runs_dir],
+    "watch": lambda run: ["watch", "--runs-dir", run.runs_dir],
     "sample": lambda run: ["sample", "--runs-dir", run.runs_dir, "--n", 2, "--steps", 1],
     "classify": lambda run: ["classify", picture_beside(run), "--runs-dir", run.runs_dir],
     "export": lambda run: ["export", "--runs-dir", run.runs_dir, "--no-onnx"],

@@ -77,7 +77,7 @@ def test_a_picture_whose_writing_fails_leaves_the_old_one_and_nothing_else(
     write()
     old = path.read_bytes()
 
-    def full(self: Image.Image, target: Path) -> None:
+    def full(self: Image.Image, target: Path, **settings: object) -> None:
         target.write_bytes(old[:20])
         raise OSError("no space left on device")
 

@@ -49,7 +49,16 @@ def test_every_key_that_must_not_change_is_named(small: Small) -> None:
 
 
 @pytest.mark.parametrize(
-    "edit", ["name=other", "log.every=7", "log.keep=1", "guard.max_loss=5.0", "compute.precision=bf16", "data.source.path=elsewhere.npz"]
+    "edit",
+    [
+        "name=other",
+        "log.every=7",
+        "log.keep=1",
+        "log.tensorboard=true",
+        "guard.max_loss=5.0",
+        "compute.precision=bf16",
+        "data.source.path=elsewhere.npz",
+    ],
 )
 def test_what_they_do_not_depend_on_may_change_and_is_told(small: Small, edit: str) -> None:
     kept = small()

@@ -11,6 +11,7 @@ def test_provenance_tells_how_it_ended_and_what_it_took(begin: Begin) -> None:
     facts = run.provenance
     assert facts["status"] == "finished"
     assert facts["device"] == "cpu"
+    assert facts["steps"] == setup.n_steps == 5
     assert 1000 <= facts["wall_time_s"] < 1100
     assert facts["peak_memory_mb"] > 0
     assert {"argv", "git", "versions", "created"} <= set(facts)

@@ -11,7 +11,24 @@ from typing import Annotated, Any
 
 import typer
 
-from gmmcli.cli import attack, classify, data, env, evaluate, export, import_, recipes, report, restore, runs, sample, study, train, tsne
+from gmmcli.cli import (
+    attack,
+    classify,
+    data,
+    env,
+    evaluate,
+    export,
+    import_,
+    recipes,
+    report,
+    restore,
+    runs,
+    sample,
+    study,
+    train,
+    tsne,
+    watch,
+)
 from gmmcli.cli.options import note
 from gmmcli.cli.verbs import Group, Verbs
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
@@ -98,6 +115,7 @@ app = Verbs(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", epilog=train.EPILOG)(train.train_command)
+app.command("watch", epilog=watch.EPILOG)(watch.watch_command)
 app.command("classify", epilog=classify.EPILOG)(classify.classify_command)
 app.command("sample", epilog=sample.EPILOG)(sample.sample_command)
 app.add_typer(evaluate.app, name="eval")

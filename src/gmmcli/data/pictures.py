@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from gmmcli.data.tiles import Tiles
 from gmmcli.errors import shortened, visible
 from gmmcli.storage import replacing
 from gmmcli.types import Images, to_bytes
@@ -49,8 +50,9 @@ def save_grid(rows: Sequence[tuple[str, Images]], path: Path, caption: str = "",
             picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
             sheet.paste(picture.resize((size * scale,) * 2, Image.Resampling.NEAREST), (margin + column * pitch, row * pitch + GAP))
     draw.text((5, pitch * len(arrays) + 14), caption, fill=INK, font=font, anchor="lm")
+    tiles = Tiles(margin, GAP, pitch, size * scale, size, len(arrays), max(len(a) for _, a in arrays))
     with replacing(path) as hidden:
-        sheet.save(hidden)
+        sheet.save(hidden, pnginfo=tiles.text())  # which other formats pass over
     return [path]
 
 

@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from gmmcli import toml
 from gmmcli.errors import RecipeError, quoted
-from gmmcli.recipe import Recipe, check_name, find, is_file
+from gmmcli.recipe import Recipe, check_name, find
 from gmmcli.schema import build
+from gmmcli.storage import is_file
 from gmmcli.types import Natural
 
 MOST_TRAININGS, MOST_EVALUATIONS = 1000, 100

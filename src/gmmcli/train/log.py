@@ -3,13 +3,14 @@
 import time
 from itertools import takewhile
 from math import isfinite
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from gmmcli.core.samplers import descent_share
-from gmmcli.distributed import mean
+from gmmcli.distributed import mean, world
 from gmmcli.progress import ProgressBar
 from gmmcli.run import Run
 from gmmcli.train.guard import GuardedStep
@@ -17,12 +18,13 @@ from gmmcli.train.health import STILL, ChainWatch, LossWatch, recognised_energy
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState
 from gmmcli.train.step import StepReport
+from gmmcli.train.tensorboard import TensorBoard
 
 NOTED = {"loss": "loss", "energy_data": "E real", "energy_model": "E sampled", "accuracy": "accuracy"}
 
 
 class TrainingLog:
-    """Writes one line about a step; made where a training starts, resumes or was rolled back."""
+    """Writes lines about steps, in a ``with`` block; made where a training starts, resumes or was rolled back."""
 
     def __init__(self, setup: Setup, run: Run, bar: ProgressBar, state: TrainState) -> None:
         self.setup, self.run, self.bar = setup, run, bar
@@ -32,12 +34,26 @@ class TrainingLog:
         since_rollback = takewhile(lambda line: line.get("event") != "rollback", reversed(run.metrics()))
         self.growth = LossWatch(setup.recipe.guard.max_loss, warned=any(line.get("event") == "unstable" for line in since_rollback))
         self.throughput = Throughput(state.step, setup.recipe.data.batch_size)
+        self.board = TensorBoard(run, state.step) if setup.recipe.log.tensorboard and world().is_main else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.board:
+            self.board.close()
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Log one line, to wherever the recipe wants it."""
+        self.run.log(line)
+        if self.board:
+            self.board.write(line)
 
     def write(self, state: TrainState, report: StepReport, update: GuardedStep, *, watched: bool) -> None:
         """Log the step just taken; a ``watched`` line, one of the regular ones, also counts for the health of the chains."""
         line = measure(self.setup, state, report)
         line |= {"grad_norm": float(update.grad_norm), "images_per_sec": self.throughput(state.step)}
-        self.run.log({key: value if isfinite(value) else None for key, value in line.items()})
+        self.log({key: value if isfinite(value) else None for key, value in line.items()})
         self.bar.update(state.step, ", ".join(f"{text} {line[key]:.3g}" for key, text in NOTED.items() if key in line))
         if watched and (complaint := self.watch(line)):
             self._warn(state.step, "chains", complaint)
@@ -48,7 +64,7 @@ class TrainingLog:
             self._warn(step, "unstable", complaint)
 
     def _warn(self, step: int, event: str, complaint: str) -> None:
-        self.run.log({"step": step, "event": event, "reason": complaint})
+        self.log({"step": step, "event": event, "reason": complaint})
         self.bar.warn(f"gmmc: step {step}: {complaint}")
 
 

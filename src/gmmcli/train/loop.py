@@ -64,7 +64,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     with (
         StopSignals(launched=world().size > 1) as stop,
         ProgressBar(run.recipe.name, setup.n_steps, quiet) as bar,
-        recorded(run, setup.device),
+        recorded(run, setup.device, setup.n_steps),
         Saver(run, setup.dataset) as saver,
     ):
         if newest and (before := newest.progress.get("processes", 1)) != world().size:
@@ -77,7 +77,8 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
             bar.warn(f"gmmc: {warning}")
         while state.step < setup.n_steps:
             try:
-                _advance(setup, run, state, stop, bar, saver, distance)
+                with TrainingLog(setup, run, bar, state) as log:
+                    _advance(setup, run, state, stop, log, saver, distance)
             except DivergedError as error:
                 saver.wait()
                 state = recover(setup, run, bar, state, error)
@@ -113,11 +114,10 @@ class Due:
 
 
 def _advance(
-    setup: Setup, run: Run, state: TrainState, stop: StopSignals, bar: ProgressBar, saver: Saver, distance: Distance | None
+    setup: Setup, run: Run, state: TrainState, stop: StopSignals, log: TrainingLog, saver: Saver, distance: Distance | None
 ) -> None:
     """Take the remaining steps, and after each do what is due."""
     update = GuardedStep(state.optimizer, setup.recipe.guard.max_loss, setup.device)
-    log = TrainingLog(setup, run, bar, state)
     near_a_switch = {switch + i for switch in setup.switches for i in range(AFTER_A_SWITCH + 1)}
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)
@@ -134,7 +134,7 @@ def _advance(
         if due.preview:
             run.check_there()
             save_preview(setup, state, run.path / "samples")
-        improved = due.validate and validate(setup, state, run, report.stage, distance)
+        improved = due.validate and validate(setup, state, log, report.stage, distance)
         if (due.save or improved or stopped) and not due.last:  # the last state is saved with its gamma^2
             saver.begin(state)
         if stopped and not due.last:

@@ -22,6 +22,7 @@ from gmmcli.rng import stream
 from gmmcli.train.initial import initial_weights
 from gmmcli.train.phases import Phase, phases
 from gmmcli.train.state import TrainState
+from gmmcli.train.tensorboard import check_installed
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Setup:
         Raises:
             DataError: the dataset is missing or broken.
             RecipeError: the recipe fits neither the data nor the machine, or cannot be divided among the processes.
+            MissingPartError: it asks for TensorBoard's files, and the package is not installed.
         """
+        check_installed(recipe.log)
         try:
             device = recipe.compute.select()
         except ValueError as error:

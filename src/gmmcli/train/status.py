@@ -13,11 +13,11 @@ from gmmcli.run import Run
 
 
 @contextmanager
-def recorded(run: Run, device: torch.device) -> Iterator[None]:
-    """Record status, device, number of processes, wall time (of all resumes together) and peak memory of the training in this block."""
+def recorded(run: Run, device: torch.device, n_steps: int) -> Iterator[None]:
+    """Record status, device, processes, steps, wall time (of all resumes together) and peak memory of the training in this block."""
     started, spent = time.monotonic(), run.provenance.get("wall_time_s", 0.0)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    run.describe(status="running", device=name, processes=world().size)
+    run.describe(status="running", device=name, processes=world().size, steps=n_steps)
     status = "failed"
     try:
         yield

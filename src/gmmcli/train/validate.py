@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -10,7 +10,6 @@ from gmmcli.core.chains import CHUNK, PersistentChains, fresh_samples
 from gmmcli.distributed import from_main, gather, world
 from gmmcli.recipe import Criterion, Stage
 from gmmcli.rng import stream
-from gmmcli.run import Run
 from gmmcli.train.setup import Setup
 from gmmcli.train.state import TrainState, of_each_image
 from gmmcli.types import RawImages, to_bytes
@@ -23,7 +22,14 @@ class Distance(NamedTuple):
     of: Callable[[RawImages], float]
 
 
-def validate(setup: Setup, state: TrainState, run: Run, stage: Stage, distance: Distance | None) -> bool:
+class Logs(Protocol):
+    """What lines can be logged to: a run, or the log of its training."""
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Log one line."""
+
+
+def validate(setup: Setup, state: TrainState, log: Logs, stage: Stage, distance: Distance | None) -> bool:
     """Validate the published model and log the result; return whether it is the best so far.
 
     Samples are compared if ``stage``, that of the last step, trains on chains: earlier the energy is not trained for sampling.
@@ -35,7 +41,7 @@ def validate(setup: Setup, state: TrainState, run: Run, stage: Stage, distance: 
     if setup.recipe.validates_samples and distance and state.chains and stage.objective.needs_negatives:
         found, space = _distance(setup, state, state.chains, distance), distance.space
         line |= {"sample_distance": found, "sample_space": space}
-    run.log(line)
+    log.log(line)
     criterion = setup.recipe.log.best
     best = rank(criterion, state.best_accuracy, state.best_distance if state.best_space == space else None)
     improved = rank(criterion, accuracy, found) < best

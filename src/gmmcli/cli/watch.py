@@ -1,0 +1,113 @@
+"""``gmmc watch``."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gmmcli.cli.options import Json, RunsDir, answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gmmcli.watch.watched import Watched
+
+EPILOG = "Examples:\n\ngmmc watch\n\ngmmc watch --run digits_gen --json\n\nssh HOST gmmc watch --run PATH"
+INTERVAL = 1.0
+"""Seconds from one look at the run to the next."""
+
+
+def watch_command(
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            help="Run by path, id, unique prefix or recipe. Default: $GMMC_RUN, else the newest that is being trained, else the newest.",
+            show_default=False,
+        ),
+    ] = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Watch a training: progress and time left, curves, events and the newest preview; q quits.
+
+    Only reads the run directory. Ends by itself when the training ends.
+
+    Where output is no terminal it prints a line whenever something new is logged.
+    """
+    from rich.console import Console
+
+    from gmmcli.watch.watched import Watched
+
+    watched = Watched(_meant(run, runs_dir))
+    if json:
+        watched.refresh()
+        answer({"schema": 1, "command": "watch", "run": watched.path.name, "values": watched.document()})
+        return
+    console = Console(highlight=False)
+    try:
+        if console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf"):
+            _draw(watched, console)
+        else:
+            _tell(watched)
+    except KeyboardInterrupt:  # it is how one quits, and nothing is lost
+        return
+
+
+def _meant(name: str | None, runs_dir: Path | None) -> Path:
+    """The run that is named, or else the newest that is being trained, or else the newest."""
+    from gmmcli.run_folder import default_runs_dir, find_run, is_trained, run_folders
+
+    if name is None and "GMMC_RUN" not in os.environ:
+        trained = [path for path in run_folders(runs_dir or default_runs_dir()) if is_trained(path)]
+        if trained:
+            return trained[-1]
+    return find_run(name, runs_dir)
+
+
+def _draw(watched: "Watched", console: "Console") -> None:
+    """Draw the run whenever there is something new, until it ends or q is pressed; then leave the last picture of it."""
+    from rich.console import Group
+    from rich.live import Live
+
+    from gmmcli.watch.keys import keys, pressed
+    from gmmcli.watch.screen import screen
+
+    def drawn(keys: bool) -> Group:
+        coloured = console.color_system is not None and not console.no_color
+        return Group(*screen(watched, *console.size, coloured=coloured, keys=keys))
+
+    before = None
+    with keys() as listening, Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            watched.refresh()
+            now = (watched.document(), console.size)
+            if now != before:
+                live.update(drawn(listening), refresh=True)
+                before = now
+            if watched.ended:
+                break
+            if listening and pressed("qQ", INTERVAL):
+                break
+            if not listening:
+                time.sleep(INTERVAL)
+    console.print(drawn(False))
+
+
+def _tell(watched: "Watched") -> None:
+    """Print a line for each that is logged, until the run ends; of what was there before, the last ones."""
+    from gmmcli.watch.words import progress, sentence
+
+    lines = watched.refresh()
+    lines = [line for line in lines if line is watched.last or line is watched.validated or "event" in line][-10:]
+    while True:
+        for line in lines:
+            if said := sentence(line, watched):
+                print(said, flush=True)
+        if watched.ended:
+            break
+        time.sleep(INTERVAL)
+        lines = watched.refresh()
+    print(f"{watched.status}: {progress(watched)}")
