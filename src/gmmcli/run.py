@@ -29,13 +29,15 @@ from gmmcli.progress import say
 from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe, is_file
 from gmmcli.results import Results
-from gmmcli.storage import SCHEMA, append_json, open_lock, read_json, read_json_lines, write_text
+from gmmcli.run_folder import RunFolder, run_paths
+from gmmcli.run_folder import default_runs_dir as default_runs_dir
+from gmmcli.storage import SCHEMA, append_json, open_lock, read_json_lines, write_text
 
 TIME = "%Y-%m-%dT%H%M%SZ"  # before the name of a run
 STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-")
 
 
-class Run(Results):
+class Run(RunFolder, Results):
     """A run directory: its recipe, checkpoints, metrics and results. Of several processes the main one alone writes to it.
 
     The newest checkpoint is looked up at each call, since a training may be writing it; each file of a checkpoint is verified once.
@@ -69,23 +71,6 @@ class Run(Results):
         run = cls(path)
         run.describe(schema=SCHEMA, **provenance(path, argv))
         return run
-
-    @property
-    def id(self) -> str:
-        """The directory's name."""
-        return self.path.name
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What provenance.json records: how the run was made, and its status; RunError where it is damaged."""
-        path = self.path / "provenance.json"
-        return read_json(path) if path.exists() else {}
-
-    @property
-    def status(self) -> str:
-        """The status that provenance.json records; ``killed`` where a training should be running and no process holds the run's lock."""
-        recorded = str(self.provenance.get("status", "unknown"))
-        return "killed" if recorded == "running" and not self.is_locked else recorded
 
     @by_main
     def describe(self, **facts: Any) -> None:
@@ -211,16 +196,6 @@ class Run(Results):
         kept = [line for line in self.metrics() if line.get("step", step) <= step or line.get("event") in ("diverged", "rollback")]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    @property
-    def is_locked(self) -> bool:
-        """Whether a process is training the run."""
-        try:
-            with open_lock(self.path / ".lock", os.O_RDONLY) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, FileNotFoundError) as error:
-            return isinstance(error, BlockingIOError)
-        return False
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run for training: two trainings must not write one run. The lock of a killed process is released."""
@@ -235,11 +210,6 @@ class Run(Results):
             yield
 
 
-def default_runs_dir() -> Path:
-    """$GMMC_RUNS_DIR, or ./runs."""
-    return Path(os.environ.get("GMMC_RUNS_DIR", "runs"))
-
-
 def _next_time(runs_dir: Path) -> str:
     """The time in a new run's name: the clock's, or where that was set back a second after the newest run's, so that names sort by age."""
     now = f"{datetime.now(UTC):{TIME}}"
@@ -252,7 +222,7 @@ def _next_time(runs_dir: Path) -> str:
 
 def list_runs(runs_dir: Path) -> list[Run]:
     """The runs of a directory, oldest first."""
-    return [Run(path) for path in sorted(runs_dir.glob("*")) if (path / "recipe.toml").is_file()]
+    return [Run(path) for path in run_paths(runs_dir)]
 
 
 def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, unfinished: bool = False) -> Run:
