@@ -5,7 +5,7 @@ import pytest
 from gmmcli.core.objectives import ContrastiveDivergence, CrossEntropy
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
-from gmmcli.overrides import delete, flatten
+from gmmcli.overrides import delete, differences, flatten
 from gmmcli.recipe import Recipe
 
 MINIMAL = """
@@ -123,3 +123,10 @@ def test_delete_says_whether_the_key_was_there() -> None:
     assert delete(document, "a.b") and not delete(document, "a.b")
     assert not any(delete(document, dotted) for dotted in ("x", "a.c.d", "x.y", "a.x"))
     assert document == {"a": {"c": 2}, "a.b": 3}
+
+
+def test_differences_are_the_keys_of_several_values_and_no_key_that_others_lack() -> None:
+    documents = [{"a": 1, "b": {"c": [1], "d": 2}}, {"a": 1, "b": {"c": [2], "d": 2}, "new": 3}, {"a": 1, "b": {"c": [2]}}]
+    assert differences(documents) == [{"b.c": [1]}, {"b.c": [2]}, {"b.c": [2]}]
+    assert differences([{"a": 1}]) == [{}]
+    assert differences([]) == []

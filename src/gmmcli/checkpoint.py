@@ -1,7 +1,6 @@
 """Checkpoints: folders of safetensors files, written atomically and verified against a manifest of sha256 sums."""
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,13 +18,11 @@ from torch.distributed import ProcessGroup
 
 from gmmcli.distributed import World, by_main, from_all, world
 from gmmcli.errors import CheckpointError
+from gmmcli.run_folder import MANIFEST, OLD, complete
 from gmmcli.storage import sync
 from gmmcli.tensor_file import InPieces, write_tensors
 
-MANIFEST = "manifest.json"
-OLD = ".old-"  # before the name of a checkpoint that is about to be replaced
 DAMAGED = "damaged-"  # before the name of one that was set aside
-NAME = re.compile(rf"({re.escape(OLD)})?step-([0-9]{{8,19}})")
 HINT = "gmmc train --resume --from-intact resumes from an older checkpoint; gmmc runs repair sets this one aside"
 
 
@@ -133,13 +130,8 @@ class Checkpoint:
 
     @classmethod
     def all(cls, folder: Path) -> list["Checkpoint"]:
-        """The complete checkpoints of a folder, oldest first. Damage to a file is found when it is read.
-
-        One that was renamed to make place for another of its step counts until that one has come.
-        """
-        found = [path for path in (*folder.glob(f"{OLD}step-*"), *folder.glob("step-*")) if NAME.fullmatch(path.name)]
-        by_step = {cls(path).step: cls(path) for path in found if (path / MANIFEST).is_file()}
-        return [by_step[step] for step in sorted(by_step)]
+        """The complete checkpoints of a folder, oldest first. Damage to a file is found when it is read."""
+        return [cls(path) for path in complete(folder).values()]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Read one part's tensors: memory-mapped and copied on write, so a large buffer costs no memory until it is touched."""

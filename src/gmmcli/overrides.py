@@ -1,6 +1,7 @@
 """Dotted keys of a recipe's document: ``--set optim.learning_rate=3e-4``."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import tomli
@@ -72,3 +73,14 @@ def _item(items: list[Any], key: str, named: str) -> Any:
     if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(items):
         raise RecipeError(f"{named}: {quoted(key)} is not one of the {len(items)} entries", f"number them from 0 to {len(items) - 1}")
     return items[int(key)]
+
+
+def differences(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, of each document, the dotted keys that have another value in another of them; keys that others lack are left out."""
+    flat = [flatten(document) for document in documents]
+    values: dict[str, list[Any]] = {}
+    for one in flat:
+        for key, value in one.items():
+            if value not in (known := values.setdefault(key, [])):
+                known.append(value)
+    return [{key: value for key, value in one.items() if len(values[key]) > 1} for one in flat]

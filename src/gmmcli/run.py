@@ -27,7 +27,7 @@ from gmmcli.progress import say
 from gmmcli.provenance import provenance
 from gmmcli.recipe import Recipe
 from gmmcli.results import Results
-from gmmcli.run_folder import default_runs_dir, find_run, is_trained, provenance_of, run_folders, status_of
+from gmmcli.run_folder import RunFolder, default_runs_dir, find_run, run_paths
 from gmmcli.storage import SCHEMA, append_json, open_lock, read_json_lines, write_text
 
 TIME = "%Y-%m-%dT%H%M%SZ"  # before the name of a run
@@ -36,7 +36,7 @@ STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-")
 __all__ = ["Run", "default_runs_dir", "list_runs", "open_run"]
 
 
-class Run(Results):
+class Run(RunFolder, Results):
     """A run directory: its recipe, checkpoints, metrics and results. Of several processes the main one alone writes to it.
 
     The newest checkpoint is looked up at each call, since a training may be writing it; each file of a checkpoint is verified once.
@@ -70,21 +70,6 @@ class Run(Results):
         run = cls(path)
         run.describe(schema=SCHEMA, **provenance(path, argv))
         return run
-
-    @property
-    def id(self) -> str:
-        """The directory's name."""
-        return self.path.name
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What provenance.json records: how the run was made, and its status; RunError where it is damaged."""
-        return provenance_of(self.path)
-
-    @property
-    def status(self) -> str:
-        """The status that provenance.json records; ``killed`` where a training should be running and no process holds the run's lock."""
-        return status_of(self.path)
 
     @by_main
     def describe(self, **facts: Any) -> None:
@@ -210,11 +195,6 @@ class Run(Results):
         kept = [line for line in self.metrics() if line.get("step", step) <= step or line.get("event") in LASTING]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    @property
-    def is_locked(self) -> bool:
-        """Whether a process is training the run."""
-        return is_trained(self.path)
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run for training: two trainings must not write one run. The lock of a killed process is released."""
@@ -232,7 +212,7 @@ class Run(Results):
 def _next_time(runs_dir: Path) -> str:
     """The time in a new run's name: the clock's, or where that was set back a second after the newest run's, so that names sort by age."""
     now = f"{datetime.now(UTC):{TIME}}"
-    newest = max((found[1] for path in run_folders(runs_dir) if (found := STAMPED.match(path.name))), default="")
+    newest = max((found[1] for path in run_paths(runs_dir) if (found := STAMPED.match(path.name))), default="")
     if newest > now:
         with suppress(ValueError, OverflowError):  # of a name that is no time
             return f"{datetime.strptime(newest, TIME).replace(tzinfo=UTC) + timedelta(seconds=1):{TIME}}"
@@ -241,7 +221,7 @@ def _next_time(runs_dir: Path) -> str:
 
 def list_runs(runs_dir: Path) -> list[Run]:
     """The runs of a directory, oldest first."""
-    return [Run(path) for path in run_folders(runs_dir)]
+    return [Run(path) for path in run_paths(runs_dir)]
 
 
 def open_run(name: str | Path | None = None, runs_dir: Path | None = None, *, unfinished: bool = False) -> Run:

@@ -1,15 +1,89 @@
-"""A run's folder without opening the run: which one is meant, how it ended, whether it is being trained. No torch."""
+"""Run directories as they lie on disk, told without torch, however many there are."""
 
 import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gmmcli.errors import RunError
+from gmmcli import toml
+from gmmcli.errors import RecipeError, RunError
 from gmmcli.storage import is_file, open_lock, read_json
+
+MANIFEST = "manifest.json"
+OLD = ".old-"  # before the name of a checkpoint that is about to be replaced
+NAME = re.compile(rf"({re.escape(OLD)})?step-([0-9]{{8,19}})")
+
+
+class RunFolder:
+    """What a run directory says of itself (docs/run-directory.md)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json records: how the run was made, and its status; RunError where it is damaged."""
+        path = self.path / "provenance.json"
+        return read_json(path) if path.exists() else {}
+
+    @property
+    def status(self) -> str:
+        """The status that provenance.json records; ``killed`` where a training should be running and no process holds the run's lock."""
+        recorded = str(self.provenance.get("status", "unknown"))
+        return "killed" if recorded == "running" and not self.is_locked else recorded
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process is training the run."""
+        try:
+            with open_lock(self.path / ".lock", os.O_RDONLY) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError) as error:
+            return isinstance(error, BlockingIOError)
+        return False
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The recipe as plain tables, unchecked; empty where it cannot be read."""
+        path = self.path / "recipe.toml"
+        try:
+            return toml.parse(toml.read(path), str(path))
+        except RecipeError:
+            return {}
+
+    @property
+    def step(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return max(complete(self.path / "checkpoints"), default=None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The test accuracy that ``gmmc train`` or ``gmmc eval accuracy`` measured; None where there is none that can be read."""
+        path = self.path / "results" / "eval-accuracy.json"
+        try:
+            found = read_json(path)["values"]["accuracy"] if path.exists() else None
+        except (RunError, OSError, LookupError, TypeError):
+            return None
+        return found if isinstance(found, float) else None
+
+
+def complete(folder: Path) -> dict[int, Path]:
+    """The complete checkpoints of a folder by their steps, the oldest first.
+
+    One that was renamed to make place for another of its step counts until that one has come.
+    """
+    found = [(NAME.fullmatch(path.name), path) for path in (*folder.glob(f"{OLD}step-*"), *folder.glob("step-*"))]
+    by_step = {int(name[2]): path for name, path in found if name and (path / MANIFEST).is_file()}
+    return dict(sorted(by_step.items()))
 
 
 def default_runs_dir() -> Path:
@@ -17,9 +91,17 @@ def default_runs_dir() -> Path:
     return Path(os.environ.get("GMMC_RUNS_DIR", "runs"))
 
 
-def run_folders(runs_dir: Path) -> list[Path]:
-    """The folders of runs in a directory, oldest first."""
-    return [path for path in sorted(runs_dir.glob("*")) if (path / "recipe.toml").is_file()]
+def run_paths(runs_dir: Path) -> Iterator[Path]:
+    """The run directories of a directory, oldest first."""
+    return (path for path in sorted(runs_dir.glob("*")) if (path / "recipe.toml").is_file())
+
+
+def every_run_path(runs_dir: Path) -> list[Path]:
+    """The run directories of a directory and of the studies in it, oldest first."""
+    found: list[Path] = []
+    for path in runs_dir.glob("*"):
+        found += [path] if (path / "recipe.toml").is_file() else run_paths(path)
+    return sorted(found, key=lambda path: (path.name, path))
 
 
 def find_run(name: str | Path | None, runs_dir: Path | None, qualifies: Callable[[Path], bool] = lambda path: True) -> Path:
@@ -39,7 +121,7 @@ def find_run(name: str | Path | None, runs_dir: Path | None, qualifies: Callable
     name = name or os.environ.get("GMMC_RUN")
     if name is not None and is_file(Path(name) / "recipe.toml"):
         return Path(name)
-    folders = run_folders(runs_dir)
+    folders = [*run_paths(runs_dir)]
     found = [path for path in folders if name is not None and path.name.startswith(str(name))]
     found = [path for path in found if path.name == str(name)] or found
     if len(found) > 1:
@@ -50,28 +132,6 @@ def find_run(name: str | Path | None, runs_dir: Path | None, qualifies: Callable
     if not found:
         raise _no_run(name, [path.name for path in folders], runs_dir)
     return found[0]
-
-
-def provenance_of(path: Path) -> dict[str, Any]:
-    """What a run's provenance.json records; RunError where it is damaged."""
-    file = path / "provenance.json"
-    return read_json(file) if file.exists() else {}
-
-
-def status_of(path: Path) -> str:
-    """The status that provenance.json records; ``killed`` where a training should be running and no process holds the run's lock."""
-    recorded = str(provenance_of(path).get("status", "unknown"))
-    return "killed" if recorded == "running" and not is_trained(path) else recorded
-
-
-def is_trained(path: Path) -> bool:
-    """Whether a process is training the run: it then holds the lock."""
-    try:
-        with open_lock(path / ".lock", os.O_RDONLY) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError) as error:
-        return isinstance(error, BlockingIOError)
-    return False
 
 
 def _no_run(name: str | Path | None, ids: list[str], runs_dir: Path) -> RunError:

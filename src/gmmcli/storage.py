@@ -9,11 +9,12 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryFile
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
 
 from gmmcli.errors import RunError, StorageError, quoted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = r"\.(\d{1,10})-[0-9a-f]{16}-.+"  # the hidden names of ``replacing``: of which process
 DEEPEST = 100  # folders of an output's path: to make them, Python recurses
@@ -88,8 +89,10 @@ def write_text(path: Path, text: str) -> None:
         hidden.write_text(text, encoding="utf-8")
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+def write_arrays(path: Path, **arrays: "np.ndarray") -> None:
     """Write a compressed .npz, under whatever name ``path`` is."""
+    import numpy as np  # a tenth of a second that the list of runs can do without
+
     with replacing(path) as hidden, hidden.open("wb") as file:  # numpy would add .npz to another name
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no keywords but its own
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from gmmcli.checkpoint import MANIFEST, NAME, OLD, Checkpoint
+from gmmcli.checkpoint import Checkpoint
 from gmmcli.errors import GmmcError, RunError
 from gmmcli.run import Run
+from gmmcli.run_folder import MANIFEST, NAME, OLD
 from gmmcli.storage import TEMPORARY
 
 

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import shutil
@@ -13,13 +14,25 @@ from gmmcli.run import Run
 def test_ls_shows_status_step_and_accuracy(gmmc: Gmmc, trained: Trained) -> None:
     (line,) = gmmc("runs", "ls", "--runs-dir", trained.runs_dir).stdout.splitlines()
     accuracy = trained.answer["values"]["accuracy"]
-    assert re.split(" {2,}", line) == [trained.answer["run"], "finished", "step 6", f"test accuracy {accuracy:.2%}"]
+    assert re.split(" {2,}", line) == [trained.answer["run"], "finished", "step 6", "seed 1", f"test accuracy {accuracy:.2%}"]
 
 
 def test_ls_shows_runs_that_have_saved_nothing_yet(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
     run = Run.create(Recipe.load(trained.recipe), tmp_path, [])
     (row,) = json.loads(gmmc("runs", "ls", "--runs-dir", tmp_path, "--json").stdout)["values"]
-    assert row == {"run": run.id, "status": "created", "step": None, "accuracy": None}
+    assert row == {
+        "run": run.id,
+        "recipe": "animals",
+        "seed": 1,
+        "status": "created",
+        "step": None,
+        "accuracy": None,
+        "created": run.provenance["created"],
+        "hours": None,
+        "device": None,
+        "study": None,
+        "changed": {},
+    }
     assert "no checkpoint" in gmmc("runs", "ls", "--runs-dir", tmp_path).stdout
 
 
@@ -121,3 +134,53 @@ def test_show_takes_the_run_as_an_argument_too(gmmc: Gmmc, trained: Trained) -> 
     assert shown.exit_code == 0
     assert shown.stdout == gmmc("runs", "show", "--run", trained.path).stdout
     assert gmmc("runs", "show", trained.path, "--run", trained.path).exit_code == 2
+
+
+@pytest.fixture
+def sweep(trained: Trained, tmp_path: Path) -> Path:
+    """Six runs of one recipe that differ in the learning rate and in a list, the last two in a study."""
+    for i, rate in enumerate(("1e-3", "3e-4", "1e-4", "3e-5", "1e-5", "1e-6")):
+        overrides = [f"optim.learning_rate={rate}", f"optim.milestones=[{i}]", f"seed={1 + i % 2}"]
+        folder = tmp_path / "runs" / ("study-rates" if i > 3 else "")
+        made = Run.create(Recipe.load(trained.recipe, overrides), folder, []).path
+        Run(made.rename(folder / f"2026-01-0{i + 1}T000000Z-animals")).describe(status="finished", wall_time_s=5400, device="cpu")
+    return tmp_path / "runs"
+
+
+def test_runs_of_a_sweep_do_not_look_alike(gmmc: Gmmc, sweep: Path) -> None:
+    lines = gmmc("runs", "ls", "--runs-dir", sweep).stdout.splitlines()
+    assert len(lines) == len({line.split("seed")[1] for line in lines}) == 6
+    assert lines[0].endswith("no checkpoint  seed 1    optim.learning_rate=0.001 optim.milestones=[0]")
+    assert [line.split()[0].startswith(f"{sweep}/study-rates/") for line in lines] == [False] * 4 + [True] * 2
+    last = lines[-1].split()[0]
+    assert gmmc("runs", "repair", last).stdout == "nothing to repair\n"  # what is listed is found
+
+
+def test_csv_and_json_have_every_column(gmmc: Gmmc, sweep: Path) -> None:
+    first, *rest = csv.reader(gmmc("runs", "ls", "--runs-dir", sweep, "--csv").stdout.splitlines())
+    rows = json.loads(gmmc("runs", "ls", "--runs-dir", sweep, "--json").stdout)["values"]
+    assert first == list(rows[0]) and len(rest) == len(rows) == 6
+    assert rows[5]["changed"] == {"optim.learning_rate": 1e-6, "optim.milestones": [5]}
+    told = dict(zip(first, rest[5], strict=True))
+    assert told["changed"] == "optim.learning_rate=1e-06 optim.milestones=[5]"
+    assert (told["study"], told["seed"], told["hours"], told["accuracy"]) == ("study-rates", "2", "1.5", "")
+
+
+def test_a_wide_table_has_a_heading_and_every_column(gmmc: Gmmc, sweep: Path) -> None:
+    heading, *lines = gmmc("runs", "ls", "--runs-dir", sweep, "--wide").stdout.splitlines()
+    assert heading.split() == list(json.loads(gmmc("runs", "ls", "--runs-dir", sweep, "--json").stdout)["values"][0])
+    assert len(lines) == 6 and all(line.index("cpu") == heading.index("device") for line in lines)
+    assert gmmc("runs", "ls", "--wide", "--csv").exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["check", "repair", "gc"])
+def test_a_run_is_named_as_an_argument_or_by_the_option_and_all_are_meant_with_those_of_studies(
+    verb: str, gmmc: Gmmc, trained: Trained, tmp_path: Path
+) -> None:
+    for folder in ("", "study-a"):
+        shutil.copytree(trained.path, tmp_path / folder / trained.path.name)
+    assert gmmc("runs", verb, trained.path.name, "--runs-dir", tmp_path).exit_code == 0
+    assert gmmc("runs", verb, "zzz", "--runs-dir", tmp_path).exit_code == 1
+    assert gmmc("runs", verb, "a", "--run", "b").exit_code == 2
+    answer = json.loads(gmmc("runs", verb, "--runs-dir", tmp_path, "--json").stdout)
+    assert [row["run"] for row in answer["values"]] == [trained.path.name, str(tmp_path / "study-a" / trained.path.name)]

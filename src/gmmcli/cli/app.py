@@ -30,8 +30,10 @@ from gmmcli.cli import (
     watch,
 )
 from gmmcli.cli.options import note
+from gmmcli.cli.overview import overview
 from gmmcli.cli.verbs import Group, Verbs
 from gmmcli.errors import DivergedError, GmmcError, StoppedError, StorageError
+from gmmcli.run_folder import default_runs_dir
 
 OS_HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another with --runs-dir; a training resumes with --resume",
@@ -112,6 +114,7 @@ app = Verbs(
     cls=Boundary,
     help="Generative Max-Mahalanobis Classifiers: one network that classifies, generates and knows what it does not know.",
     epilog="Start with:\n\ngmmc train digits_gen\n\ngmmc sample --class 3 --n 64",
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", epilog=train.EPILOG)(train.train_command)
@@ -141,14 +144,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing, as GMMC_OFFLINE=1 does.")] = False,
 ) -> None:
-    """Options before the verb."""
+    """Options before the verb; without a verb, where the user is, and the help."""
     if offline:
         os.environ["GMMC_OFFLINE"] = "1"  # a study's child processes inherit it
+    if context.invoked_subcommand is None:
+        print("\n".join([*overview(default_runs_dir()), "", context.get_help()]))
 
 
 def _open_closed_streams() -> None:

@@ -58,10 +58,10 @@ def watch_command(
 
 def _meant(name: str | None, runs_dir: Path | None) -> Path:
     """The run that is named, or else the newest that is being trained, or else the newest."""
-    from gmmcli.run_folder import default_runs_dir, find_run, is_trained, run_folders
+    from gmmcli.run_folder import RunFolder, default_runs_dir, find_run, run_paths
 
     if name is None and "GMMC_RUN" not in os.environ:
-        trained = [path for path in run_folders(runs_dir or default_runs_dir()) if is_trained(path)]
+        trained = [path for path in run_paths(runs_dir or default_runs_dir()) if RunFolder(path).is_locked]
         if trained:
             return trained[-1]
     return find_run(name, runs_dir)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gmmcli import toml
 from gmmcli.errors import RunError
-from gmmcli.run_folder import is_trained, provenance_of, status_of
+from gmmcli.run_folder import RunFolder
 from gmmcli.watch.tail import Curve, Tail
 
 CURVES = ("loss", "validation_accuracy", "energy_data", "energy_model", "accuracy", "sample_distance")
@@ -41,9 +41,9 @@ class Watched:
             RunError: the run was removed, or provenance.json is damaged.
         """
         try:
-            self.ended = not is_trained(self.path)  # before its last lines are read
-            self.status = status_of(self.path)
-            self.provenance = provenance_of(self.path)
+            self.ended = not RunFolder(self.path).is_locked  # before its last lines are read
+            self.status = RunFolder(self.path).status
+            self.provenance = RunFolder(self.path).provenance
             self.recipe = toml.parse(self._file("recipe.toml").read_text(encoding="utf-8"), "recipe.toml")
             lines, anew = self._tail.look()
             self.logged_at = self._tail.changed_at
