@@ -12,6 +12,9 @@ from gmmcli.draft.fit import Draft, fitted, measured
 from gmmcli.draft.sizes import Goal
 from gmmcli.errors import RecipeError, RunError
 from gmmcli.recipe import Recipe
+from gmmcli.train import plan
+from gmmcli.train.setup import Setup
+from gmmcli.train.state import TrainState
 
 PICTURES = Survey(Folder(path="pictures"), ("cat", "dog", "fox"), 45_000, 3, 32)
 DIGITS = Survey(Digits(), tuple("0123456789"), 1257, 1, 8)
@@ -29,17 +32,25 @@ def draft(seconds: float, survey: Survey = PICTURES, goal: Goal = "both") -> Dra
 def test_more_time_is_a_larger_network() -> None:
     drafts = [draft(seconds) for seconds in (100, 1000, 100_000)]
     assert [d.pattern.name for d in drafts] == ["folder_joint", "cifar10_small_joint", "cifar10_joint_fast"]
-    assert all(d.seconds <= seconds and d.share == 1 for d, seconds in zip(drafts, (100, 1000, 100_000), strict=True))
+    assert all(d.seconds <= seconds and d.whole is None for d, seconds in zip(drafts, (100, 1000, 100_000), strict=True))
     assert {d.recipe.name for d in drafts} == {"mine"}
 
 
 def test_with_too_little_time_the_smallest_is_shortened_and_says_so() -> None:
-    whole = draft(1e9, goal="classify", survey=Survey(Folder(), ("a", "b"), 900, 3, 32))
-    short = draft(whole.seconds / 4, goal="classify", survey=Survey(Folder(), ("a", "b"), 900, 3, 32))
-    assert short.share == pytest.approx(0.25)
-    assert short.seconds == pytest.approx(whole.seconds / 4, rel=0.05)
-    assert "That is 25% of the steps" in short.text
-    assert "of the steps" not in whole.text
+    few = Survey(Folder(), ("a", "b"), 900, 3, 32)
+    whole = draft(1e9, few, "classify")
+    short = draft(whole.seconds / 4, few, "classify")
+    assert short.whole == sum(whole.n_steps) == 4 * sum(short.n_steps)
+    assert short.seconds == whole.seconds / 4
+    assert "That is 25% of the steps" in short.text and "longer than" not in short.text
+    assert "That is" not in whole.text
+
+
+def test_where_one_epoch_of_each_stage_takes_longer_that_is_said() -> None:
+    short = draft(1.0)
+    assert [stage.epochs for stage in short.recipe.stages] == [1, 1]
+    assert "That is 50% of the steps" in short.text  # 1 of 3 epochs, and 1 of 1
+    assert "It takes longer than the 1 s there are" in short.text
 
 
 def test_the_seconds_are_steps_times_seconds_of_a_step() -> None:
@@ -60,12 +71,24 @@ def test_a_larger_network_that_does_not_fit_in_memory_is_not_chosen(monkeypatch:
         fitted("mine", DIGITS, "both", 1e9)
 
 
-def test_a_step_of_each_stage_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_each_stage_are_timed_unless_they_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[tuple[str, int, float]] = []
+
+    def step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
+        seconds = plan.step_seconds(setup, state, step, n)
+        timed.append((setup.recipe.stage_at(step / setup.loader.steps_per_epoch)[0].objective.kind, n, seconds))
+        return seconds
+
+    monkeypatch.setattr(fit, "step_seconds", step_seconds)
     recipe = fitted("mine", DIGITS, "both", 1e9, measure=by_width).recipe
-    regression, contrast = measured(recipe, DIGITS, 8)
-    assert 0 < 2 * regression < contrast  # five steps of chains, and twice the images
+    times = measured(recipe, DIGITS, 8)
+    assert timed == [
+        (kind, 1 + plan.MEASURED_STEPS, s) for kind, s in zip(("center-regression", "contrastive-divergence"), times, strict=True)
+    ]
+    monkeypatch.setattr(fit, "SHORT", 0.0)
+    assert len(measured(recipe, DIGITS, 8)) == 2 and [n for _, n, _ in timed[2:]] == [1, 1]
     monkeypatch.setattr(fit, "PATIENCE", 0.0)
-    assert all(0 < least < step for least, step in zip(measured(recipe, DIGITS, 8), (regression, contrast), strict=True))
+    assert all(least > 0 for least in measured(recipe, DIGITS, 8)) and len(timed) == 4
 
 
 def test_the_weights_to_start_from_must_be_there() -> None:

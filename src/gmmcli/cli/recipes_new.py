@@ -98,7 +98,7 @@ def _show(path: Path, draft: "Draft", goal: Goal, json: bool) -> None:
             "n_steps": draft.n_steps,
             "step_seconds": draft.step_seconds,
             "total_seconds": draft.seconds,
-            "share_of_steps": draft.share,
+            "n_steps_that_suit": draft.whole or sum(draft.n_steps),
             "next": commands,
         }
         answer({"schema": 1, "command": "recipes new", "path": str(path), "recipe": draft.recipe.document(), "values": values})

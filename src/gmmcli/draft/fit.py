@@ -21,6 +21,8 @@ from gmmcli.train.setup import Setup
 
 SHORT = 0.5
 """Seconds of a step, at least; of those that take longer one alone is timed, and beyond ``PATIENCE`` none."""
+LATE = 1.1
+"""How many times as long a training may take as it should, since epochs are whole, before that is said."""
 Measure = Callable[[Recipe, Survey, int], tuple[float, ...]]
 
 
@@ -31,10 +33,12 @@ class Draft:
     document: Document
     pattern: Pattern
     survey: Survey
-    share: float
-    """Of the steps that the pattern was tuned with, where there is no time for all."""
-    step_seconds: tuple[float, ...]
+    limit: float
+    """Seconds that its training may take."""
+    step_seconds: tuple[float, ...] = ()
     """One per stage."""
+    whole: int | None = None
+    """The steps that would suit, where there is no time for all."""
 
     @property
     def n_steps(self) -> tuple[int, ...]:
@@ -63,8 +67,19 @@ class Draft:
             f"{found.n_classes} classes, {found.n_train:,} images to train on, {form}.",
             f"{network}settings of the shipped recipe {self.pattern.name}.",
             f"{sum(self.n_steps):,} steps, about {duration(self.seconds)} on {_machine()}; validation and saving come on top.",
-            *([f"That is {self.share:.0%} of the steps that suit these settings: give it more time if you can."] if self.share < 1 else []),
+            *self._short(),
         ]
+
+    def _short(self) -> list[str]:
+        """What is short in the time there is."""
+        lines = []
+        if self.whole:
+            lines.append(
+                f"That is {sum(self.n_steps) / self.whole:.0%} of the steps that suit these settings: give it more time if you can."
+            )
+        if self.seconds > LATE * self.limit:
+            lines.append(f"It takes longer than the {duration(self.limit)} there are: a stage has one epoch at least.")
+        return lines
 
     @property
     def text(self) -> str:
@@ -137,7 +152,7 @@ def fitted(
     side = side_of(survey, side)
     chosen: Draft | None = None
     for pattern in patterns(survey, goal, side):
-        draft = Draft(sized(pattern, survey, goal, side, start=start) | {"name": name}, pattern, survey, 1.0, ())
+        draft = Draft(sized(pattern, survey, goal, side, start=start) | {"name": name}, pattern, survey, seconds)
         try:
             draft = replace(draft, step_seconds=measure(draft.recipe, survey, side))
         except RecipeError:
@@ -149,8 +164,8 @@ def fitted(
         chosen = draft
     if chosen:
         return chosen
-    share = seconds / draft.seconds
-    return replace(draft, share=share, document=sized(draft.pattern, survey, goal, side, share, start) | {"name": name})
+    document = sized(draft.pattern, survey, goal, side, seconds / draft.seconds, start) | {"name": name}
+    return replace(draft, document=document, whole=sum(draft.n_steps))
 
 
 def _alike(survey: Survey, side: int | None, start: Start) -> tuple[Survey, int]:
