@@ -19,7 +19,7 @@ from gmmcli.core.protocols import Starts
 from gmmcli.core.starts import Uniform
 from gmmcli.data.dataset import Dataset
 from gmmcli.data.fingerprint import Fingerprint
-from gmmcli.data.sources import located
+from gmmcli.data.sources import Source, located
 from gmmcli.distributed import by_main, world
 from gmmcli.errors import DataError, RecipeError, RunError, StorageError
 from gmmcli.model_card import ModelCard
@@ -82,12 +82,17 @@ class Run(RunFolder, Results):
         if not (self.path / "recipe.toml").exists():
             raise StorageError(f"{self.path} was removed or moved while it was trained", "put it back and resume it, or train anew")
 
+    @property
+    def source(self) -> Source:
+        """The source of the data that the run was trained on, whatever the current directory."""
+        return located(self.recipe.data.source, self.path / self.provenance.get("trained_from", Path.cwd()))
+
     def dataset(self) -> Dataset:
         """The data that the run was trained on, whatever the current directory; DataError where it is missing or broken.
 
         Where images have come or gone since, those that the run knows keep their split, and stderr says so, once.
         """
-        dataset = located(self.recipe.data.source, self.path / self.provenance.get("trained_from", Path.cwd())).load()
+        dataset = self.source.load()
         if self.fingerprint is None:
             return dataset
         dataset, change = self.fingerprint.settled(dataset)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,12 @@ def test_nothing_but_broken_files(photos: Path, tell: Gmmc) -> None:
         (["nothing.png"], 3, "no image at nothing.png"),
         (["*.gif"], 3, "no image at *.gif"),
         (["b.bmp", "--csv", "--json"], 2, "--csv and --json exclude each other"),
+        (["b.bmp", "--csv", "--explain"], 2, "--explain has no --csv form"),
+        (["b.bmp", "--label", "cat"], 2, "--label is an option of --explain"),
+        (["b.bmp", "--out", "x.png"], 2, "--out is an option of --explain"),
+        (["b.bmp", "--explain", "--label", "cow"], 2, "no class 'cow'"),
+        (["b.bmp", "--explain", "--label", "all"], 2, "an image has one class"),
+        ([".", "--explain", "--out", "x.png"], 2, "2 images have a picture each"),
     ],
 )
 @pytest.mark.usefixtures("photos")
@@ -111,3 +118,41 @@ def test_standard_input_that_is_no_image_is_called_so(trained: Trained, monkeypa
     result = CliRunner().invoke(app, ["classify", "-", "--run", str(trained.path)], input=b"junk", catch_exceptions=False)
     assert result.exit_code == 3
     assert "standard input is not a readable image" in result.stderr
+
+
+@pytest.mark.usefixtures("photos")
+def test_an_explanation_is_a_table_a_picture_and_json(tell: Gmmc) -> None:
+    label = "dog" if json.loads(tell("b.bmp", "--json").stdout)["values"][0]["label"] == "cat" else "cat"
+    words = ["b.bmp", "--explain", "--label", label, "--out", "why.png"]
+    document = json.loads(tell(*words, "--json").stdout)
+    (value,) = document["values"]
+    assert value["path"] == "why.png"
+    assert document["protocol"]["explanation"]["steps"] == 200
+    explanation = value["explanation"]
+    assert [*explanation] == ["nearest", "classes", "counterfactual"]
+    assert len(explanation["nearest"]) == 5
+    assert explanation["counterfactual"]["towards"] == label
+    assert explanation["classes"][0]["label"] == value["label"]
+    Path("why.png").unlink()
+    result = tell(*words)
+    assert result.stdout.splitlines()[-1] == "why.png"
+    assert "nearest training images" in result.stdout and "what would change" in result.stdout
+    with Image.open("why.png") as picture:
+        assert picture.height > 8 * 64
+
+
+def test_pictures_of_several_images_are_numbered(photos: Path, tell: Gmmc) -> None:
+    (photos / "whys").mkdir()
+    (photos / "below" / "b.png").write_bytes((photos / "below" / "a.png").read_bytes())
+    assert images_of(tell("b.bmp", "below/b.png", "--explain", "--out", "whys", "--json")) == ["b.bmp", "below/b.png"]
+    assert sorted(path.name for path in (photos / "whys").iterdir()) == ["explained-1-b.png", "explained-2-b.png"]
+
+
+def test_without_the_runs_data_nothing_can_be_explained(photos: Path, trained: Trained, gmmc: Gmmc) -> None:
+    moved = shutil.copytree(trained.path, photos / "moved")
+    recipe = (moved / "recipe.toml").read_text()
+    (moved / "recipe.toml").write_text(recipe.replace("animals.npz", "gone.npz"))
+    result = gmmc("classify", "b.bmp", "--explain", "--run", moved)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "gone.npz" in result.stderr
+    assert not (photos / "moved" / "samples").exists()

@@ -8,7 +8,7 @@ from gmmcli.core.energy import class_log_probs, log_density
 from gmmcli.errors import DataError
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
-from gmmcli.types import RawImages
+from gmmcli.types import Logits, RawImages
 
 KNOWN = 0.95
 """Proportion of the validation images that are known: the true positive rate that sets the threshold."""
@@ -58,8 +58,11 @@ class Judgement:
 
     def __call__(self, images: RawImages) -> list[Verdict]:
         """Judge byte images, shape (n, channel, height, width), of the size that the model takes."""
+        return self.of(outputs(self.subject.model, images).logits)
+
+    def of(self, logits: Logits) -> list[Verdict]:
+        """Judge images by their logits, on the cpu."""
         subject, names = self.subject, self.subject.card.class_names
-        logits = outputs(subject.model, images).logits
         probability, label = class_log_probs(logits.double(), self.temperature).exp().max(1)
         density = log_density(logits, subject.gamma2)
         found = zip(label.tolist(), probability.tolist(), density.tolist(), (density >= self.threshold).tolist(), strict=True)
