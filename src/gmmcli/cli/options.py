@@ -178,6 +178,35 @@ class OfRuns(OfRun):
         return [opened(name, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images)) for name in names]
 
 
+@dataclass(frozen=True)
+class Refining:
+    """Whether chains come before the class (``Subject.refined``)."""
+
+    refine: Annotated[
+        int,
+        typer.Option("--refine", metavar="STEPS", min=0, max=10_000, help="Steps down the energy from each image before its class."),
+    ] = 0
+    chains: Annotated[
+        int, typer.Option("--refine-chains", min=1, max=1000, help="With --refine: chains of each image, whose features are averaged.")
+    ] = 1
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            "--refine-noise",
+            min=0,
+            max=2,
+            help="With --refine: standard deviation of the noise of a step, in [-1, 1]. Default: that of the run's chains.",
+            show_default=False,
+        ),
+    ] = None
+
+    def of(self, subject: "Subject") -> "Subject":
+        """The subject, refined where that is asked for."""
+        if not self.refine and (self.chains > 1 or self.noise is not None):
+            raise RecipeError("--refine-chains and --refine-noise are options of --refine", "add --refine 10, or leave them out")
+        return subject.refined(self.refine, self.chains, self.noise)
+
+
 def answer(document: Any) -> None:
     """Print the one object of ``--json``."""
     print(json.dumps(document, indent=1))

@@ -12,7 +12,18 @@ from gmmcli.metrics.metric import Estimate
 from gmmcli.overrides import flatten
 from gmmcli.provenance import public_path
 from gmmcli.recipe import Recipe
-from gmmcli.report.catalogue import FINISHED, IMAGES, MINUTES, ROLLBACKS, Protocol, Quantity, estimates, is_detection, mean_detection
+from gmmcli.report.catalogue import (
+    FINISHED,
+    IMAGES,
+    MINUTES,
+    ROLLBACKS,
+    Protocol,
+    Quantity,
+    estimates,
+    is_detection,
+    is_refined,
+    mean_detection,
+)
 from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run
 from gmmcli.storage import file_stem
@@ -98,10 +109,10 @@ class ModelRuns:
         return summarise(quantity, over_seeds) if over_seeds else None
 
     def result(self, command: str) -> tuple[Run, dict[str, Any]] | None:
-        """The first run that has a result of this command, and its result of most images."""
+        """The first run that has a result of this command, and its result of most images; of a refined classifier if of no other."""
         for run, results in zip(self.runs, self.results, strict=True):
             if of_command := [result for result in results.values() if result["command"] == command]:
-                return run, max(of_command, key=lambda result: result["n"])
+                return run, max(of_command, key=lambda result: (not is_refined(result), result["n"]))
         return None
 
 
