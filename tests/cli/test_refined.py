@@ -69,7 +69,7 @@ def test_the_audit_may_be_of_a_refined_classifier(ask: Ask, monkeypatch: pytest.
     monkeypatch.setattr("gmmcli.evaluate.audit.MARGIN", Attack("pgd", "margin", steps=2))
     found = ask("attack", "audit", "--refine", 1)
     assert {audits.STRAIGHT_THROUGH, audits.IGNORING} <= {*found["values"]["attacks"]}
-    assert found["values"]["sentence"].startswith("Refined by 1 steps")
+    assert found["values"]["sentence"].startswith("Refined by 1 step")
 
 
 def test_a_gradient_has_as_many_draws_as_evaluate_says() -> None:

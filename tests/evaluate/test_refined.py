@@ -49,6 +49,18 @@ def test_accuracy_is_that_of_the_refined_images_and_its_result_says_so(subject: 
     assert subject.run.result("eval accuracy") == plain
 
 
+def test_as_many_images_pass_at_a_time_as_the_plain_model_takes_of_their_chains(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask the refined one would keep the activations of all its steps."""
+    asked: list[object] = []
+    seen: list[int] = []
+    monkeypatch.setattr("gmmcli.metrics.outputs.batch_size", lambda model, like: asked.append(model) or 60)
+    refined = subject.refined(1, chains=3, noise_std=0.1)
+    subject.model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    refined.outputs()
+    assert asked == [subject.model]
+    assert set(seen) == {60}
+
+
 def test_the_seed_of_the_noise_is_part_of_the_name(subject: Subject) -> None:
     refined = replace(subject, seed=2).refined(3, noise_std=0.2)
     assert refined.name("eval accuracy") == "eval accuracy refine 3 chains 1 noise 0.2 seed 2"
@@ -90,7 +102,7 @@ def test_where_the_chain_moves_no_boundary_every_way_finds_what_a_plain_attack_d
         assert row["accuracy"] == plain[eps]["accuracy"] == row["new_noise"]
         assert row["ways"] == dict.fromkeys(("eot", "bpda", "ignoring"), row["accuracy"])
     assert "mean over 1 draws of its noise (EOT)" in result["protocol"]["gradient"]
-    assert "1 steps down E(x)" in result["protocol"]["refinement"]
+    assert "1 step down E(x)" in result["protocol"]["refinement"]
     (name,) = subject.run.results()
     assert "refine-1-chains-1-noise-0" in name
 
@@ -143,7 +155,7 @@ def test_the_audit_tries_those_who_know_those_who_go_straight_through_and_those_
     assert [*attacks] == ["pgd-ce", "pgd-margin", "pgd-margin x2 steps", "pgd-margin straight through", "ignoring the refinement"]
     for name in ("pgd-margin", "pgd-margin straight through", "ignoring the refinement"):
         assert [row["accuracy"] for row in attacks[name].values()] == [0.75, 0.25]
-    assert result["values"]["sentence"].startswith("Refined by 1 steps down E(x)")
+    assert result["values"]["sentence"].startswith("Refined by 1 step down E(x)")
     assert "worst case of 5 attacks" in result["values"]["sentence"]
     assert result["protocol"]["refinement"] == str(subject.refinement)
     assert {"ignoring_the_refinement", "pgd-margin_straight_through"} <= {*saved(subject, "attack-audit")}

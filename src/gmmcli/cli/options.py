@@ -184,7 +184,7 @@ class Refining:
 
     refine: Annotated[
         int,
-        typer.Option("--refine", metavar="STEPS", min=0, max=10_000, help="Steps down the energy from each image before its class."),
+        typer.Option("--refine", metavar="STEPS", min=0, max=1000, help="Steps down the energy from each image before its class."),
     ] = 0
     chains: Annotated[
         int, typer.Option("--refine-chains", min=1, max=1000, help="With --refine: chains of each image, whose features are averaged.")

@@ -46,7 +46,8 @@ class Refinement:
     def __str__(self) -> str:
         how = {key: value for key, value in asdict(self.sampler).items() if key != "n_steps"}
         words = ", ".join([how.pop("kind"), *(f"{key} {value:g}" for key, value in how.items())])
-        return f"{self.steps} steps down E(x) ({words}), mean of {self.chains} chains, seed {self.seed}"
+        n_steps, n_chains = (f"{n} {unit}{'s' * (n > 1)}" for n, unit in ((self.steps, "step"), (self.chains, "chain")))
+        return f"{n_steps} down E(x) ({words}), mean of {n_chains}, seed {self.seed}"
 
 
 class Refined(Classifier):
