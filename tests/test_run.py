@@ -10,7 +10,7 @@ import torch
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.starts import ClassGaussian, GaussianStarts, UniformStarts
 from gmmcli.data.npz import Npz
-from gmmcli.errors import DataError, RunError
+from gmmcli.errors import CheckpointError, DataError, RunError
 from gmmcli.model_card import ModelCard, load_model
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run, default_runs_dir, list_runs, open_run
@@ -319,3 +319,11 @@ def test_an_empty_name_is_not_the_newest_run(tmp_path: Path) -> None:
     """`--run "$RUN"` with an unset variable."""
     with pytest.raises(RunError, match="the name of the run is empty"):
         open_run("", tmp_path)
+
+
+def test_weights_of_another_model_than_the_header_says_are_damage(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run, card = create(tiny_recipe, tmp_path), ModelCard(tiny_recipe, NAMES, (1, 8, 8), 1.5).dump()
+    weights = {key: torch.zeros(*tensor.shape, 2) for key, tensor in tiny_recipe.model.build(10, 1, 1).state_dict().items()}
+    Checkpoint.save(run.path / "checkpoints", 1, {"model": Part(weights, card)}, {"step": 1, "best_step": 1})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is of another model than its header says"):
+        run.model()

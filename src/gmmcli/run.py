@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gmmcli.checkpoint import Checkpoint
+from gmmcli.checkpoint import HINT, Checkpoint
 from gmmcli.core.buffer import ReplayBuffer, joined
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.protocols import Starts
@@ -21,7 +21,7 @@ from gmmcli.data.dataset import Dataset
 from gmmcli.data.fingerprint import Fingerprint
 from gmmcli.data.sources import Source, located
 from gmmcli.distributed import by_main, world
-from gmmcli.errors import DataError, RecipeError, RunError, StorageError
+from gmmcli.errors import CheckpointError, DataError, RecipeError, RunError, StorageError
 from gmmcli.model_card import ModelCard
 from gmmcli.progress import say
 from gmmcli.provenance import provenance
@@ -163,7 +163,12 @@ class Run(RunFolder, Results):
         if key not in self._models:
             card = self.card_of(checkpoint)
             model = card.build()
-            model.load_state_dict(checkpoint.tensors("model"))
+            try:
+                model.load_state_dict(checkpoint.tensors("model"))
+            except RuntimeError as error:
+                raise CheckpointError(
+                    f"{checkpoint.path}: model.safetensors is of another model than its header says ({error})", HINT
+                ) from error
             self._models[key] = card.recipe.compute.place(model, torch.device(device)).eval()
         return self._models[key]
 

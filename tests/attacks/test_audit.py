@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linear import block_images, blocks, linear, tangled
+from linear import block_images, blocks, linear
 from torch import Tensor
 
 from gmmcli.attacks import audit
 from gmmcli.attacks.algorithms import check
 from gmmcli.attacks.attack import Attack
-from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, SUITE, Curves, Finding, audit_values, findings, format_eps, suite, transferred
+from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, SUITE, Curves, Finding, audit_values, findings, format_eps, suite
 from gmmcli.attacks.audit import zero_gradients as masked
 from gmmcli.attacks.pixel_model import PixelModel, pixel_logits
 from gmmcli.attacks.within_ball import over_eps
@@ -199,26 +199,6 @@ def test_zero_gradients_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) 
     whole = masked(model, pixels, labels)
     monkeypatch.setattr(PixelModel, "at_a_time", lambda self, images: 2)
     assert masked(model, pixels, labels).tolist() == whole.tolist() == [False, True, True, False, True]
-
-
-def test_what_transfers_is_what_the_other_model_misclassifies() -> None:
-    model, pixels, labels = tangled(4)
-    moved = (pixels + 0.1 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0)).sign()).clamp(0, 1)
-    fallen = transferred(model, moved, pixels, labels, 0.1)
-    assert torch.equal(fallen, model(moved).argmax(1) != labels)
-    assert not transferred(model, pixels, pixels, labels, 0.1).any()
-
-
-def test_of_no_images_none_transfers() -> None:
-    model = linear(torch.eye(3, 64))
-    nothing = torch.empty(0, 1, 8, 8)
-    assert transferred(model, nothing, nothing, torch.empty(0, dtype=torch.long), 0.1).shape == (0,)
-
-
-def test_nothing_transfers_from_outside_the_ball() -> None:
-    model, pixels, labels = tangled(4)
-    with pytest.raises(AssertionError):
-        transferred(model, (pixels - 0.2).clamp(min=0) + 0.1, pixels, labels, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,24 @@ def test_adversarial_images_are_saved_where_one_says(verb: str, gmmc: Gmmc, righ
         assert len(archive["labels"]) == len(archive["fell"]) == 8
 
 
+@pytest.mark.parametrize(
+    ("place", "code", "says"),
+    [("found.png", 2, "--save found.png: adversarial images cannot be a .png"), ("a/" * 300 + "x.npz", 7, "folders deep")],
+)
+def test_where_no_adversarial_images_can_be_saved_nothing_is_attacked(
+    place: str, code: int, says: str, gmmc: Gmmc, right: tuple[str, ...]
+) -> None:
+    result = gmmc("attack", "fgsm", *SHORT["fgsm"], "--save", place, *right, "-q")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert says in result.stderr
+
+
+def test_a_folder_takes_adversarial_images_under_their_usual_name(gmmc: Gmmc, right: tuple[str, ...]) -> None:
+    result = gmmc("attack", "fgsm", *SHORT["fgsm"], "--save", ".", *right, "-q")
+    assert result.stdout.splitlines()[-1] == "adversarial.npz"
+    assert Path("adversarial.npz").is_file()
+
+
 def test_where_nothing_is_right_accuracy_is_0_and_the_smallest_change_a_sentence(gmmc: Gmmc, ask: Ask, wrong: tuple[str, ...]) -> None:
     for verb in BOUNDED:
         values = ask(verb, *SHORT[verb], *wrong)["values"]

@@ -87,6 +87,8 @@ def test_what_was_measured_is_told_with_its_interval_and_its_images(subject: Sub
     values = {"accuracy": 0.9, "ci95": [0.8, 0.95]}
     subject.run.save_result(subject.result("eval accuracy", {}, values))
     assert figures(subject.run) == [("accuracy", "90.00% [80.00, 95.00]", "digits.npz test, n = 120")]
+    subject.run.save_result(subject.result("eval accuracy", {"refinement": "10 steps"}, {"accuracy": 0.8}), "eval accuracy refined")
+    assert ("accuracy", "80.00%", "digits.npz test, n = 120, refined: 10 steps") in figures(subject.run)
     assert "| accuracy | 90.00% [80.00, 95.00] | digits.npz test, n = 120 |" in module.card(Judgement(subject), onnx=False)
 
 

@@ -229,6 +229,15 @@ def test_an_attack_shows_accuracy_over_eps_and_zero_gradients_where_there_were_a
     assert found["8/255"] == "= 0.0314 25.00% [20.00, 30.00]"
 
 
+def test_an_attack_on_a_refined_classifier_shows_what_each_way_left_on_eighty_columns() -> None:
+    row = {"eps": 32 / 255, "accuracy": 0.29, "ci95": [0.21, 0.385], "forwards": 40, "zero_gradient_share": 0.125, "new_noise": 0.3}
+    row["ways"] = {"eot": 0.98, "bpda": 0.64, "ignoring": 0.29}
+    values = {"clean_accuracy": 1.0, "clean_ci95": [0.963, 1.0], "eps": {"32/255": row}, "largest_change": {"linf": 0.1, "l2": 1.0}}
+    text = rendered("attack pgd", values)
+    assert rows(text)["32/255"] == "= 0.1255 29.00% [21.00, 38.50] 98.0% 64.0% 29.0% 30.0%"
+    assert all(word in text for word in ("eot", "bpda", "ignoring", "new noise"))
+
+
 def test_a_smallest_change_shows_how_often_it_was_found_and_how_large() -> None:
     values = {"clean_accuracy": 0.9, "success_rate": 1.0, "success_ci95": [0.9, 1.0], "l2_mean": 1.5, "l2_median": None}
     found = rows(rendered("attack cw", values))

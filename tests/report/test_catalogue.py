@@ -27,6 +27,15 @@ def test_a_protocol_has_the_facts_that_were_asked_for_of_the_head_and_of_the_pro
     assert protocol.describe(["judge"]) == "judge unknown"
 
 
+def test_that_a_classifier_was_refined_is_always_shown() -> None:
+    plain, refined = (result("eval accuracy", {"accuracy": 0.5}, **more) for more in ({}, {"refinement": "10 steps"}))
+    quantity, _ = found(refined)["accuracy"]
+    assert quantity.protocol.describe(quantity.named) == "refinement 10 steps"
+    quantity, _ = found(plain)["accuracy"]
+    assert quantity.named == ()
+    assert quantity.protocol.describe(["refinement"]) == "refinement none"
+
+
 def test_a_path_through_what_is_no_table_finds_nothing() -> None:
     assert Protocol.of(result("eval generate", {}, samples="some.npz"), ["samples.from"]) == Protocol()
 
@@ -43,6 +52,22 @@ def test_facts_differ_where_a_value_does_or_is_lacking() -> None:
         ("eval accuracy", {"accuracy": 0.5, "nll": 1.0}, {}, "accuracy", {"n": 9}),
         ("eval accuracy", {"accuracy": 0.5, "nll": 1.0}, {}, "accuracy", {"split": "validation"}),
         ("eval accuracy", {"accuracy": 0.5, "nll": 1.0}, {}, "accuracy", {"dataset": "mnist"}),
+        ("eval accuracy", {"accuracy": 0.5, "nll": 1.0}, {}, "accuracy", {"protocol": {"refinement": "10 steps"}}),
+        ("eval accuracy", {"accuracy": 0.5, "nll": 1.0}, {}, "nll", {"protocol": {"refinement": "10 steps"}}),
+        (
+            "attack pgd",
+            {"eps": {"8/255": {"accuracy": 0.5}}},
+            {"loss": "margin", "norm": "linf"},
+            "pgd-margin-linf 8/255",
+            {"protocol": {"loss": "margin", "norm": "linf", "refinement": "10 steps"}},
+        ),
+        (
+            "attack audit",
+            {"worst_case": {"8/255": {"accuracy": 0.5}}},
+            {},
+            "worst 8/255",
+            {"protocol": {"refinement": "10 steps"}},
+        ),
         ("eval accuracy", {"accuracy": 0.5, "nll": 1.0}, {}, "nll", {"protocol": {"probabilities": "softmax of logits / T"}}),
         (
             "eval ood",

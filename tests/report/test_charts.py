@@ -169,6 +169,16 @@ def test_attacks_of_other_images_or_settings_are_no_points_of_one_curve(run: Run
     assert (found["n"], found["clean"]) == (100, 0.9)
 
 
+def test_a_refined_classifiers_curve_says_so_and_its_audit_gives_way_to_the_plain_ones(run: Run) -> None:
+    protocol = {"loss": "ce", "norm": "linf", "refinement": "10 steps"}
+    save(run, "attack pgd", {"clean_accuracy": 1.0, "eps": {"8/255": {"eps": 8 / 255, "accuracy": 0.7}}}, "refined", protocol=protocol)
+    assert of("robustness", run)["curves"] == {"pgd-ce, refinement 10 steps": {"8/255": 0.7}}
+    values = {"clean_accuracy": 1.0, "attacks": {}, "worst_case": {"8/255": {"accuracy": 0.9}}, "sentence": "Refined."}
+    save(run, "attack audit", values, "attack audit refined", n=1000, protocol={"refinement": "10 steps"})
+    assert of("robustness", run)["sentence"] == "Refined."
+    assert of("robustness", audited(run, at8=0.25))["sentence"] == "Believe it."
+
+
 def test_histograms_are_of_all_results_of_detection_together(run: Run) -> None:
     """eval ood --score distance once took the place of all other scores."""
     scores = {f"{name} {score}": np.arange(5.0) for name in ("in", "interp") for score in ("log_px", "distance")}

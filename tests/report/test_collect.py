@@ -323,3 +323,12 @@ def test_a_run_named_twice_and_a_seed_trained_again_are_no_other_seeds(tmp_path:
     first, again, other = write(tmp_path, seed=1), write(tmp_path, seed=1), write(tmp_path, seed=2)
     (model,) = gather([first, other, again, Run(other.path)])
     assert [run.id for run in model.runs] == [again.id, other.id]
+
+
+def test_a_result_without_what_it_is_about_and_a_time_that_is_none_are_passed_over(tmp_path: Path) -> None:
+    run = write(tmp_path)
+    run.describe(wall_time_s="long")
+    assert figures(run) == {"ended": 1.0}
+    run.save_result({"command": "eval accuracy", "values": {}})
+    run.save_result({"command": "eval ood", "dataset": "digits", "step": 3, "values": {}})
+    assert [*comparable_results(run)] == ["eval-accuracy"]

@@ -82,6 +82,7 @@ def test_what_was_not_printed_is_none(metric: str, family: str, dataset: str) ->
         ("pgd 8/255", "gmmc-gen", {"n": "100", "steps": "5", "restarts": "1"}, None),
         ("cw", "softmax", {"aim": "next", "steps": "100"}, None),
         ("accuracy", "jem", {}, 0.929),
+        ("accuracy", "jem", {"refinement": "10 steps"}, None),
     ],
 )
 def test_what_was_printed_of_another_protocol_does_not_stand_beside_ours(

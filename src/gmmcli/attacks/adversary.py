@@ -44,7 +44,8 @@ class Adversary(nn.Module):
 
     Rows that are broken leave the computation: they get constant logits, hence no gradient, and their image is kept. The others pass
     the model as many at a time as its device is quick with, forward and backward, so that memory does not depend on the attack's batch.
-    A row that is where it was at the call before, at a corner of its ball or without a gradient, does not pass again.
+    A row that is where it was at the call before, at a corner of its ball or without a gradient, does not pass again, unless the model
+    draws its noise anew.
 
     Some attacks of torchattacks know only the mean cross-entropy of a batch, so with ``linear`` the output is ``(-l, 0)`` with ``l`` the
     loss of each image, which rises with its cross-entropy against class 0. Whatever they make of the output, the gradient that they
@@ -58,6 +59,7 @@ class Adversary(nn.Module):
         self.state = state
         self.linear = linear
         self._before: list[Tensor] = []
+        self._looks = 0
         self.eval()  # torchattacks puts back whatever mode it finds
 
     def forward(self, pixels: Tensor) -> Logits:
@@ -82,7 +84,8 @@ class Adversary(nn.Module):
         """Return logits and loss of these rows, and the gradient of their loss where ``pixels`` requires one; 0 for the other rows."""
         differentiated = pixels.requires_grad and torch.is_grad_enabled()
         images = pixels.detach()
-        before = self._before if differentiated else []
+        self._looks += 1
+        before = self._before if differentiated and not self.model.random else []
         moved = rows[(images[rows] != before[0][rows]).flatten(1).any(1)] if before else rows
         self.state.forwards += len(moved)
         if len(moved):
@@ -96,11 +99,12 @@ class Adversary(nn.Module):
         return before[1:]
 
     def _pass(self, images: Tensor, rows: Tensor, differentiated: bool) -> list[Tensor]:
-        state, x = self.state, images.clone().requires_grad_(differentiated)
-        logits = self.model(x)
-        value = state.loss.value(logits / state.scale, state.labels[rows], state.targets[rows])
-        gradients = torch.autograd.grad(value.sum(), x) if differentiated else ()
-        return [images, logits.detach(), value.detach(), *gradients]
+        state = self.state
+
+        def loss(logits: Logits) -> Tensor:
+            return state.loss.value(logits / state.scale, state.labels[rows], state.targets[rows])
+
+        return [images, *self.model.look(images, loss, differentiated, self._looks)]
 
     def _direction(self, gradient: Tensor) -> Tensor:
         """Count, and return each image's gradient at unit size: attacks want its direction, and theirs drown a tiny one in 1e-10."""

@@ -1,5 +1,7 @@
 """The model as attacks see it: logits of pixels in [0, 1]."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,9 @@ EVEN = 8
 class PixelModel(nn.Module):
     """Unscaled logits of images in the unit range: the only place where pixels become the model range [-1, 1]."""
 
+    random = False
+    """Whether the gradient of the same images differs from look to look."""
+
     def __init__(self, model: Classifier, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> None:
         super().__init__()
         self.model = model
@@ -31,6 +36,21 @@ class PixelModel(nn.Module):
         filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, size - n))
         logits: Logits = self.model(filled.to(self.dtype) * 2 - 1)[:n]
         return logits / self.scale
+
+    def look(self, pixels: Tensor, loss: Callable[[Logits], Tensor], differentiated: bool, number: int) -> list[Tensor]:
+        """Return the logits, each image's loss and, where it is to be differentiated, the gradient of that; none of them with a graph.
+
+        Args:
+            pixels: images in [0, 1].
+            loss: of logits, one value an image.
+            differentiated: whether the gradient is wanted.
+            number: which look of an attack this is; a model with noise draws it by that.
+        """
+        x = pixels.clone().requires_grad_(differentiated)
+        logits = self(x)
+        value = loss(logits)
+        gradients = torch.autograd.grad(value.sum(), x) if differentiated else ()
+        return [logits.detach(), value.detach(), *gradients]
 
     def at_a_time(self, pixels: Tensor) -> int:
         """Return how many images to pass at a time (``batch_size``), found out once."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gmmcli.cli.options import GridOut, Images, OfRun, Out, note, with_options
+from gmmcli.cli.options import GridOut, Images, OfRun, Out, Refining, check_out, note, with_options
 from gmmcli.cli.verbs import Group, Verbs
 from gmmcli.errors import RecipeError
 from gmmcli.registry import installed
@@ -44,13 +44,26 @@ StepSize = Annotated[float | None, typer.Option("--step-size", help="A step, as 
 Restarts = Annotated[int, typer.Option("--restarts", min=1, max=1000, help="Random starts; an image counts as broken if one breaks it.")]
 Scale = Annotated[float, typer.Option("--scale", help="Attack the logits divided by this.")]
 Float64 = Annotated[bool, typer.Option("--float64", help="Compute in float64, where gradients vanish later.")]
-Save = Annotated[Path | None, typer.Option("--save", help="Write the adversarial images here, an .npz.", show_default=False)]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        "--save",
+        help="Write the adversarial images here: an .npz, or a folder.",
+        show_default=False,
+        callback=lambda save: check_out(save, "adversarial images", (".npz",), "--save"),
+    ),
+]
+Eot = Annotated[
+    int,
+    typer.Option("--eot", min=1, max=1000, help="With --refine: draws of its noise that a gradient is the mean of (EOT)."),
+]
 
 
 @dataclass(frozen=True)
-class Attacked:
+class Attacked(Refining):
     """What of the model is attacked, and what is written."""
 
+    eot: Eot = 10
     scale: Scale = 1.0
     float64: Float64 = False
     save: Save = None
@@ -96,16 +109,15 @@ def _attack(kind: str, eps: list[str] | None, attacked: Attacked, images: Images
 
     attack = configured(kind, seed=images.seed, **{name: value for name, value in settings.items() if value is not None})
     all_eps = radii(eps, attack.norm)
-    subject = of_run.open(images)
+    subject = attacked.of(of_run.open(images))
     from gmmcli.evaluate.robustness import robust_accuracy
 
     note(
         "eps " + ", ".join(f"{format_eps(radius)} = {radius:.4f}" for radius in all_eps) + f" in pixels of [0, 1], {attack.norm}",
         of_run.quiet,
     )
-    of_run.show(
-        robust_accuracy(subject, attack, all_eps, float64=attacked.float64, scale=attacked.scale, save_to=attacked.save, quiet=of_run.quiet)
-    )
+    settings = {"float64": attacked.float64, "scale": attacked.scale, "eot": attacked.eot, "save_to": attacked.save}
+    of_run.show(robust_accuracy(subject, attack, all_eps, **settings, quiet=of_run.quiet))
 
 
 def _added(kind: str) -> Any:
@@ -140,7 +152,9 @@ def fgsm_command(eps: Eps = None, loss: Loss = "ce", *, attacked: Attacked, imag
 
 
 @app.command(
-    "pgd", epilog="Examples:\n\ngmmc attack pgd --eps 8/255\n\ngmmc attack pgd --eps 4/255,8/255,16/255 --loss margin --restarts 5"
+    "pgd",
+    epilog="Examples:\n\ngmmc attack pgd --eps 8/255\n\ngmmc attack pgd --eps 4/255,8/255,16/255 --loss margin --restarts 5\n\n"
+    "gmmc attack pgd --loss margin --eps 32/255 --refine 10 --n 100",
 )
 @with_options
 def pgd_command(
@@ -224,8 +238,10 @@ def audit_command(
         str | None,
         typer.Option("--transfer", metavar="RUN", help="Also try the adversarial images of this other run.", show_default=False),
     ] = None,
+    eot: Eot = 10,
     out: Out = None,
     *,
+    refining: Refining,
     images: FewImages,
     of_run: OfRun,
 ) -> None:
@@ -234,11 +250,13 @@ def audit_command(
     Ends with one sentence: the robust accuracy to believe, and by how much PGD with cross-entropy overstated it.
 
     An interrupted audit is resumed where it stopped.
+
+    With --refine every attack knows of the refinement, and what one that does not makes is tried as well.
     """
-    subject = of_run.open(images)
+    subject = refining.of(of_run.open(images))
     other = of_run.open(images, transfer, saves=False) if transfer else None
     if other and other.card.image_shape != subject.card.image_shape:
         raise RecipeError(f"run {other.run.id} takes images of another size than {subject.run.id}", "transfer from a run on the same data")
     from gmmcli.evaluate.audit import audit
 
-    of_run.show(audit(subject, transfer=other, out=out, quiet=of_run.quiet))
+    of_run.show(audit(subject, transfer=other, eot=eot, out=out, quiet=of_run.quiet))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli import generate
-from gmmcli.cli.options import Images, OfRun, Out, SomeImages, answer, note, show, with_options
+from gmmcli.cli.options import Images, OfRun, Out, Refining, SomeImages, answer, note, show, with_options
 from gmmcli.cli.verbs import Verbs
 
 app = Verbs(help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
@@ -30,11 +30,13 @@ Scores = Annotated[
 ]
 
 
-@app.command("accuracy", epilog="Examples:\n\ngmmc eval accuracy\n\ngmmc eval accuracy --split validation --json")
+@app.command(
+    "accuracy", epilog="Examples:\n\ngmmc eval accuracy\n\ngmmc eval accuracy --split validation --json\n\ngmmc eval accuracy --refine 10"
+)
 @with_options
-def accuracy_command(out: Out = None, *, images: Images, of_run: OfRun) -> None:
+def accuracy_command(out: Out = None, *, refining: Refining, images: Images, of_run: OfRun) -> None:
     """Measure accuracy, NLL and Brier score, overall and by class; draws the confusion matrix."""
-    subject = of_run.open(images)
+    subject = refining.of(of_run.open(images))
     from gmmcli.evaluate.classification import accuracy
 
     of_run.show(accuracy(subject, out=out, quiet=of_run.quiet))

@@ -27,12 +27,12 @@ GRIDS = (".png", ".jpg", ".webp")
 FIGURES = (".png", ".svg")  # both are written
 
 
-def check_out(out: Path | None, what: str, endings: Sequence[str]) -> Path | None:
-    """Return ``--out``; RecipeError where it ends otherwise, StorageError where it cannot be written. A folder takes any file."""
+def check_out(out: Path | None, what: str, endings: Sequence[str], option: str = "--out") -> Path | None:
+    """Return ``--out``, or another option; RecipeError where it ends otherwise, StorageError where it cannot be written. A folder takes any file."""
     if out is not None:
         if not out.is_dir() and out.suffix.lower() not in endings:
             raise RecipeError(
-                f"--out {out}: {what} cannot be a {out.suffix or 'file without a suffix'}", f"give {', '.join(endings)}, or a folder"
+                f"{option} {out}: {what} cannot be a {out.suffix or 'file without a suffix'}", f"give {', '.join(endings)}, or a folder"
             )
         from gmmcli.storage import check_writable
 
@@ -181,6 +181,35 @@ class OfRuns(OfRun):
         names: list[str | None] = [*self.run] if self.run else [None]
         subjects = [opened(name, self.runs_dir, self.device, self.quiet, best=self.best, **asdict(images)) for name in names]
         return list(map(found_place, subjects))
+
+
+@dataclass(frozen=True)
+class Refining:
+    """Whether chains come before the class (``Subject.refined``)."""
+
+    refine: Annotated[
+        int,
+        typer.Option("--refine", metavar="STEPS", min=0, max=1000, help="Steps down the energy from each image before its class."),
+    ] = 0
+    chains: Annotated[
+        int, typer.Option("--refine-chains", min=1, max=1000, help="With --refine: chains of each image, whose features are averaged.")
+    ] = 1
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            "--refine-noise",
+            min=0,
+            max=2,
+            help="With --refine: standard deviation of the noise of a step, in [-1, 1]. Default: that of the run's chains.",
+            show_default=False,
+        ),
+    ] = None
+
+    def of(self, subject: "Subject") -> "Subject":
+        """The subject, refined where that is asked for."""
+        if not self.refine and (self.chains > 1 or self.noise is not None):
+            raise RecipeError("--refine-chains and --refine-noise are options of --refine", "add --refine 10, or leave them out")
+        return subject.refined(self.refine, self.chains, self.noise)
 
 
 def answer(document: Any) -> None:

@@ -14,49 +14,62 @@ import torch
 from torch import Tensor
 
 from gmmcli.attacks import audit as audits
-from gmmcli.attacks.attack import Attack, Outcome
+from gmmcli.attacks.attack import Attack
 from gmmcli.attacks.audit import format_eps
+from gmmcli.attacks.expectation import DRAWS, Expectation
 from gmmcli.attacks.pixel_model import PixelModel
+from gmmcli.attacks.transfer import transfer_over_eps
 from gmmcli.attacks.within_ball import common_logits, over_eps
 from gmmcli.core.classifier import frozen
 from gmmcli.distributed import any_of, gather, once, world
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, save
-from gmmcli.evaluate.robustness import attacked, pixel_protocol
+from gmmcli.evaluate.robustness import attacked, eot_words, pixel_protocol
 from gmmcli.evaluate.subject import Subject
 from gmmcli.progress import ProgressBar
 from gmmcli.storage import replacing
 
 Plan = Mapping[str, tuple[Attack, tuple[float, ...]]]
 """Each attack by name, and the radii at which it runs."""
+Task = Callable[[], tuple[Any, ...]]
+"""Runs one; the radius at which each image fell comes first."""
+MARGIN = Attack("pgd", "margin")
+"""What is tried straight through a refinement, and by transfer."""
 
 
-def audit(subject: Subject, *, transfer: Subject | None = None, out: Path | None = None, quiet: bool = True) -> Measured:
-    """The whole suite at all radii, its worst case and its findings; resumes an interrupted audit of the same kind."""
+def audit(subject: Subject, *, transfer: Subject | None = None, eot: int = DRAWS, out: Path | None = None, quiet: bool = True) -> Measured:
+    """The whole suite at all radii, its worst case and its findings; resumes an interrupted audit of the same kind.
+
+    Of a refined classifier the suite knows of the refinement, and what an attack that ignores it makes is tried as well.
+    """
     n_classes = len(subject.card.class_names)
     suite = audits.suite(n_classes)
     plan: Plan = {name: (attack, audits.EPS) for name, attack in suite.items()}
     plan = {**plan, **{name: (attack, (audits.FOCUS,)) for name, attack in audits.AT_FOCUS.items()}}
-    model, pixels, labels = attacked(subject)
-    folder = subject.run.output / "results" / f"attack-audit-{_fingerprint(subject, transfer, plan)}"
+    model, pixels, labels = attacked(subject, eot=eot)
+    if isinstance(model, Expectation):
+        plan = {**plan, audits.STRAIGHT_THROUGH: (MARGIN, audits.EPS)}
+    folder = subject.run.output / "results" / f"attack-audit-{_fingerprint(subject, transfer, plan, model)}"
     with frozen(model):
         clean = common_logits(model, pixels).argmax(1) == labels
         zero = audits.zero_gradients(model, pixels[clean], labels[clean])
-        fell = _radii(plan, folder, model, pixels, labels, transfer, quiet)
+        fell = _radii(plan, folder, model, pixels, labels, attacked(transfer)[0] if transfer else None, quiet)
     values = audits.audit_values(audits.Curves(fell, audits.EPS), zero.cpu(), clean.cpu(), n_classes, audits.FOCUS)
+    if subject.refinement:
+        values["sentence"] = f"Refined by {subject.refinement}. {values['sentence']}"
     protocol = {
         "norm": "linf",
         "attacks": {name: asdict(attack) for name, (attack, _) in plan.items()},
         "left_out": [attack.name for attack in audits.SUITE if attack.name not in suite],
         "transfer_from": transfer.run.id if transfer else None,
         "worst_case": "of each image, over all attacks",
-        **pixel_protocol(),
+        **pixel_protocol(model),
     }
     arrays = {name.replace(" ", "_"): radius.numpy() for name, radius in fell.items()} | {"labels": labels.cpu().numpy()}
     curves = {name: _curve(values["attacks"][name]) for name in fell if name not in audits.AT_FOCUS}
     title = f"{subject.card.recipe.name}, n = {len(labels):,}"
     figure = plots.robustness(curves, _curve(values["worst_case"]), values["clean_accuracy"], title)
-    words = [f"transfer {transfer.run.id}"] if transfer else []
+    words = ([f"transfer {transfer.run.id}"] if transfer else []) + eot_words(model)
     measured = save(
         subject,
         subject.result("attack audit", protocol, values),
@@ -77,26 +90,28 @@ def _curve(rows: Mapping[str, Mapping[str, Any]]) -> dict[float, float]:
 
 
 def _radii(
-    plan: Plan, folder: Path, model: PixelModel, pixels: Tensor, labels: Tensor, transfer: Subject | None, quiet: bool
+    plan: Plan, folder: Path, model: PixelModel, pixels: Tensor, labels: Tensor, other: PixelModel | None, quiet: bool
 ) -> dict[str, Tensor]:
     """The radius at which each image fell, by attack; what an interrupted audit left in ``folder`` is not run again."""
+    seen, surrogates = dict.fromkeys(plan, model), {"transfer": other} if other else {}
+    if isinstance(model, Expectation):
+        seen[audits.STRAIGHT_THROUGH], surrogates[audits.IGNORING] = model.straight, model.plain
+    tasks: dict[str, Task] = {name: partial(over_eps, attack, seen[name], pixels, labels, eps) for name, (attack, eps) in plan.items()}
+    tasks |= {name: partial(transfer_over_eps, MARGIN, one, model, pixels, labels, audits.EPS) for name, one in surrogates.items()}
     fell = {}
-    with ProgressBar("audit", len(plan) + (transfer is not None), quiet, unit="attacks") as bar:
-        for i, (name, (attack, eps)) in enumerate(plan.items(), 1):
-            fell[name] = _saved(folder / f"{name}.npy", partial(over_eps, attack, model, pixels, labels, eps))
+    with ProgressBar("audit", len(tasks), quiet, unit="attacks") as bar:
+        for i, (name, task) in enumerate(tasks.items(), 1):
+            fell[name] = _saved(folder / f"{name}.npy", task)
             left = float((fell[name] > audits.FOCUS).double().mean())
             bar.update(i, f"{name} leaves {left:.1%} at {format_eps(audits.FOCUS)}")
-        if transfer:
-            fell["transfer"] = _transfer(model, transfer, pixels, labels).cpu()
-            bar.update(len(plan) + 1)
     return fell
 
 
-def _saved(path: Path, run: Callable[[], tuple[Tensor, Tensor, list[Outcome]]]) -> Tensor:
+def _saved(path: Path, run: Task) -> Tensor:
     """Read the radii of an attack from a file, or run the attack and write the file, whole or not at all; the main process for all."""
     if any_of(world().is_main and path.exists()):
         return gather(torch.from_numpy(np.load(path, allow_pickle=False)) if world().is_main else torch.empty(0, dtype=torch.float64))
-    found = run()[0].cpu()
+    found: Tensor = run()[0].cpu()
 
     def write() -> list[Path]:
         with replacing(path) as hidden:
@@ -107,21 +122,8 @@ def _saved(path: Path, run: Callable[[], tuple[Tensor, Tensor, list[Outcome]]]) 
     return found
 
 
-def _transfer(model: PixelModel, other: Subject, pixels: Tensor, labels: Tensor) -> Tensor:
-    """The radius at which each image falls to what a margin attack on the other model made of it."""
-    surrogate = attacked(other)[0]
-    clean = common_logits(model, pixels).argmax(1) == labels
-    fell = torch.where(clean, float("inf"), 0.0).double()
-    attack = Attack("pgd", "margin", throughout=True)
-    with frozen(surrogate):
-        for radius in audits.EPS:
-            rows = ((fell == float("inf")) & (common_logits(surrogate, pixels).argmax(1) == labels)).nonzero().squeeze(1)
-            _, adversarial, _ = over_eps(attack, surrogate, pixels[rows], labels[rows], [radius])
-            fell[rows[audits.transferred(model, adversarial, pixels[rows], labels[rows], radius)]] = radius
-    return fell
-
-
-def _fingerprint(subject: Subject, transfer: Subject | None, plan: Plan) -> str:
+def _fingerprint(subject: Subject, transfer: Subject | None, plan: Plan, model: PixelModel) -> str:
     """What an interrupted audit must agree in to be resumed."""
     about = [subject.run.id, subject.step, subject.split, subject.n, subject.seed, subject.dataset.title, transfer and transfer.run.id]
+    about += [str(subject.refinement), model.draws] if isinstance(model, Expectation) else []
     return sha256(json.dumps([*about, {name: [asdict(attack), eps] for name, (attack, eps) in plan.items()}]).encode()).hexdigest()[:12]

@@ -129,6 +129,8 @@ def figures(run: Run) -> list[tuple[str, str, str]]:
     found = []
     for result in run.results().values():
         about, values = f"{result.get('dataset')} {result.get('split')}, n = {result.get('n')}", result["values"]
+        if refinement := result.get("protocol", {}).get("refinement"):
+            about += f", refined: {refinement}"
         match result["command"]:
             case "eval accuracy":
                 found.append(("accuracy", format_estimate("accuracy", values), about))

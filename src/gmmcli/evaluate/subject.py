@@ -10,6 +10,8 @@ import torch
 from gmmcli.checkpoint import Checkpoint
 from gmmcli.core.classifier import Classifier
 from gmmcli.core.energy import joint_energy, shared_variance
+from gmmcli.core.refinement import Refined, Refinement
+from gmmcli.core.samplers import Descent
 from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.fingerprint import Fingerprint
 from gmmcli.data.sources import foreign, parse_source
@@ -119,6 +121,34 @@ class Subject:
         """The temperature fitted on the validation images; None where all of them are classified correctly."""
         return fit_temperature(self.held_out.logits, self.validation.labels)
 
+    def refined(self, steps: int, chains: int = 1, noise_std: float | None = None) -> "Subject":
+        """This model with chains from each image before its class (``Refined``); as it is for 0 steps.
+
+        Args:
+            steps: of each chain, down E(x), by the step of the run's own sampler.
+            chains: of each image.
+            noise_std: of their noise, in the model range; by default the sampler's own.
+
+        Raises:
+            RecipeError: several chains without noise, or a sampler that is not one of gmmc's.
+        """
+        if not steps:
+            return self
+        sampler: Any = self.card.recipe.chains.sampler
+        if not isinstance(sampler, Descent):
+            raise RecipeError(f"run {self.run.id} has chains of sampler {sampler.kind}, whose steps have no gradient", "leave out --refine")
+        if noise_std is not None:
+            sampler = replace(sampler, noise_std=noise_std)
+        if chains > 1 and not sampler.noise_std:
+            raise RecipeError(f"without noise all {chains} chains of an image are the same", "give --refine-noise 0.01, or one chain")
+        _ = self.gamma2  # of the plain model, where it must be estimated
+        return replace(self, model=Refined(self.model, Refinement(steps, sampler, chains, self.seed)).eval(), _passes={})
+
+    @property
+    def refinement(self) -> Refinement | None:
+        """How the model is refined."""
+        return self.model.refinement if isinstance(self.model, Refined) else None
+
     @property
     def title(self) -> str:
         """What the images are called in pictures: ``digits test``."""
@@ -164,7 +194,7 @@ class Subject:
             "dataset": self.dataset.title,
             "split": self.split,
             "n": len(self.images) if n is None else n,
-            "protocol": protocol,
+            "protocol": protocol | ({"refinement": str(self.refinement)} if self.refinement else {}),
             "values": values,
         }
 
@@ -175,10 +205,13 @@ class Subject:
             command: as in ``result``.
             words: the command's own settings that differ; the subject's are the last checkpoint and all test images.
         """
-        about = [*words, *[public_path(self.dataset.name)] * self.foreign]
+        refinement = self.refinement
+        about = [*words, *([refinement.name] if refinement else []), *[public_path(self.dataset.name)] * self.foreign]
         about += [self.split] * (self.foreign or self.split != "test") + ["best"] * self.best
         some = len(self.images) < len(self.dataset.split(self.split))
-        about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (self.seed != SEED and (some or command not in DETERMINISTIC))
+        about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (
+            self.seed != SEED and (some or refinement is not None or command not in DETERMINISTIC)
+        )
         return " ".join([command, *about])
 
 

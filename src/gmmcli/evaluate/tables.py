@@ -124,11 +124,14 @@ def _ood(values: dict[str, Any]) -> list[Table | Text]:
 
 
 def _attack(values: dict[str, Any]) -> list[Table | Text]:
-    table = _table("eps", "accuracy [95% interval]", "zero gradients")
-    table.add_row("0", format_estimate("accuracy", {"accuracy": values["clean_accuracy"], "ci95": values["clean_ci95"]}), "")
+    """A row for each radius; of a refined classifier with what each way to attack left, and what the worst one leaves under new noise."""
+    ways = [*next(iter(values["eps"].values())).get("ways", {})]
+    table = _table("eps", "accuracy [95% interval]", *([*ways, "new noise"] if ways else ["zero gradients"]))
+    table.add_row("0", format_estimate("accuracy", {"accuracy": values["clean_accuracy"], "ci95": values["clean_ci95"]}))
     for eps, row in values["eps"].items():
-        zero = row["zero_gradient_share"]
-        table.add_row(f"{eps} = {row['eps']:.4f}", format_estimate("accuracy", row), "" if zero is None else f"{100 * zero:.1f}%")
+        shares = [*row["ways"].values(), row["new_noise"]] if ways else [row["zero_gradient_share"]]
+        left = ("" if share is None else f"{100 * share:.1f}%" for share in shares)
+        table.add_row(f"{eps} = {row['eps']:.4f}", format_estimate("accuracy", row), *left)
     return [table]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from gmmcli.core.batch import batch_size
 from gmmcli.core.classifier import Classifier, frozen
 from gmmcli.core.energy import log_density
+from gmmcli.core.refinement import Refined
 from gmmcli.data.dataset import Split, chunks
 from gmmcli.distributed import divided, world
 from gmmcli.errors import DivergedError
@@ -56,7 +57,9 @@ def _of_share(
 ) -> tuple[Tensor, ...]:
     """Features, logits and, at a variance, gradient norms of the images in a slice; processes are taken to be equally far."""
     device, parts, done = next(model.parameters()).device, [], 0
-    size = batch_size(model, to_model(next(chunks(images, 1)).to(device)))
+    # chains keep nothing from step to step, but all of an image run at once
+    passed, chains = (model.plain, model.refinement.chains) if isinstance(model, Refined) else (model, 1)
+    size = max(1, batch_size(passed, to_model(next(chunks(images, 1)).to(device))) // chains)
     for part in chunks(images, size, mine):
         x = to_model(part.to(device)).requires_grad_(gamma2 is not None)
         features = model.features(x)

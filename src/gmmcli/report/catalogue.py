@@ -12,6 +12,14 @@ from gmmcli.data.outliers import public_name, short_name
 from gmmcli.metrics.metric import METRICS, SAMPLE_METRICS, Better, Estimate, Metric, Unit
 from gmmcli.metrics.scores import score_label
 
+REFINEMENT = "refinement"
+"""The fact that chains came before the class, and how."""
+
+
+def is_refined(result: Mapping[str, Any]) -> bool:
+    """Whether a result is about a refined classifier (``Subject.refined``)."""
+    return REFINEMENT in result["protocol"]
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -37,7 +45,7 @@ class Protocol:
 
     def describe(self, names: Iterable[str]) -> str:
         """Return some of the facts as text: ``n 640, from noise``."""
-        known = dict(self.facts)
+        known = {REFINEMENT: "none"} | dict(self.facts)
         return ", ".join(f"{name} {known.get(name, 'unknown')}" for name in names)
 
 
@@ -68,8 +76,9 @@ class Quantity:
     """No value is below it."""
 
     def under(self, result: Mapping[str, Any], *more: tuple[str, Any]) -> "Quantity":
-        """This quantity under a result's protocol, and further facts."""
-        return replace(self, protocol=Protocol.of(result, self.facts, *more))
+        """This quantity under a result's protocol, and further facts; that a classifier was refined is always shown."""
+        named = (*self.named, *[REFINEMENT] * is_refined(result))
+        return replace(self, protocol=Protocol.of(result, self.facts, *more), named=named)
 
 
 def format_value(quantity: Quantity, value: float) -> str:
@@ -83,7 +92,7 @@ CLASSIFICATION, CALIBRATION, SAMPLES, TRAINING = "Classification", "Calibration"
 OOD, ROBUSTNESS = "Out of distribution (AUROC)", "Robustness (accuracy under attack)"
 GROUPS = (CLASSIFICATION, CALIBRATION, OOD, SAMPLES, ROBUSTNESS, TRAINING)
 
-IMAGES = ("dataset", "split", "n")
+IMAGES = ("dataset", "split", "n", REFINEMENT)
 PROBABILITIES = (*IMAGES, "probabilities")
 BINS = (*IMAGES, "bins")
 SCALED = (*BINS, "n_validation")

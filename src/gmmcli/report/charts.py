@@ -145,7 +145,8 @@ def _curves(attacks: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
             same.setdefault(name, {}).setdefault(replace(quantity, key=name, label=""), {})[eps] = estimate.value
     curves = {}
     for name, protocols in same.items():
-        facts = differing_facts(quantity.protocol for quantity in protocols)
+        named = [name for quantity in protocols for name in quantity.named]
+        facts = dict.fromkeys([*named, *differing_facts(quantity.protocol for quantity in protocols)])
         for quantity, rows in protocols.items():
             curves[f"{name}, {quantity.protocol.describe(facts)}" if facts else name] = dict(
                 sorted(rows.items(), key=lambda row: _radius(row[0]))

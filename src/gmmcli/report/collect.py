@@ -12,7 +12,18 @@ from gmmcli.metrics.metric import Estimate
 from gmmcli.overrides import flatten
 from gmmcli.provenance import public_path
 from gmmcli.recipe import Recipe
-from gmmcli.report.catalogue import FINISHED, IMAGES, MINUTES, ROLLBACKS, Protocol, Quantity, estimates, is_detection, mean_detection
+from gmmcli.report.catalogue import (
+    FINISHED,
+    IMAGES,
+    MINUTES,
+    ROLLBACKS,
+    Protocol,
+    Quantity,
+    estimates,
+    is_detection,
+    is_refined,
+    mean_detection,
+)
 from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run
 from gmmcli.storage import file_stem
@@ -32,7 +43,7 @@ def comparable_results(run: Run) -> dict[str, dict[str, Any]]:
     for stem, result in sorted(results.items()):
         # the split of samples is what they are compared with; eval all is the sum of others
         keys = ["dataset", "step"] + ["split"] * (result["command"] != "eval generate")
-        if accuracy and result["command"] != "eval all" and all(result.get(key) == accuracy[key] for key in keys):
+        if accuracy and result["command"] != "eval all" and all(result.get(key) == accuracy.get(key) for key in keys):
             comparable[stem] = result | {"stem": stem}
     return comparable
 
@@ -51,9 +62,9 @@ def run_estimates(run: Run, results: Results) -> Estimates:
         known[FINISHED] = Estimate(float(status == "finished"))
         if rollbacks := sum(line.get("event") == "rollback" for line in run.metrics()):
             known[ROLLBACKS] = Estimate(float(rollbacks))
-    if status == "finished":
+    if status == "finished" and isinstance(seconds := provenance.get("wall_time_s"), (int, float)):
         quantity = replace(MINUTES, protocol=Protocol((("device", f"{provenance.get('device')}"),)))
-        known[quantity] = Estimate(provenance["wall_time_s"] / 60)
+        known[quantity] = Estimate(seconds / 60)
     return known
 
 
@@ -98,10 +109,10 @@ class ModelRuns:
         return summarise(quantity, over_seeds) if over_seeds else None
 
     def result(self, command: str) -> tuple[Run, dict[str, Any]] | None:
-        """The first run that has a result of this command, and its result of most images."""
+        """The first run that has a result of this command, and its result of most images; of a refined classifier if of no other."""
         for run, results in zip(self.runs, self.results, strict=True):
             if of_command := [result for result in results.values() if result["command"] == command]:
-                return run, max(of_command, key=lambda result: result["n"])
+                return run, max(of_command, key=lambda result: (not is_refined(result), result["n"]))
         return None
 
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import tomli
 
-from gmmcli.report.catalogue import Protocol
+from gmmcli.report.catalogue import REFINEMENT, Protocol
 from gmmcli.schema import build
 
 FALLBACK = "cifar10"
@@ -64,6 +64,8 @@ class Paper:
     def value(self, metric: str, family: str, dataset: str, protocol: Protocol | None = None) -> float | None:
         """The printed value of a family, or None where there is none, or none under such a protocol."""
         known = dict(protocol.facts) if protocol else {}
+        if REFINEMENT in known:
+            return None
         return next(
             (
                 row.values[table.metrics.index(metric)]
