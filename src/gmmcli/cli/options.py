@@ -28,7 +28,10 @@ FIGURES = (".png", ".svg")  # both are written
 
 
 def check_out(out: Path | None, what: str, endings: Sequence[str], option: str = "--out") -> Path | None:
-    """Return ``--out``, or another option; RecipeError where it ends otherwise, StorageError where it cannot be written. A folder takes any file."""
+    """Return ``--out``, or another option; RecipeError where it ends otherwise, StorageError where it cannot be written.
+
+    A folder takes any file.
+    """
     if out is not None:
         if not out.is_dir() and out.suffix.lower() not in endings:
             raise RecipeError(

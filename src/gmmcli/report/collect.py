@@ -28,6 +28,7 @@ from gmmcli.report.summary import Summary, summarise
 from gmmcli.run import Run
 from gmmcli.storage import file_stem
 
+ABOUT = {"dataset", "split", "step", "n", "protocol"}  # what a result says it is about
 PATHS = ("data.source.path", "data.source.root", "init.from")
 Results = Mapping[str, dict[str, Any]]
 Estimates = dict[Quantity, Estimate]
@@ -38,12 +39,13 @@ def comparable_results(run: Run) -> dict[str, dict[str, Any]]:
 
     Each carries its ``stem``, by which ``Run.arrays`` finds what it was computed from.
     """
-    results, comparable = run.results(), {}
+    results = {stem: result for stem, result in run.results().items() if result.keys() >= ABOUT}  # others cannot be compared
+    comparable = {}
     accuracy = results.get(file_stem("eval accuracy"))
     for stem, result in sorted(results.items()):
         # the split of samples is what they are compared with; eval all is the sum of others
         keys = ["dataset", "step"] + ["split"] * (result["command"] != "eval generate")
-        if accuracy and result["command"] != "eval all" and all(result.get(key) == accuracy.get(key) for key in keys):
+        if accuracy and result["command"] != "eval all" and all(result.get(key) == accuracy[key] for key in keys):
             comparable[stem] = result | {"stem": stem}
     return comparable
 
