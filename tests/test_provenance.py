@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gmmcli.provenance import git_revision, provenance, public_argv, public_path, versions
+from gmmcli.provenance import filed_path, git_revision, provenance, public_argv, public_path, versions
 
 
 def git(folder: Path, *words: str) -> str:
@@ -69,5 +69,9 @@ def test_published_paths_are_told_apart_by_their_folders() -> None:
     assert here != there
     assert public_path("/srv/ada/x.npz/") == here
     assert re.fullmatch(r"x\.npz \([0-9a-f]{6}\)", here)
-    assert public_path("a b.npz") != public_path("a:b.npz")
-    assert re.fullmatch(r"a b\.npz \([0-9a-f]{6}\)", public_path("a b.npz"))
+
+
+def test_paths_in_the_names_of_files_are_told_apart_by_all_of_them() -> None:
+    assert [filed_path(path) for path in ("x-2.npz", "", "photos/")] == ["x-2.npz", "", "photos"]
+    assert len({filed_path(path) for path in ("/srv/ada/x.npz", "/srv/bob/x.npz", "x.npz", "a b.npz", "a:b.npz", "a-b.npz")}) == 6
+    assert re.fullmatch(r"a b\.npz [0-9a-f]{6}", filed_path("a b.npz"))

@@ -32,13 +32,22 @@ def provenance(path: Path, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def public_path(path: str) -> str:
-    """Return a path as published pages and file names show it: its last part, and a hash of the whole.
+    """Return a path as published pages show it: its last part, and a hash by which namesakes in other folders are told apart."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    return f"{name} ({_hashed(folder)})" if folder else name
+
+
+def filed_path(path: str) -> str:
+    """Return a path for the name of a file: its last part, and a hash of the whole unless it is a plain name.
 
     By the hash, namesakes in other folders are told apart, and names that a file's name cannot have from those that it changes them to.
     """
     path = path.rstrip("/")
-    name = path.rpartition("/")[2]
-    return name if PLAIN.fullmatch(path) else f"{name} ({sha256(path.encode(errors='surrogateescape')).hexdigest()[:6]})"
+    return path if PLAIN.fullmatch(path) else f"{path.rpartition('/')[2]} {_hashed(path)}"
+
+
+def _hashed(text: str) -> str:
+    return sha256(text.encode(errors="surrogateescape")).hexdigest()[:6]
 
 
 def public_argv(argv: Iterable[str]) -> list[str]:

@@ -138,7 +138,7 @@ def file_stem(words: str) -> str:
 
     In a long stem the end is replaced by a hash: file names are limited to 255 bytes.
     """
-    stem = re.sub(r"[^\w.-]+", "-", words.rstrip(")"))  # as after the hash of a path
+    stem = re.sub(r"[^\w.-]+", "-", words)
     return stem if len(stem.encode()) <= LONGEST else f"{stem[:40]}-{sha256(stem.encode()).hexdigest()[:16]}"
 
 

@@ -14,7 +14,7 @@ from gmmcli.errors import DataError
 from gmmcli.evaluate.classification import accuracy, calibrate
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
-from gmmcli.provenance import public_path
+from gmmcli.provenance import filed_path
 from gmmcli.run import Run
 from gmmcli.storage import file_stem
 
@@ -106,7 +106,7 @@ def test_other_images_are_saved_and_drawn_under_their_name(run: Run, tmp_path: P
     arrays = {f"{split}_{key}": array for split in ("train", "val", "test") for key, array in EASY.items()}
     np.savez(tmp_path / "my other.v2.npz", **arrays)  # type: ignore[arg-type]
     measured = calibrate(Subject.open(run.path, data=f"npz:{tmp_path / 'my other.v2.npz'}"))
-    name = public_path(str(tmp_path / "my other.v2.npz"))
+    name = filed_path(str(tmp_path / "my other.v2.npz"))
     assert run.result(f"eval calibrate {name} test") == measured.result
     names = [f"{file_stem(f'eval calibrate {name} test')}.{suffix}" for suffix in ("png", "svg")]
     assert re.fullmatch(r"eval-calibrate-my-other\.v2\.npz-[0-9a-f]{6}-test\.png", names[0])

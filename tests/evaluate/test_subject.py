@@ -17,7 +17,7 @@ from gmmcli.errors import CheckpointError, DataError, RecipeError, RunError
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
 from gmmcli.model_card import ModelCard
-from gmmcli.provenance import public_path
+from gmmcli.provenance import filed_path
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 from gmmcli.types import to_model
@@ -246,7 +246,7 @@ def test_two_subjects_share_no_pass(run: Run) -> None:
 )
 def test_a_result_is_named_by_what_it_is_about(foreign: bool, more: dict[str, Any], name: str, run: Run, other: Callable[..., str]) -> None:
     subject = Subject.open(run.path, data=other() if foreign else None, **more)
-    assert subject.name("eval accuracy") == f"eval accuracy{name.replace('OTHER', public_path(subject.dataset.name))}"
+    assert subject.name("eval accuracy") == f"eval accuracy{name.replace('OTHER', filed_path(subject.dataset.name))}"
 
 
 def test_a_seed_that_draws_more_than_the_images_is_part_of_the_name(run: Run) -> None:

@@ -101,7 +101,7 @@ def all_command(
     Generation is measured in the best features at hand: Inception's, EfficientNet-Lite0's, pixels; not at all without a buffer.
     """
     subject = of_run.open(images)
-    from gmmcli.data.outliers import public_name
+    from gmmcli.data.outliers import filed_name
     from gmmcli.evaluate.classification import accuracy, calibrate
     from gmmcli.evaluate.detection import ood
     from gmmcli.evaluate.generation import generate as measure_generation
@@ -117,7 +117,7 @@ def all_command(
         {name: result["protocol"] for name, result in results.items()},
         {name: result["values"] for name, result in results.items()},
     )
-    save(subject, whole, *map(public_name, sets or ()), arrays={})
+    save(subject, whole, *map(filed_name, sets or ()), arrays={})
     if of_run.json:
         for part in parts:
             for warning in part.warnings:

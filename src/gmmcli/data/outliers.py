@@ -14,7 +14,7 @@ from gmmcli.data.folder import Folder
 from gmmcli.data.remote import published
 from gmmcli.data.sources import SOURCES, parse_source, usage
 from gmmcli.errors import DataError, RecipeError
-from gmmcli.provenance import public_path
+from gmmcli.provenance import filed_path, public_path
 from gmmcli.rng import stream
 from gmmcli.types import RawImages
 
@@ -42,6 +42,12 @@ def public_name(name: str) -> str:
     """What a set is called in what is published: with the last part of its path, and a hash of the rest."""
     kind, colon, path = name.partition(":")
     return kind + colon + public_path(path)
+
+
+def filed_name(name: str) -> str:
+    """What a set is called in the names of files."""
+    kind, colon, path = name.partition(":")
+    return kind + colon + filed_path(path)
 
 
 def usual_sets(dataset: Dataset, source_kind: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gmmcli.data.dataset import subset
-from gmmcli.data.outliers import Outliers, default_sets, left_out, outliers, public_name
+from gmmcli.data.outliers import Outliers, default_sets, filed_name, left_out, outliers
 from gmmcli.errors import DataError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, save
@@ -53,7 +53,7 @@ def ood(
     arrays = {f"{name} {score}": values.numpy() for name, some in ({"in": inside} | others).items() for score, values in some.items()}
     picture = partial(plots.save, _picture(subject, inside, others)) if others else None
     absent = "" if sets else left_out(subject.dataset, subject.run.recipe.data.source.kind)
-    words, warnings = [*map(public_name, sets or ()), *_departures(used)], [absent] if absent else []
+    words, warnings = [*map(filed_name, sets or ()), *_departures(used)], [absent] if absent else []
     return save(subject, result, *words, arrays=arrays, picture=picture, out=out, warnings=warnings)
 
 

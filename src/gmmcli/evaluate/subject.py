@@ -22,7 +22,7 @@ from gmmcli.metrics.calibration import fit_temperature
 from gmmcli.metrics.outputs import Outputs, outputs
 from gmmcli.model_card import ModelCard
 from gmmcli.progress import image_progress, say
-from gmmcli.provenance import public_path
+from gmmcli.provenance import filed_path
 from gmmcli.run import Run, open_run
 
 SEED = 1
@@ -206,7 +206,7 @@ class Subject:
             words: the command's own settings that differ; the subject's are the last checkpoint and all test images.
         """
         refinement = self.refinement
-        about = [*words, *([refinement.name] if refinement else []), *[public_path(self.dataset.name)] * self.foreign]
+        about = [*words, *([refinement.name] if refinement else []), *[filed_path(self.dataset.name)] * self.foreign]
         about += [self.split] * (self.foreign or self.split != "test") + ["best"] * self.best
         some = len(self.images) < len(self.dataset.split(self.split))
         about += [f"n{self.n}"] * some + [f"seed {self.seed}"] * (
