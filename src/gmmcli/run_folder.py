@@ -134,6 +134,12 @@ def find_run(name: str | Path | None, runs_dir: Path | None, qualifies: Callable
     return found[0]
 
 
+def newest_preview(path: Path) -> Path | None:
+    """The picture of a run's chains that was drawn last; None where there is none."""
+    found = [(picture.stat().st_mtime_ns, picture) for picture in (path / "samples").glob("preview-*.png")]
+    return max(found)[1] if found else None
+
+
 def _no_run(name: str | Path | None, ids: list[str], runs_dir: Path) -> RunError:
     """The error of a run that is not there, with the nearest that is."""
     if name is None or not ids:

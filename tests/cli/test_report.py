@@ -1,11 +1,15 @@
+import base64
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from animals import Gmmc, Trained
 from handwritten import GEN, SOFTMAX, calibrated, models, scored, write
 from matplotlib.figure import Figure
+from running import described, line, logged, previewed
+from running import trained as trained_now
 
 from gmmcli.run import Run
 
@@ -153,3 +157,85 @@ def test_a_damaged_run_of_several_is_left_out_and_said_so(gmmc: Gmmc, runs: list
     assert f"warning: {runs[1].path / 'results' / 'eval-ood.json'} is damaged" in result.stderr
     alone = gmmc("report", "--run", runs[0].id)
     assert (alone.exit_code, "is damaged" in alone.stderr) == (1, True)
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The first training of all, in ./runs, without a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    run = write(Path("runs"), status="running", steps=950)
+    (run.path / ".lock").touch()
+    return run.path
+
+
+def test_a_first_training_shows_its_curves_and_its_newest_preview(gmmc: Gmmc, first: Path) -> None:
+    logged(first, line(10), {"step": 10, "validation_accuracy": 0.5}, line(20))
+    picture = previewed(first, 20)
+    with trained_now(first):
+        result = gmmc("report")
+    assert result.exit_code == 0, result.stderr
+    assert f"{GEN}, seed 1, is being trained: step 20 of 950" in result.stdout
+    page = (first / "report.html").read_text(encoding="utf-8")
+    assert f"{GEN}, seed 1, is being trained: step 20 of 950" in page
+    assert 'data-chart="energies"' in page
+    assert base64.b64encode(picture.read_bytes()).decode() in page
+    assert "Nothing has been measured yet." in page
+    assert 'http-equiv="refresh"' not in page
+    assert "is being trained: step 20 of 950" in (first / "report.md").read_text(encoding="utf-8")
+    stopped = gmmc("report", "--run", first)
+    assert "is not finished (killed): step 20 of 950" in stopped.stdout
+
+
+def test_a_second_training_of_a_recipe_does_not_hide_the_first(gmmc: Gmmc, runs: list[Run]) -> None:
+    again = write(Path("runs"), SOFTMAX, seed=2, status="running")
+    other = write(Path("runs"), SOFTMAX, seed=3, status="running")
+    for run in (again, other):
+        (run.path / ".lock").touch()
+        logged(run.path, line(10))
+    with trained_now(again.path), trained_now(other.path):
+        document = json.loads(gmmc("report", "--study", "runs", "--json").stdout)
+    assert document["values"][SOFTMAX]["runs"] == [runs[1].id, runs[2].id, other.id]
+    assert document["values"][SOFTMAX]["figures"]["accuracy"]["mean"] == pytest.approx(0.75)
+
+
+def test_a_watched_report_is_written_where_something_changed_until_the_training_ends(
+    gmmc: Gmmc, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str | None] = []
+    training = ExitStack()
+
+    def play(seconds: float) -> None:
+        page = first / "report.html"
+        pages.append(page.read_text(encoding="utf-8") if page.exists() else None)
+        page.unlink(missing_ok=True)
+        scenes.pop(0)()
+
+    scenes = [
+        lambda: logged(first, line(10)),
+        lambda: None,
+        lambda: (described(first, status="finished", wall_time_s=9.0), training.close()),
+    ]
+    monkeypatch.setattr("gmmcli.cli.report.time.sleep", play)
+    with training:
+        training.enter_context(trained_now(first))
+        result = gmmc("report", "--watch")
+    assert result.exit_code == 0, result.stderr
+    assert scenes == []
+    nothing, begun, unchanged = pages
+    assert nothing is unchanged is None
+    assert begun and "step 10 of 950" in begun and '<meta http-equiv="refresh" content="5">' in begun
+    last = (first / "report.html").read_text(encoding="utf-8")
+    assert "is being trained" not in last and "http-equiv" not in last
+    assert result.stdout.splitlines()[-1] == str(first / "report.html")
+
+
+def test_ctrl_c_ends_a_watched_report_with_a_page_that_stands_still(gmmc: Gmmc, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gmmcli.cli.report.time.sleep", interrupted)
+    logged(first, line(10))
+    with trained_now(first):
+        result = gmmc("report", "--watch", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{first / 'report.html'}\n", "")
+    assert "http-equiv" not in (first / "report.html").read_text(encoding="utf-8")

@@ -56,7 +56,7 @@ def as_shown(images: np.ndarray) -> np.ndarray:
 
 def test_a_run_without_results_draws_nothing(tmp_path: Path) -> None:
     assert charts([model(write(tmp_path))]) == {
-        kind: [] for kind in ("samples", "reliability", "ood", "robustness", "tsne", "curves", "switch", "stability")
+        kind: [] for kind in ("samples", "previews", "reliability", "ood", "robustness", "tsne", "curves", "switch", "stability")
     }
 
 

@@ -289,6 +289,18 @@ def test_on_paper_everything_is_drawn_and_open_and_light(sheet: "Page") -> None:
     assert sheet.locator("[data-chart] .main-svg").count() >= sheet.locator("[data-chart]").count()
     assert sheet.locator("details:not([open])").count() == 0
     printed = colour(sheet.locator('[data-chart="reliability"]').first)
+    sheet.emulate_media(color_scheme="dark", media="print")
+    for width in (560, 718):  # A5, and A4 between its margins
+        sheet.set_viewport_size({"width": width, "height": 900})
+        for chart in sheet.locator("[data-chart]").all():
+            box, drawing = chart.bounding_box(), chart.locator(".main-svg").first
+            inside = drawing.bounding_box()
+            assert inside["width"] <= box["width"] + 1 <= width + 1
+            assert inside["height"] <= box["height"] + 1
+            assert drawing.get_attribute("viewBox") == f"0 0 {drawing.get_attribute('width')} {drawing.get_attribute('height')}"
+    sheet.set_viewport_size({"width": 1280, "height": 800})
+    sheet.emulate_media(color_scheme="dark", media="screen")
     sheet.evaluate("dispatchEvent(new Event('afterprint'))")
     assert sheet.locator("details[open]").count() == 0
+    assert sheet.locator(".main-svg[viewBox]").count() == 0
     assert colour(sheet.locator('[data-chart="reliability"]').first) != printed

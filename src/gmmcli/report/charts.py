@@ -13,7 +13,8 @@ from PIL import Image
 
 from gmmcli.data.outliers import public_name
 from gmmcli.report.catalogue import Quantity, differing_facts, estimates, is_within_ball
-from gmmcli.report.collect import ModelRuns
+from gmmcli.report.collect import ModelRuns, has_ended
+from gmmcli.run_folder import newest_preview
 
 SAMPLES_SHOWN = 10  # of each class
 POINTS_SHOWN = 500  # of a t-SNE: each brings its image along
@@ -26,6 +27,7 @@ def charts(models: Sequence[ModelRuns]) -> dict[str, list[dict[str, Any]]]:
     """Return, for each kind of chart, the values of each model; models that lack them are left out."""
     kinds = {
         "samples": samples,
+        "previews": previews,
         "reliability": reliability,
         "ood": ood,
         "robustness": robustness,
@@ -41,7 +43,11 @@ def _png(pixels: np.ndarray) -> str:
     """An image of shape (height, width, channel) as a data address."""
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return _address(file.getvalue())
+
+
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
@@ -74,6 +80,13 @@ def samples(model: ModelRuns) -> dict[str, Any] | None:
         "tile": rows.shape[-1],
         "about": "fresh chains" if how.get("from") == "noise" else f"from {how.get('from')}",
     }
+
+
+def previews(model: ModelRuns) -> dict[str, Any] | None:
+    """The newest picture of the chains of each training that has not ended."""
+    found = [(run, picture) for run in model.runs if not has_ended(run) and (picture := newest_preview(run.path))]
+    pictures = [{"seed": run.recipe.seed, "name": picture.name, "png": _address(picture.read_bytes())} for run, picture in found]
+    return {"pictures": pictures} if pictures else None
 
 
 def reliability(model: ModelRuns) -> dict[str, Any] | None:
@@ -225,7 +238,7 @@ def switch(model: ModelRuns) -> dict[str, Any] | None:
 
 def stability(model: ModelRuns) -> dict[str, Any] | None:
     """How many trainings finished, and where the others diverged."""
-    finished = [run.provenance.get("status") == "finished" for run in model.runs]
+    finished = [run.provenance.get("status") == "finished" for run in model.runs if has_ended(run) or not run.is_locked]
     events = [line for run in model.runs for line in run.metrics() if line.get("event") in ("diverged", "rollback")]
     if all(finished) and not events:
         return None

@@ -136,19 +136,43 @@ def family(recipe: Recipe) -> str:
     return "gmmc-injected" if recipe.chains.target.kind == "injected-latent" else "gmmc-gen"
 
 
+def has_ended(run: Run) -> bool:
+    """Whether a training has ended, or has been stopped and measured."""
+    return run.provenance.get("status") in ("finished", "diverged") or file_stem("eval accuracy") in run.results()
+
+
+def unfinished(models: Sequence[ModelRuns]) -> list[str]:
+    """How far each training is that has not ended, a sentence each."""
+    sentences = []
+    for model in models:
+        for run in (run for run in model.runs if not has_ended(run)):
+            step = max((line["step"] for line in run.metrics() if "loss" in line), default=0)
+            of = f" of {steps:,}" if isinstance(steps := run.provenance.get("steps"), int) else ""
+            state = "is being trained" if run.is_locked else f"is not finished ({run.status})"
+            sentences.append(f"{model.name}, seed {run.recipe.seed}, {state}: step {step:,}{of}")
+    return sentences
+
+
 def gather(runs: Sequence[Run]) -> list[ModelRuns]:
     """Group runs by recipe, seeds apart, in the order of their study or else of their making.
 
+    Those are gathered that have ended, and those that are being trained; where there is neither, those that were stopped.
+
     Raises:
-        RunError: none of them has ended.
+        RunError: none of them has ended, nor logged anything.
     """
-    ended = [run for run in runs if run.provenance.get("status") in ("finished", "diverged") or file_stem("eval accuracy") in run.results()]
-    if not ended:
-        raise RunError("none of these runs has ended: there is nothing to report", "finish one first: gmmc train --resume")
-    newest = {run.recipe: run for run in sorted(ended, key=lambda run: run.id)}  # trained again with the same seed: no other seed
+    ended = [run for run in runs if has_ended(run)]
+    begun = [run for run in runs if run not in ended and (run.is_locked or not ended) and any("loss" in line for line in run.metrics())]
+    begun = [run for run in begun if run.is_locked] or begun
+    if not ended and not begun:
+        raise RunError(
+            "none of these runs has ended, nor logged anything: there is nothing to report", "finish one first: gmmc train --resume"
+        )
+    # trained again with the same seed: no other seed, and what has ended counts
+    newest = {run.recipe: run for some in (begun, ended) for run in sorted(some, key=lambda run: run.id)}
     groups: dict[Recipe, list[Run]] = {}
-    for run in ended:
-        if newest[run.recipe] is run:
+    for run in runs:
+        if newest.get(run.recipe) is run:
             groups.setdefault(replace(run.recipe, seed=0), []).append(run)
     ordered = sorted(groups.values(), key=lambda group: group[0].provenance.get("study_position", 0))
     by_seed = [sorted(group, key=lambda run: run.recipe.seed) for group in ordered]

@@ -19,7 +19,7 @@ from gmmcli.report.catalogue import (
     differing_facts,
     is_detection,
 )
-from gmmcli.report.collect import ModelRuns, differing
+from gmmcli.report.collect import ModelRuns, differing, unfinished
 from gmmcli.report.published import FALLBACK, paper
 from gmmcli.report.summary import Summary, format_summary
 
@@ -120,6 +120,8 @@ class Comparison:
     """What is not compared, and why: one sentence for all metrics that it concerns."""
     differences: dict[str, list[Any]]
     """The keys in which the models' recipes differ."""
+    unfinished: list[str]
+    """How far trainings are that have not ended, a sentence each."""
     protocol: list[str]
     """How everything was measured, a line a fact; what differs between models is listed for each."""
 
@@ -136,7 +138,16 @@ def compare(models: Sequence[ModelRuns]) -> Comparison:
     dataset = kinds.pop() if len(kinds) == 1 and kinds <= {table.dataset for table in paper().tables} else FALLBACK
     lines = _lines(models, dataset)
     recipes = [model.recipe for model in models]
-    return Comparison(models, dataset, lines, [*_answers(models, lines)], _left_out(models, lines), differing(recipes), _protocol(models))
+    return Comparison(
+        models,
+        dataset,
+        lines,
+        [*_answers(models, lines)],
+        _left_out(models, lines),
+        differing(recipes),
+        unfinished(models),
+        _protocol(models),
+    )
 
 
 def _lines(models: Sequence[ModelRuns], dataset: str) -> dict[str, list[Line]]:

@@ -14,13 +14,14 @@ from gmmcli.report.compare import Comparison
 from gmmcli.report.published import paper
 
 
-def page(comparison: Comparison, title: str, about: str = "") -> str:
+def page(comparison: Comparison, title: str, about: str = "", reload: int = 0) -> str:
     """Render a comparison as HTML; its charts are drawn by plotly, which is inlined.
 
     Args:
         comparison: the models.
         title: of the page.
         about: a sentence or two below it.
+        reload: seconds after which a browser reads the page again; 0: never.
     """
     from plotly.offline import get_plotlyjs
 
@@ -31,6 +32,7 @@ def page(comparison: Comparison, title: str, about: str = "") -> str:
     return environment.get_template("page.html").render(
         title=title,
         about=about,
+        reload=reload,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         comparison=comparison,
         claim_results=claim_results(comparison),

@@ -38,7 +38,8 @@ def terminal(comparison: Comparison) -> Group:
     answers = [Text(f"{one.question} {_in_words(one)}") for one in comparison.answers]
     left_out = [Text(f"Not compared: {line}") for line in comparison.left_out]
     rule = "Means over seeds. Bold: the best value and all whose intervals overlap with its interval, unless no model is clearly worse."
-    return Group(*answers, table, *left_out, Text(f"{rule} The page shows the intervals."))
+    unfinished = [Text(line) for line in comparison.unfinished]
+    return Group(*unfinished, *answers, table, *left_out, Text(f"{rule} The page shows the intervals."))
 
 
 def document(comparison: Comparison) -> dict[str, Any]:
@@ -87,7 +88,22 @@ def document(comparison: Comparison) -> dict[str, Any]:
 
 def markdown(comparison: Comparison, title: str, about: str = "") -> str:
     """The whole report as Markdown: answers, results, claims, published tables, recipes and protocols."""
-    return "\n".join([f"# {title}", "", *([about, ""] if about else []), *_answers(comparison), *_results(comparison), *_rest(comparison)])
+    return "\n".join(
+        [
+            f"# {title}",
+            "",
+            *([about, ""] if about else []),
+            *_unfinished(comparison),
+            *_answers(comparison),
+            *_results(comparison),
+            *_rest(comparison),
+        ]
+    )
+
+
+def _unfinished(comparison: Comparison) -> Iterator[str]:
+    if comparison.unfinished:
+        yield from (*(f"- {line}" for line in comparison.unfinished), "")
 
 
 def answered(one: Answer) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gmmcli import toml
 from gmmcli.errors import RunError
-from gmmcli.run_folder import RunFolder
+from gmmcli.run_folder import RunFolder, newest_preview
 from gmmcli.watch.tail import Curve, Tail
 
 CURVES = ("loss", "validation_accuracy", "energy_data", "energy_model", "accuracy", "sample_distance")
@@ -47,7 +47,7 @@ class Watched:
             self.recipe = toml.parse(self._file("recipe.toml").read_text(encoding="utf-8"), "recipe.toml")
             lines, anew = self._tail.look()
             self.logged_at = self._tail.changed_at
-            self.preview = self._newest_preview()
+            self.preview = newest_preview(self.path)
         except FileNotFoundError:
             raise RunError(f"{self.path} was removed or moved while it was watched", "`gmmc runs ls` lists those that are there") from None
         if anew:
@@ -61,10 +61,6 @@ class Watched:
         """A file of the run; FileNotFoundError where there is none."""
         (self.path / name).stat()
         return self.path / name
-
-    def _newest_preview(self) -> Path | None:
-        found = [(path.stat().st_mtime_ns, path) for path in (self.path / "samples").glob("preview-*.png")]
-        return max(found)[1] if found else None
 
     def _take(self, line: dict[str, Any]) -> None:
         if "event" in line:

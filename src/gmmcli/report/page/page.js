@@ -8,6 +8,7 @@ const CLASS_COLOURS = ["#4a7fc1", "#e07b28", "#3f9a4d", "#d1495b", "#8e6bbf", "#
 const CLASS_SYMBOLS = ["circle", "square", "diamond", "triangle-up", "pentagon", "star", "hexagon", "triangle-down", "hourglass", "bowtie"];
 const SAMPLE_SYMBOL = "x-thin";
 const BEFORE = "clean";
+const PAPER = 680; // pixels: what A4 and Letter both have between their margins
 
 // Plotly reads a little HTML in its texts; what users named is none.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
@@ -302,6 +303,9 @@ const drawn = new Set();
 function draw(element) {
   const { draw: make, begin, of } = KINDS[element.dataset.chart];
   const { traces, layout: frame } = make(charts[of ?? element.dataset.chart][element.dataset.i]);
+  if (document.documentElement.classList.contains("printed-page")) {
+    Object.assign(frame, { width: Math.min(element.clientWidth, PAPER), height: element.clientHeight }); // with both Plotly keeps to them
+  }
   Plotly.react(element, traces, frame, CONFIG);
   if (!drawn.has(element)) begin?.(element);
   drawn.add(element);
@@ -339,14 +343,28 @@ function markSections() {
   every("main > section").forEach((section) => observer.observe(section));
 }
 
-/** On paper everything is open, drawn and light. */
+/** A chart keeps the size it was drawn at, and paper is narrower than most screens: let it shrink with its box. */
+function shrinkable(element, on) {
+  const drawings = every(".main-svg", element);
+  const [width, height] = ["width", "height"].map((side) => drawings[0].getAttribute(side));
+  element.style.aspectRatio = on ? `${width} / ${height}` : "";
+  for (const drawing of drawings) {
+    if (on) drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    else drawing.removeAttribute("viewBox");
+  }
+}
+
+/** On paper everything is open, drawn, light, and as wide as the page. */
 function print(on) {
   document.documentElement.classList.toggle("printed-page", on);
   every(on ? "details:not([open])" : "details[data-shut]").forEach((one) => {
     one.open = on;
     one.toggleAttribute("data-shut", on);
   });
-  every("[data-chart]").forEach(draw);
+  for (const element of every("[data-chart]")) {
+    draw(element);
+    shrinkable(element, on);
+  }
 }
 
 function begin() {
