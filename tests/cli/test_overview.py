@@ -66,7 +66,7 @@ def test_what_is_next_depends_on_how_the_training_ended(status: str, following: 
 def test_a_training_that_goes_on_is_to_be_watched_and_a_damaged_run_checked(one: Run) -> None:
     one.describe(status="running")
     with one.locked():
-        assert told(one.path.parent)[1] == f"gmmc runs show {one.path}, while it trains"
+        assert told(one.path.parent)[1] == f"gmmc watch --run {one.path}"
         shutil.rmtree(one.path / "checkpoints")
         assert told(one.path.parent)[1].startswith("gmmc runs ls, until")
     (one.path / "provenance.json").write_text("{")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import GridOut, Images, OfRun, Out, Refining, check_out, note, with_options
 from gmmcli.cli.verbs import Group, Verbs
 from gmmcli.errors import RecipeError
@@ -37,7 +38,14 @@ Eps = Annotated[
         "--eps", metavar="EPS", help="Radius in pixels of [0, 1]: 8/255, 0.031, or a comma list. Repeatable. Default: 8/255, for l2 0.5."
     ),
 ]
-Loss = Annotated[str, typer.Option("--loss", help="ce (prone to masking), ce-scaled, margin, dlr, dlr-targeted, mmc or mmc-targeted.")]
+Loss = Annotated[
+    str,
+    typer.Option(
+        "--loss",
+        help="ce (prone to masking), ce-scaled, margin, dlr, dlr-targeted, mmc or mmc-targeted.",
+        autocompletion=completion.among("attack_losses", *completion.LOSSES),
+    ),
+]
 Norm = Annotated[Literal["linf", "l2"], typer.Option("--norm", help="Norm of the perturbation.")]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Gradient steps.")]
 StepSize = Annotated[float | None, typer.Option("--step-size", help="A step, as a share of eps. Default: 2.5 / steps.", show_default=False)]
@@ -236,7 +244,13 @@ def cw_command(
 def audit_command(
     transfer: Annotated[
         str | None,
-        typer.Option("--transfer", metavar="RUN", help="Also try the adversarial images of this other run.", show_default=False),
+        typer.Option(
+            "--transfer",
+            metavar="RUN",
+            help="Also try the adversarial images of this other run.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ] = None,
     eot: Eot = 10,
     out: Out = None,

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Json, answer
 from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import RecipeError, quoted, visible
@@ -55,7 +56,10 @@ def download(
     "check", epilog="Examples:\n\ngmmc data check digits\n\ngmmc data check folder:my/images\n\ngmmc data check recipes/folder_gen.toml"
 )
 def check(
-    what: Annotated[str, typer.Argument(help="NAME, folder:PATH, npz:PATH, or a recipe.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="NAME, folder:PATH, npz:PATH, or a recipe.", autocompletion=completion.among("sources", *completion.SOURCES)),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With a recipe: override a key. Repeatable.")
     ] = None,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli import generate
+from gmmcli.cli import completion, generate
 from gmmcli.cli.options import Images, OfRun, Out, Refining, SomeImages, answer, note, show, with_options
 from gmmcli.cli.verbs import Verbs
 
@@ -17,6 +17,7 @@ Sets = Annotated[
         help="Compare with interp, noise (uniform and gaussian), a dataset's name, celeba, folder:PATH or npz:PATH. Repeatable. "
         "Default: interp, noise and those of the usual datasets that are on disk.",
         show_default=False,
+        autocompletion=completion.among("sources", *completion.SETS),
     ),
 ]
 Scores = Annotated[
@@ -26,6 +27,7 @@ Scores = Annotated[
         metavar="NAME",
         help="Name of a score, or all. Repeatable. Default: all that need no pass over the training images.",
         show_default=False,
+        autocompletion=completion.among("scores", *completion.SCORES),
     ),
 ]
 

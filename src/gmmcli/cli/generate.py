@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import MOST, GridOut, OfRun, Origin, Seed, SomeImages, note, with_options
 from gmmcli.errors import RecipeError
 
@@ -63,6 +64,7 @@ def generate_command(
             "--features",
             metavar="SPACE",
             help="Where to compare: inception, efficientnet-lite0, pixels, best (the first of these there is), or a run's features.",
+            autocompletion=completion.spaces,
         ),
     ] = "best",
     weights: Annotated[
@@ -95,7 +97,11 @@ def generate_command(
     judge: Annotated[
         str | None,
         typer.Option(
-            "--judge", metavar="RUN", help="A run that names the samples' classes. Default: an SVC on pixels.", show_default=False
+            "--judge",
+            metavar="RUN",
+            help="A run that names the samples' classes. Default: an SVC on pixels.",
+            show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     seed: Seed = 1,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.errors import RecipeError, StorageError, quoted, visible
 from gmmcli.hints import nearest
 
@@ -59,7 +60,10 @@ RunsDir = Annotated[
 RunName = Annotated[
     str | None,
     typer.Option(
-        "--run", help="Run by path, id, unique prefix or recipe. Default: $GMMC_RUN, else the newest with a checkpoint.", show_default=False
+        "--run",
+        help="Run by path, id, unique prefix or recipe. Default: $GMMC_RUN, else the newest with a checkpoint.",
+        show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 RunNames = Annotated[
@@ -68,6 +72,7 @@ RunNames = Annotated[
         "--run",
         help="Run by path, id, unique prefix or recipe; several stand side by side. Default: $GMMC_RUN, else the newest with a checkpoint.",
         show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 Origin = Annotated[
@@ -78,7 +83,13 @@ Origin = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="SOURCE", help="Other data: NAME, folder:PATH or npz:PATH. Default: the run's own.", show_default=False),
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="Other data: NAME, folder:PATH or npz:PATH. Default: the run's own.",
+        show_default=False,
+        autocompletion=completion.among("sources", *completion.SOURCES),
+    ),
 ]
 SplitOption = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="Which images of the data.")]
 N = Annotated[

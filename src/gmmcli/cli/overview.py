@@ -42,7 +42,7 @@ def _next(run: Row, path: Path) -> str:
     """The command that makes sense after what was done last."""
     which = f" --run {path}" if run.study else ""
     if run.status == "running":
-        return f"gmmc runs show {path}, while it trains" if run.step else "gmmc runs ls, until it has saved its first checkpoint"
+        return f"gmmc watch --run {path}" if run.step else "gmmc runs ls, until it has saved its first checkpoint"
     if run.status == "damaged":
         return f"gmmc runs check {path}"
     if run.status == "diverged":

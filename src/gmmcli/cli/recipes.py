@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli import recipes_new
+from gmmcli.cli import completion, recipes_new
 from gmmcli.cli.options import Json, answer
 from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import RecipeError
@@ -13,13 +13,13 @@ from gmmcli.errors import RecipeError
 app = Verbs(help="Write, list, show, check and compare recipes.")
 app.command("new", epilog=recipes_new.EPILOG)(recipes_new.new_command)
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")]
-Name = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.")]
+Name = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.", autocompletion=completion.recipes)]
 
 
 @app.command("ls", epilog="Example:\n\ngmmc recipes ls")
 def ls(json: Json = False) -> None:
     """List the shipped recipes, each with its first line."""
-    from gmmcli.recipe import shipped
+    from gmmcli.shelf import shipped
 
     about = {name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for name, path in shipped().items()}
     if json:
@@ -50,7 +50,10 @@ def show(
 
 
 @app.command("check", epilog="Example:\n\ngmmc recipes check recipes/*.toml")
-def check(recipes: Annotated[list[Path], typer.Argument(help="TOML files, or names of shipped recipes.")], json: Json = False) -> None:
+def check(
+    recipes: Annotated[list[Path], typer.Argument(help="TOML files, or names of shipped recipes.", autocompletion=completion.recipes)],
+    json: Json = False,
+) -> None:
     """Check that recipes are valid; stop at the first that is not (exit 2)."""
     from gmmcli.recipe import Recipe
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, class_indices, with_options
 from gmmcli.errors import RecipeError
 
@@ -32,7 +33,14 @@ def restore_command(
         ),
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--class", metavar="CLASS", help="Its class by name or index. Default: unknown.", show_default=False)
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="CLASS",
+            help="Its class by name or index. Default: unknown.",
+            show_default=False,
+            autocompletion=completion.classes,
+        ),
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, max=64, help="Number of answers to --mask.")] = 8,
     seed: Seed = 1,
@@ -72,8 +80,10 @@ def restore_command(
 
 @with_options
 def morph_command(
-    origin: Annotated[str, typer.Option("--from", metavar="CLASS", help="The class to begin with, by name or index.")],
-    to: Annotated[str, typer.Option("--to", metavar="CLASS", help="The class to end with.")],
+    origin: Annotated[
+        str, typer.Option("--from", metavar="CLASS", help="The class to begin with, by name or index.", autocompletion=completion.classes)
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="CLASS", help="The class to end with.", autocompletion=completion.classes)],
     n: Annotated[int, typer.Option("--n", min=1, max=64, help="Number of samples.")] = 8,
     frames: Annotated[int, typer.Option("--frames", min=2, max=200, help="Images on the way, both ends included.")] = 12,
     seed: Seed = 1,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.listing import COLUMNS, lines, rows, shown, terminal_width
 from gmmcli.cli.options import Json, RunName, RunsDir, answer, note
 from gmmcli.cli.verbs import Verbs
@@ -17,10 +18,17 @@ from gmmcli.run_folder import default_runs_dir, every_run_path
 if TYPE_CHECKING:
     from gmmcli.run import Run
 
-Name = Annotated[str | None, typer.Argument(metavar="RUN", help="The run, as by --run.", show_default=False)]
+Name = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="The run, as by --run.", show_default=False, autocompletion=completion.runs)
+]
 Named = Annotated[
     str | None,
-    typer.Option("--run", help="Run by path, id, unique prefix or recipe. Default: all, those of studies included.", show_default=False),
+    typer.Option(
+        "--run",
+        help="Run by path, id, unique prefix or recipe. Default: all, those of studies included.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 

@@ -12,6 +12,7 @@ from unicodedata import normalize
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, class_indices, note, select_device, with_options
 from gmmcli.errors import RecipeError
 
@@ -41,7 +42,13 @@ class Format(StrEnum):
 def sample_command(
     labels_asked: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="CLASS", help="A class by name or index; may be repeated. Default: all.", show_default=False),
+        typer.Option(
+            "--class",
+            metavar="CLASS",
+            help="A class by name or index; may be repeated. Default: all.",
+            show_default=False,
+            autocompletion=completion.classes,
+        ),
     ] = None,
     n: Annotated[
         int | None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.attack import radii
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.cli.report import present
@@ -24,7 +25,7 @@ EPILOG = (
 
 def study_command(
     context: typer.Context,
-    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped study.")],
+    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped study.", autocompletion=completion.studies)],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key in every model's recipe. Repeatable.")
     ] = None,

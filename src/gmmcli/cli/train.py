@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.errors import DataError, RecipeError, RunError
 
@@ -22,12 +23,20 @@ WORTH_SAYING = 60  # seconds that a training takes at least
 
 
 def train_command(
-    recipe: Annotated[str | None, typer.Argument(help="A TOML file, or the name of a shipped recipe.", show_default=False)] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A TOML file, or the name of a shipped recipe.", show_default=False, autocompletion=completion.recipes),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, say optim.learning_rate=3e-4. Repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run in its directory, with its recipe.")] = False,
-    run: Annotated[str | None, typer.Option("--run", help="With --resume: the run to resume. Default: $GMMC_RUN, else the newest.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run", help="With --resume: the run to resume. Default: $GMMC_RUN, else the newest.", autocompletion=completion.runs
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe, memory, disk and time without training.")] = False,
     from_intact: Annotated[
         bool, typer.Option("--from-intact", help="With --resume: set damaged checkpoints aside, and resume from the newest intact one.")

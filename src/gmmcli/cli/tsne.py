@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Images, N, OfRuns, Origin, Out, answer, show, with_options
 from gmmcli.errors import RecipeError
 
@@ -27,7 +28,11 @@ def tsne_command(
     features: Annotated[
         str | None,
         typer.Option(
-            "--features", metavar="SPACE", help="efficientnet-lite0, inception or pixels. Default: the run's own.", show_default=False
+            "--features",
+            metavar="SPACE",
+            help="efficientnet-lite0, inception or pixels. Default: the run's own.",
+            show_default=False,
+            autocompletion=completion.among("", *completion.SPACES),
         ),
     ] = None,
     out: Out = None,
