@@ -38,6 +38,7 @@ def gmmc_on(terminal: str) -> BaseProcess:
 def _run_on(terminal: str) -> None:
     """In the child: the terminal's process."""
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as from a login, even where the tests run under nohup
     device = os.open(terminal, os.O_RDWR)  # the first that the leader of a session opens controls it
     for stream in range(3):
         os.dup2(device, stream)
