@@ -91,7 +91,7 @@ class Counterfactual:
 
     def __str__(self) -> str:
         end = f"a known {self.towards}" if self.reached else f"no known {self.towards} yet"
-        return f"{self.pixels} of {self.of} pixels, L2 {self.l2:.3g}, {self.steps} steps: {end}"
+        return f"{self.pixels} of {self.of} pixels, L2 {self.l2:.3g}, {self.steps} step{'s' * (self.steps != 1)}: {end}"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,10 @@ class Plan:
     images_bytes: int
     """Of the training images that are kept on the device; 0 where they stay in a file."""
     peak_bytes: int
-    """The most memory that the process has taken so far, activations included: of the GPU, or of the machine where training is on a CPU."""
+    """The most memory that the process has taken so far, activations included: of the GPU, or of the machine where training is on a CPU.
+
+    Where a step was not measured, at least what it takes (``Needs.memory``).
+    """
     checkpoints: int
     """The most that there are at a time: the newest, the best, and one that is being written."""
     checkpoint_bytes: int
@@ -123,10 +126,11 @@ def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
         warnings.append(error.message)
     state = setup.initial_state()
     per_epoch = setup.loader.steps_per_epoch
+    measured = tuple(least < LIMIT for least in needs.step_seconds)
     times, moments, averages, start = [], [], [], 0
-    for stage, least in zip(setup.recipe.stages, needs.step_seconds, strict=True):
+    for stage, least, short in zip(setup.recipe.stages, needs.step_seconds, measured, strict=True):
         step = start * per_epoch
-        if least < LIMIT:
+        if short:
             times.append(step_seconds(setup, state, step, 1 + MEASURED_STEPS if least < PATIENCE else 1))
         else:
             _take_no_step(setup, state, step)
@@ -149,11 +153,11 @@ def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
         buffer_bytes=buffer,
         starts_bytes=starts,
         images_bytes=0 if train.mapped else len(train) * prod(setup.dataset.shape),
-        peak_bytes=max(_peak(setup.device), needs.memory),
+        peak_bytes=_peak(setup.device) if all(measured) else max(_peak(setup.device), needs.memory),
         checkpoints=log.keep + 2 if log.checkpoint_every or log.validate_every else 1,
         checkpoint_bytes=model + optimizer + average + buffer + starts,
         step_seconds=tuple(times),
-        measured=tuple(least < LIMIT for least in needs.step_seconds),
+        measured=measured,
         total_seconds=sum(stage.epochs * per_epoch * seconds for stage, seconds in zip(setup.recipe.stages, times, strict=True)),
         warnings=(*warnings, *setup.warnings),
     )
@@ -185,7 +189,7 @@ def _take_no_step(setup: Setup, state: TrainState, step: int) -> None:
     if (phase := setup.phase_at(step)) != state.phase:
         state.begin(phase)
     update = GuardedStep(state.optimizer, 0.0, setup.device)
-    update(lambda: Loss(sum((p.sum() * 0 for p in update.parameters), torch.ones(())), {}), 0.0)
+    update(lambda: Loss(sum((p.sum() * 0 for p in update.parameters), torch.ones((), device=setup.device)), {}), 0.0)
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

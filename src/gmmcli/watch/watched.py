@@ -41,9 +41,9 @@ class Watched:
             RunError: the run was removed, or provenance.json is damaged.
         """
         try:
-            self.ended = not RunFolder(self.path).is_locked  # before its last lines are read
-            self.status = RunFolder(self.path).status
-            self.provenance = RunFolder(self.path).provenance
+            run = RunFolder(self.path)
+            self.ended = not run.is_locked  # before its last lines are read
+            self.status, self.provenance = run.status, run.provenance
             self.recipe = toml.parse(self._file("recipe.toml").read_text(encoding="utf-8"), "recipe.toml")
             lines, anew = self._tail.look()
             self.logged_at = self._tail.changed_at
