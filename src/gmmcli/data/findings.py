@@ -95,7 +95,7 @@ def _repeated(kind: str, what: str, images: Sequence[Image], groups: list[list[i
         where = "labels" if len(labels) > 1 else "splits" if len(splits) > 1 else "split"
         sorted_out[where].append([Named(images[at].name, images[at].split) for at in group])
     for where, consequence in (
-        ("labels", "with different labels: at most one of them is right"),
+        ("labels", "with different labels: look which is right"),
         ("splits", "in different splits, which are then not independent"),
         ("split", "within a split and a class"),
     ):

@@ -12,7 +12,7 @@ CONTRAST = 4.0
 """Standard deviation, of 256 levels, below which a sketch shows too little to be compared."""
 MOST = 100_000
 """Pictures that are compared each with each other: a minute on one core."""
-BLOCK = 2**24  # correlations that are in memory at a time
+BLOCK = 2**22  # correlations that are in memory at a time
 
 
 def sketch(picture: Image.Image) -> np.ndarray:
