@@ -1,12 +1,16 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import publishing
 import pytest
 from animals import Gmmc, Trained
 from PIL import Image
 
+from gmmcli.data import remote
 from gmmcli.data.digits import Digits
+from gmmcli.data.downloaded import MNIST
 
 
 def test_ls_names_every_kind_as_it_is_written(gmmc: Gmmc) -> None:
@@ -82,5 +86,104 @@ def test_a_folder_is_checked_to_the_end_and_what_is_ignored_is_counted(gmmc: Gmm
     for name in ("cat/2.png", "dog/3.png"):
         (tmp_path / "pets" / name).write_bytes(b"junk")
     result = gmmc("data", "check", f"folder:{tmp_path / 'pets'}")
-    assert (result.exit_code, result.stdout) == (3, "")
-    assert "cat/2.png is not a readable image" in result.stderr and "1 more will not do: dog/3.png" in result.stderr
+    assert result.exit_code == 3
+    unreadable = [
+        "problem: 2 of 40 images cannot be read",
+        *(f"  {name} (of no format that is read)" for name in ("cat/2.png", "dog/3.png")),
+    ]
+    assert result.stdout.splitlines()[:3] == unreadable
+    assert "error: " in result.stderr and "2 of 40 images cannot be read" in result.stderr and "--fix" in result.stderr
+
+
+def pets(root: Path, *names: str, n: int = 30) -> Path:
+    """Two classes of plain pictures, each of another grey, and more files that are none."""
+    for i in range(n):
+        path = root / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(path)
+    for name in names:
+        (root / name).write_bytes(b"junk")
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_is_named_by_its_path_alone(gmmc: Gmmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pets(Path("my photos"))
+    assert gmmc("data", "check", "my photos").stdout == gmmc("data", "check", "folder:my photos").stdout != ""
+    shutil.make_archive("pets", "zip", "my photos")
+    assert "pets.zip: 2 classes" in gmmc("data", "check", "pets.zip").stdout
+    Path("digits").mkdir()
+    assert gmmc("data", "check", "digits").stdout.startswith("digits: 10 classes")
+    result = gmmc("data", "check", "your photos")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no dataset, folder or recipe 'your photos'" in result.stderr and "digits_gen" not in result.stderr
+
+
+def test_a_check_changes_nothing_unless_asked(gmmc: Gmmc, tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets", "cat/a.png", "dog/b.jpg")
+    before = contents(tmp_path)
+    assert gmmc("data", "check", folder).exit_code == 3
+    result = gmmc("data", "check", folder, "--fix", "--dry-run")
+    assert result.exit_code == 3
+    assert result.stdout.splitlines()[-2:] == [
+        f"would move {folder}/{name} to {folder}.set-aside/{name}" for name in ("cat/a.png", "dog/b.jpg")
+    ]
+    assert contents(tmp_path) == before
+    result = gmmc("data", "check", folder, "--dry-run")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_broken_files_alone_are_set_aside_and_nothing_is_lost(gmmc: Gmmc, tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets", "cat/a.png", "cat/notes.txt")
+    before = contents(folder)
+    result = gmmc("data", "check", folder, "--fix")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"moved {folder}/cat/a.png to {folder}.set-aside/cat/a.png"
+    assert contents(tmp_path / "pets.set-aside") == {"cat/a.png": b"junk"}
+    assert contents(folder) == {name: data for name, data in before.items() if name != "cat/a.png"}
+    (folder / "cat" / "a.png").write_bytes(b"other junk")
+    document = json.loads(gmmc("data", "check", folder, "--fix", "--json").stdout)
+    assert document["values"]["moved"] == [{"file": f"{folder}/cat/a.png", "to": f"{folder}.set-aside/cat/a-2.png"}]
+    assert contents(tmp_path / "pets.set-aside") == {"cat/a.png": b"junk", "cat/a-2.png": b"other junk"}
+    assert gmmc("data", "check", folder).exit_code == 0
+
+
+def test_fix_exits_3_where_something_is_left_and_refuses_what_is_no_folder(gmmc: Gmmc, tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets", "cat/a.png")
+    (folder / "dog" / "gone.png").symlink_to("nowhere")
+    assert gmmc("data", "check", folder, "--fix").exit_code == 3
+    assert (folder / "dog" / "gone.png").is_symlink() and not (folder / "cat" / "a.png").exists()
+    zipped = shutil.make_archive(str(tmp_path / "pets"), "zip", folder / "cat")
+    for what in (zipped, "digits"):
+        assert gmmc("data", "check", what, "--fix").exit_code == 2
+
+
+def test_json_names_every_file_and_the_terminal_a_few(gmmc: Gmmc, tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets", *(f"cat/bad{i:02}.png" for i in range(25)))
+    result = gmmc("data", "check", folder, "--json")
+    assert result.exit_code == 3
+    finding = json.loads(result.stdout)["values"]["findings"][0]
+    assert (finding["kind"], finding["problem"], finding["n"]) == ("unreadable", True, 25)
+    assert finding["files"][24] == {"file": "cat/bad24.png", "about": "of no format that is read", "group": 24}
+    lines = gmmc("data", "check", folder).stdout.splitlines()
+    assert lines[11] == "  and 15 more, which --json names"
+
+
+def test_a_dry_download_says_what_is_there_without_the_network(gmmc: Gmmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publishing.mnist(monkeypatch, tmp_path / "server")
+    gmmc("data", "download", "mnist", "--root", tmp_path / "data")
+    (gone, damaged, *_) = MNIST.published.files
+    (tmp_path / "data" / gone.place).unlink()
+    (tmp_path / "data" / damaged.place).write_bytes(b"junk")
+    monkeypatch.setattr(remote, "urlopen", lambda *_, **__: pytest.fail("the network was used"))
+    before = contents(tmp_path / "data")
+    lines = gmmc("data", "download", "mnist", "--root", tmp_path / "data", "--dry-run").stdout.splitlines()
+    for line, file, state in zip(lines, MNIST.published.files, ["would be downloaded"] * 2 + ["is there"] * 2, strict=True):
+        assert line == f"{tmp_path / 'data' / file.place}  {file.size:,} bytes, {state}, {file.url}"
+    document = json.loads(gmmc("data", "download", "mnist", "--root", tmp_path / "data", "--dry-run", "--json").stdout)
+    assert document["dry_run"] and [file["downloaded"] for file in document["values"]["files"]] == [True, True, False, False]
+    assert contents(tmp_path / "data") == before

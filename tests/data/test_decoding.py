@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from gmmcli.data.decoding import Decoder, decode
-from gmmcli.data.folder import FAULTS, Folder
+from gmmcli.data.folder import Folder
 from gmmcli.data.tree import Tree
 from gmmcli.errors import DataError
 
@@ -28,9 +28,7 @@ def saved(tmp_path: Path) -> Any:
 
     def decoded(image: Image.Image, suffix: str = "png", channels: int = 3, **options: Any) -> np.ndarray:
         image.save(tmp_path / f"a.{suffix}", **options)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            return decode(tmp_path / f"a.{suffix}", 0, channels)
+        return decode(tmp_path / f"a.{suffix}", 0, channels)
 
     return decoded
 
@@ -156,20 +154,13 @@ def test_what_pillow_warns_of_is_not_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(Folder(path=str(tmp_path), size=8).load().train) == 16  # warnings are errors here
 
 
-def test_a_check_names_many_and_a_training_the_first(tmp_path: Path) -> None:
-    for i in range(60):
-        path = tmp_path / "ab"[i % 2] / f"{i:02}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(PIXELS).save(path)
-        if i in (10, 13, 40):
-            path.write_bytes(b"junk")
-    source = Folder(path=str(tmp_path), size=8)
-    with pytest.raises(DataError, match=r"^\S+/a/10\.png is not a readable image \(of no format that is read\)$"):
-        source.load()
-    with pytest.raises(DataError, match=r"/a/10\.png is .*; 2 more will not do: a/40\.png, b/13\.png$"):
-        source.check()
-    for path in tmp_path.glob("*/*.png"):
-        path.write_bytes(b"junk")
-    with pytest.raises(DataError) as caught:
-        source.check()
-    assert caught.value.message.count(".png") == FAULTS
+def test_a_single_picture_is_decoded_without_warnings_and_the_filters_are_as_they_were(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).quantize(4).save(tmp_path / "a.png", transparency=bytes(4))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        assert decode(tmp_path / "a.png", 8, 3).shape == (8, 8, 3)
+        assert warnings.filters == before
+    assert told == []
+    with pytest.warns(UserWarning, match="Transparency"):
+        Image.open(tmp_path / "a.png").convert("RGB")

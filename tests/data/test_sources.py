@@ -9,7 +9,7 @@ from gmmcli.data.digits import Digits
 from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
 from gmmcli.data.folder import Folder
 from gmmcli.data.npz import Npz
-from gmmcli.data.sources import Source, located, parse_source, usage
+from gmmcli.data.sources import Source, located, parse_source, source_at, usage
 from gmmcli.errors import RecipeError
 from gmmcli.registry import installed
 
@@ -130,3 +130,17 @@ def test_an_added_source_with_a_path_is_named_and_found_like_the_others(tmp_path
 def test_an_added_source_that_lacks_something_is_refused(kind: str, lack: str) -> None:
     with pytest.raises(RecipeError, match=f"^package others adds '{kind}' to gmmcli's sources, and {lack}"):
         parse_source(kind)
+
+
+def test_images_are_found_at_a_path_and_the_hint_says_how_to_name_them(tmp_path: Path) -> None:
+    (tmp_path / "my photos").mkdir()
+    for name in ("a.zip", "a.npz", "a.txt"):
+        (tmp_path / name).touch()
+    found = {name: source_at(str(tmp_path / name)) for name in ("my photos", "a.zip", "a.npz", "a.txt", "gone", "x" * 300, "a\0")}
+    assert {name: source and source.kind for name, source in found.items()} == {
+        **{"my photos": "folder", "a.zip": "folder", "a.npz": "npz"},
+        **dict.fromkeys(("a.txt", "gone", "x" * 300, "a\0")),
+    }
+    with pytest.raises(RecipeError) as error:
+        parse_source(str(tmp_path / "my photos"))
+    assert error.value.hint == f"did you mean folder:{tmp_path / 'my photos'}?"

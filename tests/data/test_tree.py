@@ -12,6 +12,7 @@ from PIL import Image
 
 from gmmcli.data import tree
 from gmmcli.data.folder import Folder
+from gmmcli.data.inspection import inspect
 from gmmcli.data.reading import CLASSES, NAME, Archive
 from gmmcli.data.tree import DEPTH, Index, Zipped, content, images_below, listed
 from gmmcli.errors import DataError
@@ -150,9 +151,10 @@ def test_names_in_a_zip_that_lead_out_of_it_and_links_are_passed_over(pets: Path
         archive.writestr(link, str(secret))
         archive.writestr("./dog//6.png", secret.read_bytes())
         archive.write(pets.with_suffix(".zip"), "dog/inner.zip")
-    dataset, ignored = source(pets.with_suffix(".zip")).check()
+    zipped = source(pets.with_suffix(".zip"))
+    dataset = zipped.load()
     assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 13
-    assert ignored == {"names that lead out of the .zip": 3, "links in the .zip": 1, ".zip": 1}
+    assert inspect(zipped).ignored == {"names that lead out of the .zip": 3, "links in the .zip": 1, ".zip": 1}
 
 
 def test_a_zip_holds_whatever_is_in_the_folder(pets: Path) -> None:
@@ -244,7 +246,7 @@ def test_what_is_passed_over_is_counted(pets: Path) -> None:
         "test/dog/README",
     ):
         paint(split / name)
-    _, ignored = source(split).check()
+    ignored = inspect(source(split)).ignored
     expected = {".txt": 2, "hidden": 1, "images outside of class folders": 1, "folders beside train": 1, "folders within class folders": 1}
     assert ignored == expected | {"without a suffix": 1}
-    assert source(pets).check()[1] == {}
+    assert inspect(source(pets)).ignored == {}

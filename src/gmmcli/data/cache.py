@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gmmcli.errors import DataError
-from gmmcli.storage import replacing
+from gmmcli.storage import open_lock, replacing
 
 
 def cache_dir() -> Path:
@@ -39,6 +39,7 @@ def cached(source: str, state: str, shape: tuple[int, ...], write: Callable[[Bin
 
     Raises:
         DataError: the cache cannot be written.
+        StorageError: its lock is a link, or no regular file.
     """
     folder, name = cache_dir(), _digest(source)
     path = folder / f"{name}-{_digest(state)}.npy"
@@ -87,7 +88,7 @@ def _replace(path: Path, name: str, size: int, write: Callable[[BinaryIO], None]
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file; that of a killed process is released."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+") as file:
+    with open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,9 +1,7 @@
 """A user's own images: a tree with one folder a class, or a .zip of one."""
 
-import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -24,8 +22,6 @@ from gmmcli.progress import image_progress
 from gmmcli.types import Natural, RawImages
 
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
-FAULTS = 20
-"""Images that will not do, as many as ``check`` names of a split."""
 PUT_SOME = f"put some there ({', '.join(sorted(SUFFIXES))})"
 
 
@@ -51,17 +47,14 @@ class Folder:
 
     def load(self) -> Dataset:
         """Read the tree; DataError names the first file or folder that will not do."""
-        with self._tree() as root:
-            return self._dataset(root, Decoder(self.size, self.channels))
-
-    def check(self) -> tuple[Dataset, dict[str, int]]:
-        """Load, and count what is passed over, by why; DataError names up to ``FAULTS`` images of a split that will not do."""
-        with self._tree() as root:
-            return self._dataset(root, Decoder(self.size, self.channels, FAULTS)), dict(self._ignored(root))
+        decoder = Decoder(self.size, self.channels)
+        with self.tree() as root:
+            names = self.names(self.parts(root)[0])
+            return self.dealt(root, names, lambda part: self._read(part, names, decoder))
 
     def pictures(self, last: int = 0) -> RawImages:
         """Read images without their classes: all below ``test/`` where there is one, else all there are; the ``last`` so many of them."""
-        with self._tree() as root:
+        with self.tree() as root:
             tests = [d for d in listed(root).folders if d.name.lower() in TEST]
             files = images_below(tests[0] if tests else root)[-last:]
             if not files:
@@ -71,35 +64,34 @@ class Folder:
 
     def everything(self) -> tuple[Split, tuple[str, ...]]:
         """Read the images to test on: of ``test/`` where there is one, else of all class folders; and the names of the classes."""
-        with self._tree() as root:
+        with self.tree() as root:
             decoder = Decoder(self.size, self.channels)
             tests = [d for d in listed(root).folders if d.name.lower() in TEST and listed(d).folders]
-            train, validation, _ = self._parts(root)
+            train, validation, _ = self.parts(root)
             parts = tests[:1] or [train, *([validation] if validation else [])]
-            names = self._names(parts[0])
+            names = self.names(parts[0])
             return concatenate(*(self._read(part, names, decoder) for part in parts)), names
 
     @contextmanager
     def files(self) -> Iterator[tuple[dict[str, list[Tree]], int]]:
         """Yield the files to train on by class, none of them read, and how many splits are held out of them."""
-        with self._tree() as root:
-            train, *apart = self._parts(root)
-            names = self._names(train)
+        with self.tree() as root:
+            train, *apart = self.parts(root)
+            names = self.names(train)
             folders = {d.name: d for d in listed(train).folders}
             yield {name: listed(folders[name]).images for name in names}, apart.count(None)
 
     @contextmanager
-    def _tree(self) -> Iterator[Tree]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # of large images, odd metadata, transparency that is dropped
-            top = self._top(Path(self.path))
-            if isinstance(top, Path):
-                yield top
-                return
-            with top as index:
-                root = Zipped(index, index.root)
-                inside = listed(root).folders
-                yield inside[0] if len(inside) == 1 else root  # a zip of the folder rather than of its content
+    def tree(self) -> Iterator[Tree]:
+        """Open the folder, or the .zip: where the images are."""
+        top = self._top(Path(self.path))
+        if isinstance(top, Path):
+            yield top
+            return
+        with top as index:
+            root = Zipped(index, index.root)
+            inside = listed(root).folders
+            yield inside[0] if len(inside) == 1 else root  # a zip of the folder rather than of its content
 
     def _top(self, path: Path) -> Path | Index:
         with reading(f"{self.path} cannot be read", "check the path and its permissions"):
@@ -110,8 +102,8 @@ class Folder:
             except zipfile.BadZipFile as error:
                 raise DataError(f"{self.path} is not a .zip file", "give a folder, or a .zip of one") from error
 
-    def _parts(self, root: Tree) -> tuple[Tree, Tree | None, Tree | None]:
-        """Where the images of train, validation and test are."""
+    def parts(self, root: Tree) -> tuple[Tree, Tree | None, Tree | None]:
+        """Where the images of train, validation and test are; DataError where two folders would do."""
         folders = listed(root).folders
 
         def find(names: tuple[str, ...]) -> Tree | None:  # a folder of images is a class, whatever its name
@@ -123,21 +115,22 @@ class Folder:
         train = find(TRAIN)
         return (train, find(VALIDATION), find(TEST)) if train else (root, None, None)
 
-    def _dataset(self, root: Tree, decoder: Decoder) -> Dataset:
-        train_root, validation_root, test_root = self._parts(root)
-        names = self._names(train_root)
-        train = self._read(train_root, names, decoder)
+    def dealt(self, root: Tree, names: tuple[str, ...], read: Callable[[Tree], Split]) -> Dataset:
+        """Deal images into the three splits, always the same way; ``read`` gives all of a part of the tree."""
+        train_root, validation_root, test_root = self.parts(root)
+        train = read(train_root)
         if test_root is None:
             train, test = hold_out(train, self.validation, self.path)
         else:
-            test = self._read(test_root, names, decoder)
+            test = read(test_root)
         if validation_root is None:
             train, validation = hold_out(train, self.validation, self.path)
         else:
-            validation = self._read(validation_root, names, decoder)
+            validation = read(validation_root)
         return Dataset(self.path, names, train, validation, test)
 
-    def _names(self, root: Tree) -> tuple[str, ...]:
+    def names(self, root: Tree) -> tuple[str, ...]:
+        """The classes: the folders in the part to train on, in alphabetical order; DataError where there are none, or too many."""
         names = tuple(d.name for d in listed(root).folders)
         if not names:
             raise DataError(f"{self.path} has no class folders", "lay it out as <class>/<image>.png, or train/<class>/<image>.png")
@@ -182,21 +175,3 @@ class Folder:
 
         state = "\n".join(f"{str(file).removeprefix(str(root))} {stamp(file)}" for file in files)
         return Mapped.whole(cached(f"{Path(str(root)).resolve()} {self.size} {self.channels}", state, shape, write))
-
-    def _ignored(self, root: Tree) -> Counter[str]:
-        """Count the entries that no split is made of."""
-        parts = [part for part in self._parts(root) if part]
-        ignored = Counter(root.index.ignored if isinstance(root, Zipped) else ())
-        if root not in parts:
-            listing = listed(root)
-            ignored += listing.ignored
-            ignored["images outside of class folders"] += len(listing.images)
-            ignored["folders beside train"] += len(listing.folders) - len(parts)
-        for part in parts:
-            listing = listed(part)
-            ignored += listing.ignored
-            ignored["images outside of class folders"] += len(listing.images)
-            for inner in map(listed, listing.folders):
-                ignored += inner.ignored
-                ignored["folders within class folders"] += len(inner.folders)
-        return +ignored

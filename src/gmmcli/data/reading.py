@@ -30,8 +30,13 @@ def reading(problem: str, hint: str) -> Iterator[None]:
     except GmmcError:
         raise
     except Exception as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        raise DataError(f"{problem} ({reason if len(reason) <= REASON else reason[:REASON] + '...'})", hint) from error
+        raise DataError(f"{problem} ({reason(error)})", hint) from error
+
+
+def reason(error: Exception) -> str:
+    """What a library says of a file, or the kind of its error where it says nothing."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return said if len(said) <= REASON else said[:REASON] + "..."
 
 
 def size_of(path: Path) -> int:

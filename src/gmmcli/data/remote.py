@@ -71,9 +71,13 @@ class Published:
 
     def download(self, root: Path) -> list[RemoteFile]:
         """Download the files that are absent or damaged, and return them."""
-        wanted = [file for file in self.files if not self._is_sound(file, root)]
+        wanted = self.wanted(root)
         self.fetch(wanted, root)
         return wanted
+
+    def wanted(self, root: Path) -> list[RemoteFile]:
+        """The files that are absent or damaged."""
+        return [file for file in self.files if not self._is_sound(file, root)]
 
     def fetch(self, files: Iterable[RemoteFile], root: Path) -> None:
         """Download files, in place of what is there.
@@ -127,7 +131,7 @@ class Published:
                     raise _NetworkError(f"what {file.url} sent is not what was published: its sha256 is {digest.hexdigest()}")
 
     def _missing(self, root: Path, why: str) -> DataError:
-        wanted = [file for file in self.files if not self._is_sound(file, root)]
+        wanted = self.wanted(root)
         places = ", ".join(f"{root / file.place} ({file.size:,} bytes)" for file in wanted)
         sources = ", ".join(f"{file.url} (sha256 {file.sha256})" for file in wanted)
         return DataError(

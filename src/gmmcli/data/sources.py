@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -76,8 +77,21 @@ def parse_source(text: str) -> Source:
         table = {"kind": kind} | ({"path": path} if path else {})
         return cast(Source, build_part(SOURCES, Source, table, "data.source"))
     near = get_close_matches(kind, SOURCES, n=1)
+    if found := source_at(text):
+        near = [f"{found.kind}:{text}"]
     hint = f"did you mean {near[0]}?" if near and near[0] != kind else f"give one of {', '.join(map(usage, SOURCES))}"
     raise RecipeError(f"no dataset {text!r}", hint)
+
+
+def source_at(path: str) -> Source | None:
+    """The images at a path: a folder, a .zip of one, or an .npz; None where there is none of these."""
+    place = Path(path)
+    with suppress(OSError, ValueError):  # no file can have such a name
+        if (path and place.is_dir()) or (place.suffix == ".zip" and place.is_file()):
+            return Folder(path=path)
+        if place.suffix == ".npz" and place.is_file():
+            return Npz(path=path)
+    return None
 
 
 def _fields(source: Any) -> set[str]:

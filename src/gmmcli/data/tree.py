@@ -1,7 +1,6 @@
 """Folders of image files, on disk or in a .zip: what is in them, and what a file holds."""
 
 import stat
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,8 @@ FILE_BYTES = 2**28
 DEPTH = 100
 """Folders that may lie within one another."""
 CHECK = "check its permissions"
+Ignored = list[tuple[str, str]]
+"""What is not read: why, and where it is."""
 
 
 @dataclass
@@ -35,13 +36,13 @@ class Index(Archive):
         super().__init__(path)
         self.lock = Lock()  # an open zip is one file handle
         self.root = Node()
-        self.ignored: Counter[str] = Counter()
+        self.ignored: Ignored = []
         for info in self.infolist():
             parts = [part for part in info.filename.split("/") if part not in ("", ".")]
             if info.filename.startswith("/") or ".." in parts:
-                self.ignored["names that lead out of the .zip"] += 1
+                self.ignored.append(("names that lead out of the .zip", info.filename))
             elif stat.S_ISLNK(info.external_attr >> 16):
-                self.ignored["links in the .zip"] += 1
+                self.ignored.append(("links in the .zip", info.filename))
             elif len(parts) > DEPTH + 1:
                 raise ValueError(f"a file more than {DEPTH} folders deep")
             else:
@@ -74,27 +75,27 @@ Tree = Path | Zipped
 
 
 class Listing(NamedTuple):
-    """What is in a folder, each by name, and how many entries are neither, by why."""
+    """What is in a folder, each by name, and the entries that are neither."""
 
     folders: list[Tree]
     images: list[Tree]
-    ignored: Counter[str]
+    ignored: Ignored
 
 
 def listed(folder: Tree) -> Listing:
     """Read the names in a folder; DataError where that is forbidden. Links count as what they lead to."""
     with reading(f"{folder} cannot be read", CHECK):
-        listing = Listing([], [], Counter())
+        listing = Listing([], [], [])
         for entry, is_folder in sorted(_entries(folder), key=lambda pair: pair[0].name):
             suffix = PurePosixPath(entry.name).suffix.lower()
             if entry.name.startswith((".", "__") if is_folder else "."):
-                listing.ignored["hidden"] += 1
+                listing.ignored.append(("hidden", str(entry)))
             elif is_folder:
                 listing.folders.append(entry)
             elif suffix in SUFFIXES:
                 listing.images.append(entry)
             else:
-                listing.ignored[suffix or "without a suffix"] += 1
+                listing.ignored.append((suffix or "without a suffix", str(entry)))
         return listing
 
 
