@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from gmmcli.errors import LONGEST_QUOTED, RecipeError, StorageError, quoted, visible
+from gmmcli.errors import RecipeError, StorageError, visible
+from gmmcli.named import select_device
 
 if TYPE_CHECKING:
-    import torch
-
     from gmmcli.evaluate.measured import Measured
     from gmmcli.evaluate.subject import Subject
 
@@ -206,16 +204,6 @@ def show(measured: "Measured", json: bool) -> None:
         print(path)
 
 
-def select_device(name: Literal["auto", "cpu", "cuda"]) -> "torch.device":
-    """The device that ``--device`` means; RecipeError where there is none such."""
-    from gmmcli.core.compute import Compute
-
-    try:
-        return Compute(device=name).select()
-    except ValueError as error:
-        raise RecipeError(str(error), "use --device auto") from error
-
-
 def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto", "cpu", "cuda"], quiet: bool, **asked: Any) -> "Subject":
     """The subject of an evaluation (``Subject.open``), after saying on stderr which run it is."""
     from gmmcli.evaluate.subject import Subject
@@ -223,16 +211,3 @@ def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto"
     subject = Subject.open(run, runs_dir, device=select_device(device), **asked)
     note(f"run {subject.run.path}, step {subject.step}", quiet)
     return subject
-
-
-def class_indices(label: str, names: "tuple[str, ...]") -> list[int]:
-    """The classes meant by ``--class``: a name, an index or ``all``; RecipeError for another."""
-    if label == "all":
-        return list(range(len(names)))
-    if label in names:
-        return [names.index(label)]
-    if label.isascii() and label.isdecimal() and len(label) < 10 and int(label) < len(names):
-        return [int(label)]
-    near = [] if label.lstrip("+-")[:1].isdigit() else get_close_matches(label[:LONGEST_QUOTED], names, n=1)  # 11 is not a mistyped 1
-    hint = f"did you mean {near[0]}?" if near else f"give an index from 0 to {len(names) - 1}, all, or one of: {', '.join(names[:20])}"
-    raise RecipeError(f"no class {quoted(label)} among the {len(names)} of this run", hint)
