@@ -27,7 +27,7 @@ def test_a_run_reads_the_same_without_torch(tiny_recipe: Recipe, tmp_path: Path)
     run.save_result({"command": "eval accuracy", "values": {"accuracy": 0.5}})
     folder = RunFolder(run.path)
     assert (folder.id, folder.provenance, folder.status) == (run.id, run.provenance, run.status)
-    assert (folder.step, folder.accuracy, folder.document) == (12, 0.5, json.loads(json.dumps(tiny_recipe.document())))
+    assert (folder.step, folder.test_accuracy, folder.document) == (12, 0.5, json.loads(json.dumps(tiny_recipe.document())))
     with run.locked():
         assert folder.is_locked
     assert not folder.is_locked
@@ -41,7 +41,7 @@ from pathlib import Path
 from gmmcli.run_folder import RunFolder, every_run_path, find_run
 assert find_run(None, Path({str(tmp_path)!r})).name.endswith("tiny")
 (folder,) = map(RunFolder, every_run_path(Path({str(tmp_path)!r})))
-assert (folder.step, folder.status, folder.accuracy, folder.document["name"]) == (3, "created", None, "tiny")
+assert (folder.step, folder.status, folder.test_accuracy, folder.document["name"]) == (3, "created", None, "tiny")
 assert not {{"torch", "numpy"}} & {{*sys.modules}}
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_is_being_written_or_set_aside_is_not_complete(tmp_pat
 def test_a_result_that_is_none_gives_no_accuracy(text: str, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "eval-accuracy.json").write_text(text)
-    assert RunFolder(tmp_path).accuracy is None
+    assert RunFolder(tmp_path).test_accuracy is None
 
 
 def test_runs_of_studies_are_found_with_the_others_by_age(tiny_recipe: Recipe, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -71,10 +72,27 @@ class ProgressBar:
         say(line)
 
 
-def say(line: str) -> None:
-    """Print a line on stderr."""
+def _print(line: str) -> None:
     with suppress(OSError):  # nobody reads on, as in `gmmc train 2>&1 | head -1`: no reason to lose a training
         print(visible(line), file=sys.stderr, flush=True)
+
+
+_tell: ContextVar[Callable[[str], None]] = ContextVar("tell", default=_print)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr; within ``saying``, give it to whom that names."""
+    _tell.get()(line)
+
+
+@contextmanager
+def saying(tell: Callable[[str], None]) -> Iterator[None]:
+    """Give what is said to a function: a program that imports gmmcli wants nothing printed."""
+    before = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(before)
 
 
 def clock(seconds: float) -> str:

@@ -66,7 +66,7 @@ class RunFolder:
         return max(complete(self.path / "checkpoints"), default=None)
 
     @property
-    def accuracy(self) -> float | None:
+    def test_accuracy(self) -> float | None:
         """The test accuracy that ``gmmc train`` or ``gmmc eval accuracy`` measured; None where there is none that can be read."""
         path = self.path / "results" / "eval-accuracy.json"
         try:

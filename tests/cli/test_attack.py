@@ -20,10 +20,10 @@ from gmmcli.attacks.within_ball import over_eps
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.cli import attack as commands
 from gmmcli.cli import options
-from gmmcli.cli.attack import radii
 from gmmcli.core.classifier import predict
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate import audit as auditing
+from gmmcli.named import radii
 from gmmcli.registry import installed
 from gmmcli.run import Run
 

@@ -10,6 +10,7 @@ from gmmcli.cli import completion
 from gmmcli.cli.options import GridOut, Images, OfRun, Out, Refining, check_out, note, with_options
 from gmmcli.cli.verbs import Group, Verbs
 from gmmcli.errors import RecipeError
+from gmmcli.named import radii
 from gmmcli.registry import installed
 
 
@@ -84,26 +85,6 @@ class FewImages(Images):
     n: Annotated[
         int, typer.Option("--n", min=2, help="Maximum number of images, drawn at random: each takes thousands of forward passes.")
     ] = 500
-
-
-def radii(texts: list[str] | None, norm: str) -> list[float]:
-    """Read radii as they stand on the command line; RecipeError for what is none."""
-    found = []
-    for text in ",".join(texts or ["8/255" if norm == "linf" else "0.5"]).split(","):
-        numerator, slash, denominator = text.strip().partition("/")
-        try:
-            eps = float(numerator) / (float(denominator) if slash else 1.0)
-        except (ValueError, ZeroDivisionError) as error:
-            raise RecipeError(f"--eps {text!r} is no number", "write 8/255, 0.031 or 4/255,8/255") from error
-        if not 0 <= eps < float("inf"):
-            raise RecipeError(f"--eps {text} is not a radius", "give 0 or more")
-        if norm == "linf" and eps > 1:
-            raise RecipeError(
-                f"--eps {text} is more than the whole range of a pixel, which is 1",
-                f"did you mean {text}/255?" if not slash else "give at most 255/255",
-            )
-        found.append(eps)
-    return found
 
 
 def _attack(kind: str, eps: list[str] | None, attacked: Attacked, images: Images, of_run: OfRun, **settings: Any) -> None:

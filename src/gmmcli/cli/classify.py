@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gmmcli.cli.options import GridOut, OfRun, SomeImages, answer, class_indices, note, with_options
+from gmmcli.cli.options import GridOut, OfRun, SomeImages, answer, note, with_options
 from gmmcli.errors import DataError, RecipeError, visible
+from gmmcli.named import class_indices
 
 if TYPE_CHECKING:
     from gmmcli.evaluate.classify import Judgement, Verdict

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli import completion, generate
-from gmmcli.cli.options import Images, OfRun, Out, Refining, SomeImages, answer, note, show, with_options
+from gmmcli.cli.options import Images, OfRun, Out, Refining, SomeImages, show, with_options
 from gmmcli.cli.verbs import Verbs
 
 app = Verbs(help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
@@ -103,28 +103,14 @@ def all_command(
     Generation is measured in the best features at hand: Inception's, EfficientNet-Lite0's, pixels; not at all without a buffer.
     """
     subject = of_run.open(images)
-    from gmmcli.data.outliers import filed_name
-    from gmmcli.evaluate.classification import accuracy, calibrate
-    from gmmcli.evaluate.detection import ood
-    from gmmcli.evaluate.generation import generate as measure_generation
-    from gmmcli.evaluate.measured import save
+    from gmmcli.evaluate.whole import whole
 
-    detected = ood(subject, sets, quiet=of_run.quiet)  # first: a set that is missing is told before the one pass, which all others share
-    parts = [accuracy(subject), calibrate(subject), detected]
-    if subject.run.checkpoint(of_run.best).has("buffer"):
-        parts.append(measure_generation(subject, generate.settings(subject, quiet=of_run.quiet), quiet=of_run.quiet))
-    results = {part.result["command"].removeprefix("eval "): part.result for part in parts}
-    whole = subject.result(
-        "eval all",
-        {name: result["protocol"] for name, result in results.items()},
-        {name: result["values"] for name, result in results.items()},
-    )
-    save(subject, whole, *map(filed_name, sets or ()), arrays={})
+    every, parts = whole(subject, sets, quiet=of_run.quiet)
+    for part in parts:
+        if part.result["command"] == "eval generate":
+            generate.note_best(part.result["protocol"]["space"], of_run.quiet)
     if of_run.json:
-        for part in parts:
-            for warning in part.warnings:
-                note(f"warning: {warning}")
-        answer(whole)
+        of_run.show(every)
         return
     for part in parts:
         show(part, json=False)

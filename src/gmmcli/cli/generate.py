@@ -1,17 +1,12 @@
 """``gmmc eval generate``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from gmmcli.cli import completion
 from gmmcli.cli.options import MOST, GridOut, OfRun, Origin, Seed, SomeImages, note, with_options
-from gmmcli.errors import RecipeError
-
-if TYPE_CHECKING:
-    from gmmcli.evaluate.generation import Generation
-    from gmmcli.evaluate.subject import Subject
 
 EPILOG = (
     "Examples:\n\ngmmc eval generate\n\ngmmc eval generate --n 10000 --reference train+test "
@@ -19,41 +14,10 @@ EPILOG = (
 )
 
 
-def settings(
-    subject: "Subject",
-    features: str = "best",
-    judge: str | None = None,
-    origin: Literal["noise", "buffer"] = "buffer",
-    weights: Path | None = None,
-    runs_dir: Path | None = None,
-    quiet: bool = True,
-    **more: Any,
-) -> "Generation":
-    """The settings that the options mean; what they need and is missing is an error here, before anything is drawn."""
-    from gmmcli.evaluate.generation import Generation
-    from gmmcli.evaluate.samples import Draw
-    from gmmcli.evaluate.subject import Subject
-    from gmmcli.metrics.features.spaces import named_space, run_space
-    from gmmcli.metrics.judge import Judge, ModelJudge, PixelJudge
-
-    def other(name: str) -> "Subject":
-        found = Subject.open(name, runs_dir, device=subject.device)
-        if found.card.image_shape != subject.card.image_shape or found.card.class_names != subject.card.class_names:
-            raise RecipeError(f"run {found.run.id} knows other images or classes than {subject.run.id}", "use a run on the same data")
-        return found
-
-    space = named_space(features, weights, subject.device)
-    if space is None:
-        fellow = other(features)
-        space = run_space(fellow.run.id, fellow.model)
-    if features == "best" and space.name != "inception":
-        note(f"measured in {space.name}: Inception's weights are not there, so no value is an FID", quiet)
-    if judge:
-        found = other(judge)
-        named: Judge = ModelJudge(found.model, f"run {found.run.id}, step {found.step}", found.run.id)
-    else:
-        named = PixelJudge(subject.dataset.train, subject.seed)
-    return Generation(space, named, Draw(origin, seed=subject.seed), **more)
+def note_best(space: str, quiet: bool) -> None:
+    """Say what the best features at hand are, where they are not Inception's."""
+    if space != "inception":
+        note(f"measured in {space}: Inception's weights are not there, so no value is an FID", quiet)
 
 
 @with_options
@@ -117,6 +81,7 @@ def generate_command(
     Every value is also given of the images that the chains start from, and of real test images.
     """
     from gmmcli.evaluate.generation import generate
+    from gmmcli.evaluate.settings import settings
 
     subject = of_run.open(SomeImages(seed=seed))
     asked = settings(
@@ -126,7 +91,6 @@ def generate_command(
         origin,
         weights,
         of_run.runs_dir,
-        of_run.quiet,
         n=n,
         samples=samples,
         reference=reference,
@@ -134,4 +98,6 @@ def generate_command(
         save_stats=save_stats,
         top_share=top_share,
     )
+    if features == "best":
+        note_best(asked.space.name, of_run.quiet)
     of_run.show(generate(subject, asked, out=out, quiet=of_run.quiet))

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli.options import Device, Json, Quiet, RunsDir, answer, note, select_device
+from gmmcli.cli.options import Device, Json, Quiet, RunsDir, answer, note
+from gmmcli.named import select_device
 
 EPILOG = "Examples:\n\ngmmc import best_valid_ckpt.pt --data cifar10\n\ngmmc import CIFAR10_MODEL.pt --name jem --data cifar10"
 

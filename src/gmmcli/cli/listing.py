@@ -98,7 +98,7 @@ def _row(folder: RunFolder, runs_dir: Path, changed: dict[str, Any]) -> Row:
         seed=_of(int, document.get("seed")),
         status=status,
         step=folder.step,
-        accuracy=folder.accuracy,
+        accuracy=folder.test_accuracy,
         created=_of(str, told.get("created")),
         hours=round(seconds / 3600, 3) if isinstance(seconds, (int, float)) else None,
         device=_of(str, told.get("device")),

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.errors import RecipeError, StorageError, quoted, visible
-from gmmcli.hints import nearest
+from gmmcli.errors import RecipeError, StorageError, visible
+from gmmcli.named import select_device
 
 if TYPE_CHECKING:
-    import torch
-
     from gmmcli.evaluate.measured import Measured
     from gmmcli.evaluate.subject import Subject
 
@@ -254,16 +252,6 @@ def show(measured: "Measured", json: bool) -> None:
         print(path)
 
 
-def select_device(name: Literal["auto", "cpu", "cuda"]) -> "torch.device":
-    """The device that ``--device`` means; RecipeError where there is none such."""
-    from gmmcli.core.compute import Compute
-
-    try:
-        return Compute(device=name).select()
-    except ValueError as error:
-        raise RecipeError(str(error), "use --device auto") from error
-
-
 def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto", "cpu", "cuda"], quiet: bool, **asked: Any) -> "Subject":
     """The subject of an evaluation (``Subject.open``), after saying on stderr which run it is."""
     from gmmcli.evaluate.subject import Subject
@@ -277,16 +265,3 @@ def found_place(subject: "Subject") -> "Subject":
     """The same, once it is known where its results go: not after they have been computed."""
     _ = subject.run.output
     return subject
-
-
-def class_indices(label: str, names: "tuple[str, ...]") -> list[int]:
-    """The classes meant by ``--class``: a name, an index or ``all``; RecipeError for another."""
-    if label == "all":
-        return list(range(len(names)))
-    if label in names:
-        return [names.index(label)]
-    if label.isascii() and label.isdecimal() and len(label) < 10 and int(label) < len(names):
-        return [int(label)]
-    near = nearest(label, names)
-    hint = f"did you mean {near}?" if near else f"give an index from 0 to {len(names) - 1}, all, or one of: {', '.join(names[:20])}"
-    raise RecipeError(f"no class {quoted(label)} among the {len(names)} of this run", hint)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, class_indices, with_options
+from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, with_options
 from gmmcli.errors import RecipeError
+from gmmcli.named import class_indices
 
 if TYPE_CHECKING:
     from torch import Tensor

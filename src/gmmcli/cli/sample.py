@@ -13,8 +13,9 @@ from unicodedata import normalize
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, class_indices, note, select_device, with_options
+from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, note, with_options
 from gmmcli.errors import RecipeError
+from gmmcli.named import class_indices, select_device
 
 if TYPE_CHECKING:
     from gmmcli.model_card import ModelCard

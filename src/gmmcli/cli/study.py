@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.cli.attack import radii
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.cli.report import present
 from gmmcli.errors import GmmcError, RecipeError, RunError
+from gmmcli.named import radii
 
 if TYPE_CHECKING:
     from gmmcli.study.schedule import Schedule

@@ -54,7 +54,7 @@ class Subject:
     @classmethod
     def open(
         cls,
-        run: str | Path | None = None,
+        run: str | Path | Run | None = None,
         runs_dir: Path | None = None,
         *,
         best: bool = False,
@@ -73,7 +73,7 @@ class Subject:
             RecipeError: other images whose size is not the run's, or that have a class that the run does not know.
             RunError, CheckpointError, DataError: the run or the data is unavailable, or processes would open different checkpoints.
         """
-        found = open_run(run, runs_dir)
+        found = run if isinstance(run, Run) else open_run(run, runs_dir)
         checkpoint, card, model = one_checkpoint(found, best, device)
         check_same_checkpoint(found, checkpoint.step)
         source = parse_source(data) if data else found.recipe.data.source

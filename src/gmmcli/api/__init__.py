@@ -1,0 +1,1 @@
+"""Runs from Python: what the commands do, with the same figures."""
