@@ -8,6 +8,10 @@ OUT ?= gpu-results
 
 MODULES := src:tests/fuzz:tests/importer
 
+# What the demo names as next: the same in colour, in minutes, where the images are there
+IN_FOLDERS := $(if $(wildcard data/cifar10/train), --set data.source.kind=folder --set data.source.path=data/cifar10)
+NEXT := $(if $(IN_FOLDERS)$(wildcard data/cifar-10-binary.tar.gz),train cifar10_quick_joint$(IN_FOLDERS),eval all)
+
 .PHONY: demo test test-slow test-realdata fuzz faults bench gpu gpu-train check format docs clean
 
 $(READY): pyproject.toml constraints.txt
@@ -16,9 +20,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## Train on handwritten digits, then draw 64 threes
+demo: $(READY)  ## Train on handwritten digits, then draw generated ones beside real ones
 	$(BIN)/gmmc train recipes/digits_gen.toml
-	$(BIN)/gmmc sample --class 3 --n 64
+	$(BIN)/gmmc sample --class all --per-class 8 --with-real
+	@echo 'Look at that picture: a row for each digit, real images at the left, at the right what the network has drawn.'
+	@echo 'Next: $(BIN)/gmmc $(NEXT)'
 
 test: $(READY)  ## The test suite, in two processes: two minutes on two cores
 	$(BIN)/python -m pytest --numprocesses 2

@@ -14,7 +14,7 @@ from PIL import Image
 from gmmcli import checkpoint
 from gmmcli.cli.sample import file_names
 from gmmcli.core.buffer import decode
-from gmmcli.data.pictures import to_arrays
+from gmmcli.data.pictures import BETWEEN, GAP, HEADING, to_arrays
 from gmmcli.run import Run
 
 
@@ -234,3 +234,60 @@ def test_what_is_beyond_the_machine_is_refused_with_the_figures(
     result = gmmc("sample", "--runs-dir", trained.runs_dir, *words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.search(sentence, result.stderr)
+
+
+def test_real_test_images_stand_beside_the_samples_of_their_class(sample: Gmmc, tmp_path: Path, trained: Trained) -> None:
+    run = Path(shutil.copytree(trained.path, tmp_path / "runs" / trained.path.name))
+    words = ("--run", run, "--class", "dog", "--class", "fox", "--per-class", 4, "--steps", 1, "--with-real")
+    result = json.loads(sample(*words, "--json").stdout)
+    assert (result["dataset"], result["split"], result["n"], result["n_real"]) == ("animals.npz", "test", 8, 8)
+    (path,) = result["values"].pop("paths")
+    assert path == str(run / "samples" / "class-dog-fox-n8-steps-1-with-real.png")
+    assert Run(run).result("sample class-dog-fox-n8-steps-1-with-real") == result
+    arrays = Run(run).arrays("sample-class-dog-fox-n8-steps-1-with-real")
+    test = Run(run).dataset().test
+    shown = {name: np.split(arrays[name], 2) for name in ("real", "samples")}
+    for k, real in zip((1, 2), shown["real"], strict=True):
+        of_class = {image.numpy().tobytes() for image in test.images[test.labels == k]}
+        assert {image.tobytes() for image in real} < of_class
+        assert len({image.tobytes() for image in real}) == 4
+    with Image.open(path) as picture:
+        sheet = np.asarray(picture)
+    pitch = 8 * 6 + GAP
+    left = next(x for x in range(sheet.shape[1]) if np.array_equal(corner(sheet, x, 0), shown["real"][0][0, 0]))
+    for at, groups in ((left, shown["real"]), (left + 4 * pitch + BETWEEN, shown["samples"])):
+        for row, group in enumerate(groups):
+            assert all(np.array_equal(corner(sheet, at + pitch * i, row), image[0]) for i, image in enumerate(group))
+
+
+def corner(sheet: np.ndarray, x: int, row: int) -> np.ndarray:
+    """One pixel of each of the 8 x 8 squares, 6 pixels wide, of the image that begins at x."""
+    top = HEADING + GAP + row * (48 + GAP)
+    pixels: np.ndarray = sheet[top : top + 48 : 6, x : x + 48 : 6, 0]
+    return pixels
+
+
+def test_a_class_has_fewer_real_images_than_samples_where_there_are_no_more(sample: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    words = ("--class", "cat", "--n", 12, "--steps", 1, "--with-real", "--json", "--out", tmp_path / "x.png")
+    result = json.loads(sample(*words).stdout)
+    assert (result["n"], result["n_real"]) == (12, 10)
+
+
+def test_without_the_data_real_images_cannot_be_shown(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained.path, tmp_path / "runs" / trained.path.name))
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("animals.npz", "gone.npz"))
+    before = {*run.rglob("*")}
+    result = gmmc("sample", "--run", run, "--with-real", "--quiet")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "--with-real shows the run's test images: no file at " in result.stderr
+    assert "gone.npz" in result.stderr
+    assert result.stderr.endswith("or leave out --with-real\n")
+    assert {*run.rglob("*")} == before
+    assert gmmc("sample", "--run", run, "--n", 1, "--steps", 1, "--quiet").exit_code == 0
+
+
+def test_real_images_are_of_the_grid_alone(sample: Gmmc) -> None:
+    result = sample("--with-real", "--format", "npz")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--with-real draws a grid" in result.stderr

@@ -142,6 +142,21 @@ def test_chunks_within_a_slice_are_its_images_and_of_none_an_empty_batch_of_thei
         assert [part.shape for part in chunks(images, 3, slice(0, 0))] == [(0, 1, 8, 8)]
 
 
+def test_images_like_others_are_as_many_of_each_class_drawn_by_the_seed() -> None:
+    split = Split(torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 8, 8), torch.arange(60) % 3)
+    wanted = torch.tensor([2, 0, 2, 2])
+    drawn, labels = split.like(wanted, seed=1).batch()
+    assert labels.tolist() == [0, 2, 2, 2]
+    values = drawn[:, 0, 0, 0].tolist()
+    assert [value % 3 for value in values] == labels.tolist()
+    assert len({*values}) == 4
+    assert (
+        values == split.like(wanted, seed=1).batch()[0][:, 0, 0, 0].tolist() != split.like(wanted, seed=2).batch()[0][:, 0, 0, 0].tolist()
+    )
+    assert len(split.like(torch.zeros(99, dtype=torch.long), seed=1)) == 20  # all there are
+    assert len(Split(split.images, torch.zeros(60, dtype=torch.long)).like(torch.tensor([1]), seed=1)) == 0
+
+
 def test_a_subset_is_drawn_by_the_seed_and_a_whole_one_copies_nothing() -> None:
     split = in_order()
     assert split.subset(4, seed=1).images[:, 0, 0, 0].tolist() == subset(10, 4, seed=1).tolist()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gmmcli.data.pictures import GAP, PAPER, save_grid, save_image, to_arrays, wrapped
+from gmmcli.data.pictures import BETWEEN, GAP, HEADING, PAPER, save_grid, save_image, to_arrays, wrapped
+from gmmcli.data.tiles import Tiles
 from gmmcli.types import to_model
 
 
@@ -61,11 +62,41 @@ def test_a_caption_adds_a_line_and_widens_the_sheet_to_fit(tmp_path: Path) -> No
     assert (said[:, -5:] == PAPER).all()  # nothing cut off at the right
 
 
+def test_groups_stand_side_by_side_under_their_headings(tmp_path: Path) -> None:
+    real, drawn = images(5, size=48), images(4, size=48)
+    save_grid([("cat", real[:3], drawn[:2]), ("", real[3:], drawn[2:])], tmp_path / "x.png", headings=["real", "generated"])
+    sheet, pitch = opened(tmp_path / "x.png"), 48 + GAP
+    left = sheet.shape[1] - 5 * pitch - BETWEEN
+    for at, group in ((left, [real[:3], real[3:]]), (left + 3 * pitch + BETWEEN, [drawn[:2], drawn[2:]])):
+        assert (sheet[:HEADING, at : at + pitch] < 128).any()
+        for row, part in enumerate(group):
+            for column, array in enumerate(to_arrays(part)):
+                top, start = HEADING + GAP + row * pitch, at + column * pitch
+                assert np.array_equal(sheet[top : top + 48, start : start + 48], array)
+    assert (sheet[HEADING:, left + 3 * pitch - GAP : left + 3 * pitch + BETWEEN] == PAPER).all()
+    with Image.open(tmp_path / "x.png") as picture:
+        assert Tiles.read(picture) is None  # whose images are all at one distance
+
+
+def test_a_heading_that_is_wider_than_its_group_is_not_cut_off(tmp_path: Path) -> None:
+    save_grid([("", images(1), images(1))], tmp_path / "x.png", headings=["where these images come from", "and those, at some length"])
+    sheet = opened(tmp_path / "x.png")[:HEADING]
+    dark = (sheet < 128).any(axis=(0, 2)).nonzero()[0]
+    assert max(np.diff(dark)) > BETWEEN // 2  # between the two
+    assert dark[-1] < sheet.shape[1] - 1
+
+
 def test_wrapped_breaks_a_class_into_rows_and_labels_the_first() -> None:
     whole = images(7)
-    rows = wrapped(whole, 3, "cat")
+    rows = wrapped("cat", 3, whole)
     assert [(label, len(part)) for label, part in rows] == [("cat", 3), ("", 3), ("", 1)]
     assert torch.equal(torch.cat([part for _, part in rows]), whole)
+
+
+def test_wrapped_breaks_groups_at_the_same_places_whatever_they_have() -> None:
+    rows = wrapped("cat", 2, images(1), images(3))
+    assert [(label, *map(len, parts)) for label, *parts in rows] == [("cat", 1, 2), ("", 0, 1)]
+    assert [len(rows) for rows in (wrapped("cat", 2, images(3), images(0)), wrapped("cat", 2, images(0)))] == [2, 0]
 
 
 @pytest.mark.parametrize("kind", ["image", "grid"])

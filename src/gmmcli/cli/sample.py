@@ -7,28 +7,29 @@ from enum import StrEnum
 from functools import partial
 from math import ceil, inf, isfinite, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from unicodedata import normalize
 
 import typer
 
 from gmmcli.cli import completion
 from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, note, with_options
-from gmmcli.errors import RecipeError
+from gmmcli.errors import DataError, RecipeError
 from gmmcli.named import class_indices, select_device
 
 if TYPE_CHECKING:
+    from gmmcli.data.dataset import Dataset
     from gmmcli.model_card import ModelCard
     from gmmcli.run import Run
-    from gmmcli.types import Images, Labels
+    from gmmcli.types import Labels, RawImages
 
 EPILOG = (
     "Examples:\n\ngmmc sample --class 3 --n 64\n\ngmmc sample --class all --per-class 10 --from buffer\n\n"
-    "gmmc sample --class cat --format npz"
+    "gmmc sample --class all --per-class 8 --with-real\n\ngmmc sample --class cat --format npz"
 )
 RESERVED = ("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)))  # by Windows
 EACH = 64
-ROW = 16  # images in a row when several classes share a grid
+ROW = 16  # images in a row when several classes share a grid, or real images stand beside samples
 
 
 class Format(StrEnum):
@@ -74,6 +75,9 @@ def sample_command(
     form: Annotated[
         Format, typer.Option("--format", help="A labelled grid, single PNGs in a folder, or an .npz (images N x H x W x C uint8, labels).")
     ] = Format.grid,
+    with_real: Annotated[
+        bool, typer.Option("--with-real", help="In the grid: as many of the run's test images beside the samples of each class.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write. Default: samples/ in the run.")] = None,
     *,
     of_run: OfRun,
@@ -85,6 +89,8 @@ def sample_command(
         raise RecipeError(f"--noise {noise} must be finite", "leave it out for the recipe's")
     if n is not None and per_class is not None:
         raise RecipeError("--n and --per-class exclude each other", "--n is the total, --per-class the number per class")
+    if with_real and form is not Format.grid:
+        raise RecipeError(f"--with-real draws a grid, and --format {form} is none", "leave one of them out")
     if form is not Format.png:
         check_out(out, *(("a grid of images", GRIDS) if form is Format.grid else ("--format npz", (".npz",))))
     from gmmcli.core.classifier import predict
@@ -98,8 +104,9 @@ def sample_command(
     from gmmcli.types import to_bytes
 
     found, best = open_run(of_run.run, of_run.runs_dir), of_run.best
+    folder = found.output / "samples"
     if out is None or form is Format.png:
-        check_writable((out or found.output / "samples") / "0.png")
+        check_writable((out or folder) / "0.png")
     where = select_device(of_run.device)
     checkpoint, card, model = one_checkpoint(found, best, where)
     check_same_checkpoint(found, checkpoint.step)
@@ -108,25 +115,46 @@ def sample_command(
     classes = sorted({k for some in asked for k in some})
     draw = Draw(origin, steps, step_size, noise, seed)
     labels = spread(classes, n or (per_class or EACH) * len(classes))
+    data = _test_images(found, card) if with_real else None
     with image_progress("chains", len(labels), of_run.quiet) as progress:
         images, _, protocol = draw(found, model, labels, progress)
     about = "from the replay buffer"
     if origin == "noise":
         about = f"fresh chains, {protocol['steps']} steps of {protocol['step_size']:.3g}, seed {seed}"
-    logits = predict(model, to_bytes(images).to(where)).cpu()
+    raw = to_bytes(images)
+    logits = predict(model, raw.to(where)).cpu()
     caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(found, checkpoint.step)}"
     words = [f"n{len(labels)}"] * (len(labels) != EACH * len(classes)) + departures(draw, Draw()) + ["best"] * best
-    paths = once(partial(_write, found, card, images, labels, form, out, caption, words))
-    if not of_run.json:
-        print("\n".join(map(str, paths)))
-        return
+    name = _name(card.class_names, classes, [*words, *["with-real"] * with_real])
     values = {
-        "paths": [str(path) for path in paths],
         "energy_mean": float(-logits.gather(1, labels[:, None]).mean()),
         "recognised_by_itself": float((logits.argmax(1) == labels).float().mean()),
     }
-    about_run = {"schema": 1, "command": "sample", "run": found.id, "step": checkpoint.step}
-    answer(about_run | {"classes": [card.class_names[k] for k in classes], "n": len(labels), "protocol": protocol, "values": values})
+    result: dict[str, Any] = {"schema": 1, "command": "sample", "run": found.id, "step": checkpoint.step}
+    result |= {"classes": [card.class_names[k] for k in classes], "n": len(labels), "protocol": protocol, "values": values}
+    groups = {"generated": (raw, labels)}
+    if data:  # it is compared with them: the result is kept, as that of any comparison
+        real, real_labels = data.test.like(labels, seed).batch()
+        groups = {f"real ({data.title}, test)": (real, real_labels)} | groups
+        result |= {"dataset": data.title, "split": "test", "n_real": len(real)}
+        arrays = {"samples": raw, "labels": labels, "real": real, "real_labels": real_labels}
+        named = {key: some.numpy() for key, some in arrays.items()}
+        once(lambda: [found.save_result(result, f"sample {name}", **named)])
+    paths = once(partial(_write, groups, card.class_names, form, out, folder / name, caption))
+    if of_run.json:
+        answer(result | {"values": {"paths": [str(path) for path in paths]} | values})
+    else:
+        print("\n".join(map(str, paths)))
+
+
+def _test_images(run: "Run", card: "ModelCard") -> "Dataset":
+    """The run's data; DataError where they are missing, before any chain is run."""
+    from gmmcli.evaluate.subject import images_for
+
+    try:
+        return images_for(run, card)
+    except DataError as error:
+        raise DataError(f"--with-real shows the run's test images: {error.message}", f"{error.hint}, or leave out --with-real") from error
 
 
 def _accuracy(run: "Run", step: int) -> str:
@@ -151,44 +179,43 @@ def _on_disk(name: str) -> str:
     return normalize("NFKC", name).casefold()
 
 
+def _name(class_names: Sequence[str], classes: Sequence[int], words: list[str]) -> str:
+    """What is written is called by its classes and by the settings that differ from their defaults."""
+    from gmmcli.storage import file_stem
+
+    names = "-".join(file_names(class_names)[k] for k in classes)
+    return file_stem(" ".join(["class-all" if len(classes) == len(class_names) > 1 else f"class-{names}", *words]))
+
+
 def _write(
-    run: "Run",
-    card: "ModelCard",
-    images: "Images",
-    labels: "Labels",
-    form: Format,
-    out: Path | None,
-    about: str,
-    words: list[str],
+    groups: "dict[str, tuple[RawImages, Labels]]", class_names: Sequence[str], form: Format, out: Path | None, usual: Path, caption: str
 ) -> list[Path]:
-    """Write the images, class by class, under a name with the settings that differ from their defaults; return the paths."""
+    """Write the samples, class by class, in a grid beside other groups of images, to ``out`` or the usual place; return the paths."""
     import numpy as np
-    import torch
 
     from gmmcli.data.pictures import save_grid, save_image, to_arrays, wrapped
-    from gmmcli.storage import file_stem, placed, write_arrays
+    from gmmcli.storage import placed, write_arrays
+    from gmmcli.types import to_model
 
-    classes = list(dict.fromkeys(labels.tolist()))
-    counts = [int((labels == k).sum()) for k in classes]
-    names = [file_names(card.class_names)[k] for k in classes]
-    stem = (
-        run.output
-        / "samples"
-        / file_stem(" ".join(["class-all" if len(classes) == len(card.class_names) > 1 else f"class-{'-'.join(names)}", *words]))
-    )
-    arrays = to_arrays(images)
+    images, labels = groups["generated"]
+    counts = Counter(labels.tolist())  # in the order of the classes
+    arrays = to_arrays(to_model(images))
     match form:
         case Format.npz:
-            path = placed(out, stem.with_name(f"{stem.name}.npz"))
-            write_arrays(path, images=arrays, labels=labels.numpy(), class_names=np.array(card.class_names))
+            path = placed(out, usual.with_name(f"{usual.name}.npz"))
+            write_arrays(path, images=arrays, labels=labels.numpy(), class_names=np.array(class_names))
             return [path]
         case Format.png:
-            paths = [(out or stem) / name / f"{i:05d}.png" for name, n in zip(names, counts, strict=True) for i in range(n)]
+            names = file_names(class_names)
+            paths = [(out or usual) / names[k] / f"{i:05d}.png" for k, n in counts.items() for i in range(n)]
             for array, target in zip(arrays, paths, strict=True):
                 save_image(array, target)
             return paths
         case Format.grid:
-            columns = min(max(counts), ROW) if len(classes) > 1 else ceil(sqrt(len(labels)))
-            parts = zip(classes, torch.split(images, counts), strict=True)
-            rows = [row for k, part in parts for row in wrapped(part, columns, card.class_names[k])]
-            return save_grid(rows, placed(out, stem.with_name(f"{stem.name}.png")), about)
+            alone = len(counts) == len(groups) == 1
+            columns = ceil(sqrt(len(labels))) if alone else min(max(counts.values()), ROW // len(groups))
+            rows = [
+                row for k in counts for row in wrapped(class_names[k], columns, *(to_model(some[of == k]) for some, of in groups.values()))
+            ]
+            headings = [] if len(groups) == 1 else [*groups]
+            return save_grid(rows, placed(out, usual.with_name(f"{usual.name}.png")), caption, headings=headings)

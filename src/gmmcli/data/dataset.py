@@ -1,5 +1,6 @@
 """The one form every dataset takes in memory, and the checks it must pass to get there."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -62,6 +63,14 @@ class Split:
     def subset(self, n: int | None, seed: int) -> "Split":
         """Select at most ``n`` images, drawn at random by ``seed`` (function ``subset``); all where ``n`` is None."""
         return self if n is None or n >= len(self) else self.take(subset(len(self), n, seed))
+
+    def like(self, labels: Labels, seed: int) -> "Split":
+        """Select as many images of each class as ``labels`` has of it, class by class, drawn by ``seed``; all where there are fewer."""
+        rows = []
+        for k, n in sorted(Counter(labels.tolist()).items()):
+            of_class = torch.nonzero(self.labels.cpu() == k).flatten()
+            rows.append(of_class[subset(len(of_class), n, seed)])
+        return self.at(torch.cat(rows))
 
     def some(self, seed: int) -> "Split":
         """Select images that fit in memory (``IN_MEMORY``): all but of large splits, of those as many of each class, drawn by ``seed``."""

@@ -76,17 +76,7 @@ class Subject:
         found = run if isinstance(run, Run) else open_run(run, runs_dir)
         checkpoint, card, model = one_checkpoint(found, best, device)
         check_same_checkpoint(found, checkpoint.step)
-        source = parse_source(data) if data else found.recipe.data.source
-        dataset = foreign(source, split) if data else found.dataset()
-        if dataset.shape != card.image_shape:
-            raise RecipeError(
-                f"{dataset.name} has images of {_size(dataset.shape)}, run {found.id} takes {_size(card.image_shape)}", FITTING
-            )
-        kept = found.fingerprint
-        as_it_was = data is None and (kept is None or kept.class_names == dataset.class_names)
-        dataset = with_classes_of(found, card, dataset, None if as_it_was else source.kind)
-        if kept is not None:
-            dataset = _without_used(found, kept, dataset, split)
+        dataset = images_for(found, card, data, split)
         return cls(found, checkpoint.step, card, model, dataset, split, n, seed, bool(data), best)
 
     @cached_property
@@ -213,6 +203,23 @@ class Subject:
             self.seed != SEED and (some or refinement is not None or command not in DETERMINISTIC)
         )
         return " ".join([command, *about])
+
+
+def images_for(run: Run, card: ModelCard, data: str | None = None, split: SplitName = "test") -> Dataset:
+    """The run's own data, or by ``data = NAME|KIND:PATH`` others, labelled as the run does and without what it was trained on.
+
+    Raises:
+        RecipeError: other images whose size is not the run's, or that have a class that the run does not know.
+        DataError: they are missing or broken, or the run was trained on all of this split.
+    """
+    source = parse_source(data) if data else run.recipe.data.source
+    dataset = foreign(source, split) if data else run.dataset()
+    if dataset.shape != card.image_shape:
+        raise RecipeError(f"{dataset.name} has images of {_size(dataset.shape)}, run {run.id} takes {_size(card.image_shape)}", FITTING)
+    kept = run.fingerprint
+    as_it_was = data is None and (kept is None or kept.class_names == dataset.class_names)
+    dataset = with_classes_of(run, card, dataset, None if as_it_was else source.kind)
+    return dataset if kept is None else _without_used(run, kept, dataset, split)
 
 
 def _without_used(run: Run, kept: Fingerprint, dataset: Dataset, name: SplitName) -> Dataset:
