@@ -49,7 +49,16 @@ HEAD = """# Command reference
 
 Made by `make docs` from the commands' own help; do not edit.
 
-Every command that answers takes `--json`: one object on stdout, all else on stderr. Exit codes:
+Every command that answers takes `--json`: one object on stdout, all else on stderr.
+
+The form of every answer, and of every saved result, is a JSON Schema (draft 2020-12) in `docs/schema/`, named after the
+command: `eval-accuracy.json` for `gmmc eval accuracy`, `train-dry-run.json` for `gmmc train --dry-run`; `attack.json` is
+that of attacks of installed packages, and `common.json` has what several share. A schema says what each key means, in
+which unit, and which keys are always there. `schema` in an answer is the version of this form, now 1. It becomes 2 when a
+program that was written for 1 would misread an answer; new keys alone do not change it, so ignore keys that you do not
+know. A number that is not finite is `null`.
+
+Exit codes:
 
 | code | meaning |
 |---|---|

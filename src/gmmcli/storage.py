@@ -3,9 +3,10 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryFile
@@ -112,6 +113,15 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} has schema {quoted(document['schema'])}, and this gmmc reads {SCHEMA}", "update gmmc to the version that wrote it"
         )
     return document
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with null for every number that is not finite: JSON has no word for those."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def append_json(path: Path, document: dict[str, Any]) -> None:

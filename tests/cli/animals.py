@@ -1,5 +1,6 @@
 """What the tests of the command line share: the command, its verbs, and a recipe of three kinds of animals."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import click
 import numpy as np
+from answers import FOLDER, check
 from typer.testing import CliRunner, Result
 
 from gmmcli.cli.app import app
@@ -64,8 +66,11 @@ Gmmc = Callable[..., Result]
 
 
 def invoke(*words: object) -> Result:
-    """Run ``gmmc`` with these words; what is not a GmmcError comes up as it is."""
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    """Run ``gmmc`` with these words; what is not a GmmcError comes up as it is. An answer of --json is held to its schema."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    if "--json" in words and (result.stdout or not result.exit_code) and FOLDER.is_dir():
+        check(json.loads(result.stdout))
+    return result
 
 
 def leaves(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:

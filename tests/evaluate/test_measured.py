@@ -1,4 +1,5 @@
 import json
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from digits import KEYS
 from gmmcli.errors import RunError
 from gmmcli.evaluate.classification import accuracy, calibrate
 from gmmcli.evaluate.detection import ood
-from gmmcli.evaluate.measured import Measured
+from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.subject import Subject
 from gmmcli.metrics.outputs import outputs
 from gmmcli.run import Run
@@ -35,6 +36,12 @@ def test_a_result_has_its_keys_and_is_saved_as_it_is_returned(verb: str, more: d
     text = (subject.run.path / "results" / f"{NAMES[verb].replace(' ', '-')}.json").read_text()
     assert json.loads(text) == result == subject.run.result(NAMES[verb])
     assert "NaN" not in text and "Infinity" not in text
+
+
+def test_a_number_that_is_not_finite_is_null(subject: Subject) -> None:
+    result = save(subject, subject.result("eval x", {"gamma2": inf}, {"nll": nan, "nll_ci95": (0.5, inf)}), arrays={}).result
+    assert (result["protocol"], result["values"]) == ({"gamma2": None}, {"nll": None, "nll_ci95": [0.5, None]})
+    assert subject.run.result("eval x") == result
 
 
 @pytest.mark.parametrize(("verb", "more"), VERBS)

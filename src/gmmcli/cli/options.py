@@ -15,6 +15,7 @@ import typer
 from gmmcli.cli import completion
 from gmmcli.errors import RecipeError, StorageError, visible
 from gmmcli.named import select_device
+from gmmcli.storage import finite
 
 if TYPE_CHECKING:
     from gmmcli.evaluate.measured import Measured
@@ -225,8 +226,8 @@ class Refining:
 
 
 def answer(document: Any) -> None:
-    """Print the one object of ``--json``."""
-    print(json.dumps(document, indent=1))
+    """Print the one object of ``--json`` (docs/schema); a number that is not finite is null."""
+    print(json.dumps(finite(document), indent=1))
 
 
 def note(line: str, quiet: bool = False) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gmmcli.distributed import once
 from gmmcli.evaluate.subject import Subject
-from gmmcli.storage import placed
+from gmmcli.storage import finite, placed
 
 Picture = Callable[[Path], list[Path]]
 """Draws to a path and returns the files it wrote, as ``partial(plots.save, figure)`` and ``partial(save_grid, rows)`` do."""
@@ -37,13 +37,14 @@ def save(
 
     Args:
         subject: what was measured.
-        result: its result object (``Subject.result``).
+        result: its result object (``Subject.result``); of its numbers those that are not finite become null.
         words: the settings that differ from their defaults, for the name (``Subject.name``).
         arrays: what the values were computed from, saved beside them as .npz.
         picture: draws it.
         out: where to draw it.
         warnings: to show with the result.
     """
+    result = finite(result)
 
     def write() -> list[Path]:
         path = subject.run.save_result(result, subject.name(result["command"], *words), **arrays)
