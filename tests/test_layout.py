@@ -60,6 +60,11 @@ def test_sentences_are_broken_beside_the_other_cells_or_below_them() -> None:
     assert table.lines(30) == ["digits", "  1,257 training images of", "    ten digits", "mnist", "  60,000"]
 
 
+def test_a_word_that_has_no_space_beside_other_cells_stands_below_them() -> None:
+    table = Table(rows=[("system", "Linux-6.18.44-x86_64-with-glibc2.36"), ("cpu", "a fast one")], sentences=True)
+    assert table.lines(36) == ["system", "  Linux-6.18.44-x86_64-with-glibc2.36", "cpu     a fast one"]
+
+
 def test_words_of_two_columns_a_letter_are_aligned() -> None:
     assert columns_of("猫") == 2
     assert Table(rows=[("猫", "x"), ("cat", "y")]).lines(None) == ["猫   x", "cat  y"]

@@ -100,7 +100,10 @@ def _side_by_side(row: Sequence[str], sizes: Sequence[int], width: int | None) -
     *cells, last = row
     before = "".join(cell + " " * (size - columns_of(cell)) + GAP for cell, size in zip(cells, sizes, strict=True))
     first, *others = flowing(last.split(" "), width and width - columns_of(before))
-    return [(before + first).rstrip(), *(" " * columns_of(before) + line for line in others)]
+    found = [(before + first).rstrip(), *(" " * columns_of(before) + line for line in others)]
+    if width is None or max(map(columns_of, found)) <= width:
+        return found
+    return [*_below(row, [""] * len(row), width)]  # with a word that has no space there
 
 
 def _below(row: Sequence[str], headings: Sequence[str], width: int) -> Iterator[str]:

@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "study --dry-run": "study digits --dry-run",
     "report": "report",
     "watch": "watch",
+    "env": "env",
 }
 AS_ASKED = {"runs ls --wide"}
 """As wide as it is, whatever the terminal."""
