@@ -71,6 +71,11 @@ Exit codes:
 | 6 | damaged checkpoint |
 | 7 | a file that cannot be written or read: a full disk, no permission |
 | 128 + n | stopped by signal n, after saving: 130 by Ctrl-C, 143 by SIGTERM, 129 as the terminal closed |
+
+Results go to stdout and messages to stderr. Both are plain text, without colours, and fit the width of a terminal, from 40
+columns: lines are broken between words, and a table that is too wide is shown row below row, each value with its heading.
+Numbers, paths and names are never broken or cut off. In a file or a pipe the width does not matter, and a table has one line
+for each row. Progress bars and `gmmc watch` have colours, unless `NO_COLOR` is set; with `TERM=dumb` they are plain lines.
 """
 
 

@@ -1,6 +1,8 @@
 """Lines on stderr: seldom, informative, and none on stdout."""
 
 import errno
+import re
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
@@ -78,6 +80,33 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "loss 3" in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_figure_of_a_bar_is_cut_off(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    with ProgressBar("animals of a zoo", 12_000) as bar:
+        bar.update(3456, "loss 3.21, E real 12.3, E sampled 33.2, accuracy 0.987")
+    said = capsys.readouterr().err
+    assert "…" not in said
+    for figure in ("3456/12000", "0:00:00", "3.21", "12.3", "33.2", "0.987"):
+        assert figure in said
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])
+def test_a_terminal_without_colours_gets_none(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv(name, value)
+    with ProgressBar("digits", 3) as bar:
+        bar.update(3, "loss 3")
+    said = capsys.readouterr().err
+    assert "3/3" in said
+    assert not re.search(r"\x1b\[[\d;]*m", said)
+    assert name == "NO_COLOR" or "\x1b" not in said
+
+
 def test_after_a_step_back_rate_and_remaining_time_count_from_there(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressBar("digits", 60) as bar:
         bar.update(0)
@@ -89,7 +118,7 @@ def test_after_a_step_back_rate_and_remaining_time_count_from_there(clock: Clock
     assert spoken(capsys) == ["digits 40/60, 2.00 steps/s, 0:10 left"]
 
 
-class Closed:
+class Closed(StringIO):
     """A stderr whose reader has gone, as in `gmmc train 2>&1 | head -1`."""
 
     attempts = 0

@@ -26,6 +26,14 @@ def test_a_revision_is_the_commit_and_a_plus_for_changes(tmp_path: Path) -> None
     assert git_revision(tmp_path) == commit + "+"
 
 
+def test_what_is_installed_within_somebodys_checkout_has_none_of_its_revisions(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
+    (tmp_path / ".venv" / "gmmcli").mkdir(parents=True)
+    (tmp_path / ".venv" / "gmmcli" / "run.py").touch()
+    assert git_revision(tmp_path / ".venv" / "gmmcli") is None
+
+
 def test_outside_a_checkout_and_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_revision(tmp_path) is None

@@ -1,5 +1,6 @@
 """Progress: a bar on a terminal, plain lines elsewhere, all on stderr."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -8,12 +9,30 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
-from gmmcli.errors import visible
+from gmmcli.layout import fitted
 
 PATIENCE = 5.0  # seconds between two plain lines
+
+
+class _Bar(Progress):
+    """A bar that gives way to its figures, and its note below."""
+
+    def __init__(self, console: Console) -> None:
+        figures = [kind(table_column=Column(no_wrap=True)) for kind in (MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn)]
+        title = TextColumn("{task.description}", table_column=Column(overflow="fold"))
+        super().__init__(title, BarColumn(bar_width=None), *figures, console=console)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar and the note, as rich asks for them."""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["note"]:
+                yield Text(task.fields["note"])
 
 
 class ProgressBar:
@@ -24,18 +43,10 @@ class ProgressBar:
         self.unit = unit
         self.total = total
         self.quiet = quiet
-        console = Console(stderr=True, highlight=False)
-        self._bar: Progress | None = None
-        if console.is_terminal and not quiet:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=console,
-            )
+        console = live_console(stderr=True)
+        self._bar: _Bar | None = None
+        if console.is_terminal and not console.is_dumb_terminal and not quiet:
+            self._bar = _Bar(console)
             self._task = self._bar.add_task(title, total=total, note="")
         self._started = self._printed = time.monotonic()
         self._first: int | None = None
@@ -72,9 +83,14 @@ class ProgressBar:
         say(line)
 
 
+def live_console(stderr: bool = False) -> Console:
+    """The terminal, for what is drawn on it again and again; with NO_COLOR without colours, bold letters and their kin."""
+    return Console(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+
 def _print(line: str) -> None:
     with suppress(OSError):  # nobody reads on, as in `gmmc train 2>&1 | head -1`: no reason to lose a training
-        print(visible(line), file=sys.stderr, flush=True)
+        print(fitted(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 _tell: ContextVar[Callable[[str], None]] = ContextVar("tell", default=_print)

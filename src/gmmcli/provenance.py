@@ -68,12 +68,14 @@ def _version(name: str) -> str | None:
 
 
 def git_revision(folder: Path) -> str | None:
-    """Return the commit of the checkout that contains a folder, with ``+`` for uncommitted changes; None outside a checkout."""
+    """Return the commit of the checkout that a folder is part of, with ``+`` for uncommitted changes; None where none keeps its files."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        if not git("ls-files", "."):  # of a package installed in a folder of somebody's project
+            return None
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

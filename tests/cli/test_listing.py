@@ -1,28 +1,6 @@
 from pathlib import Path
 
-import pytest
-
-from gmmcli.cli.listing import Row, lines, rows, shown
-
-TABLE = [["2026-01-01T000000Z-one", "finished", "", "a=1 b=2"], ["2026-01-02T000000Z-two", "killed", "step 3", ""]]
-
-
-def test_columns_stand_below_each_other() -> None:
-    assert lines(TABLE, None) == ["2026-01-01T000000Z-one  finished          a=1 b=2", "2026-01-02T000000Z-two  killed    step 3"]
-    assert lines([], 40) == []
-
-
-@pytest.mark.parametrize("width", [16, 40])
-def test_a_narrow_terminal_gets_the_first_cell_above_the_others(width: int) -> None:
-    narrow = lines(TABLE, width)
-    assert max(map(len, narrow)) <= width
-    assert "".join(narrow).replace(" ", "") == "".join(cell for row in TABLE for cell in row).replace(" ", "")
-    if width == 40:
-        assert narrow == ["2026-01-01T000000Z-one", "  finished  a=1 b=2", "2026-01-02T000000Z-two", "  killed  step 3"]
-
-
-def test_control_characters_are_shown_as_escapes() -> None:
-    assert lines([["a\x1b[31m"]], None) == ["a\\x1b[31m"]
+from gmmcli.cli.listing import Row, rows, shown
 
 
 def row(**changed: object) -> Row:

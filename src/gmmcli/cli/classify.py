@@ -13,6 +13,7 @@ import typer
 
 from gmmcli.cli.options import GridOut, OfRun, SomeImages, answer, note, with_options
 from gmmcli.errors import DataError, RecipeError, visible
+from gmmcli.layout import Part, Table, show
 from gmmcli.named import class_indices
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ def classify_command(
     elif as_csv:
         _write_csv(verdicts)
     else:
-        _print_table(verdicts)
-        _print_explanations(explained)
+        show(_table(verdicts), *_explanations(explained))
     if broken:
         raise DataError(f"{len(broken)} of {len(files)} files could not be read as images", broken[0].hint)
 
@@ -181,31 +181,17 @@ def _write_csv(verdicts: "dict[str, Verdict]") -> None:
         writer.writerow((visible(name), *asdict(verdict).values()))
 
 
-def _print_table(verdicts: "dict[str, Verdict]") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("image", "class", "probability", "verdict", box=box.SIMPLE)
+def _table(verdicts: "dict[str, Verdict]") -> Table:
+    table = Table(("image", "class", "probability", "verdict"))
     for name, verdict in verdicts.items():
-        table.add_row(
-            Text(visible(name)), Text(visible(verdict.label)), f"{verdict.probability:.1%}", "known" if verdict.known else "unknown"
-        )
-    Console(highlight=False).print(table)
+        table.add(name, verdict.label, f"{verdict.probability:.1%}", "known" if verdict.known else "unknown")
+    return table
 
 
-def _print_explanations(explained: "dict[str, tuple[Explained, str]]") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+def _explanations(explained: "dict[str, tuple[Explained, str]]") -> Iterator[Part]:
     for name, (one, path) in explained.items():
-        table = Table(box=box.SIMPLE, show_header=False, title=Text(visible(name)), title_justify="left")
-        table.add_column()
-        table.add_column(overflow="fold")
+        table = Table(sentences=True)
         for key, lines in one.explanation.lines().items():
-            table.add_row(key, Text("\n".join(map(visible, lines))))
-        Console(highlight=False).print(table)
-        print(path)
+            for i, line in enumerate(lines):
+                table.add("" if i else key, line)
+        yield from ("", name, table, Path(path))

@@ -9,8 +9,9 @@ import typer
 from gmmcli.cli import completion
 from gmmcli.cli.options import Json, Quiet, answer, note
 from gmmcli.cli.verbs import Verbs
-from gmmcli.errors import DataError, RecipeError, quoted, visible
+from gmmcli.errors import DataError, RecipeError, quoted
 from gmmcli.hints import nearest
+from gmmcli.layout import Table, show
 
 if TYPE_CHECKING:
     from gmmcli.data.dataset import Dataset
@@ -36,9 +37,7 @@ def ls(json: Json = False) -> None:
     if json:
         answer({"schema": 1, "command": "data ls", "values": about})
         return
-    width = max(map(len, about))
-    for name, line in about.items():
-        print(f"{name:{width}}  {line}")
+    show(Table(rows=[*about.items()], sentences=True))
 
 
 @app.command("download", epilog="Example:\n\ngmmc data download svhn")
@@ -63,9 +62,9 @@ def download(
     for file in known[name].files:
         line = f"{root / file.place}  {file.size:,} bytes, "
         if dry_run:
-            print(f"{line}{'would be downloaded' if file in fetched else 'is there'}, {file.url}")
+            show(f"{line}{'would be downloaded' if file in fetched else 'is there'}, {file.url}")
         else:
-            print(f"{line}{'downloaded' if file in fetched else 'was there'}, sha256 as published")
+            show(f"{line}{'downloaded' if file in fetched else 'was there'}, sha256 as published")
 
 
 CHECK = (
@@ -160,14 +159,14 @@ def _check_folder(source: "Folder", fix: bool, dry_run: bool, json: bool, quiet:
         if report.dataset:
             _print_contents(report.dataset)
         if report.ignored:
-            print(f"ignored     {', '.join(f'{n:,} {visible(why)}' for why, n in report.ignored.items())}")
+            show(f"ignored     {', '.join(f'{n:,} {why}' for why, n in report.ignored.items())}")
     for one in planned:
         if not dry_run:
             move(one)
         said = (
             f"{'would move' if dry_run else 'moved'} {one.file} to {one.to}" if one.to else f"left {one.file}: a link leads to its folder"
         )
-        note(said) if json else print(visible(said))
+        note(said) if json else show(said)
     if json:
         values = (_contents(report.dataset) if report.dataset else {"shape": None, "classes": report.class_names, "splits": {}}) | {
             "n": report.n,
@@ -185,12 +184,14 @@ def _check_folder(source: "Folder", fix: bool, dry_run: bool, json: bool, quiet:
 
 
 def _print_finding(finding: "Finding") -> None:
-    print(f"{'problem' if finding.problem else 'remark'}: {visible(finding.text)}")
+    show(f"{'problem' if finding.problem else 'remark'}: {finding.text}")
+    table = Table(sentences=True)
     for group in finding.groups[:LISTED]:
         names = [f"{named.file} ({named.about})" if named.about else named.file for named in group[:LISTED]]
-        print(visible(f"  {', '.join(names)}{f' and {len(group) - LISTED:,} more' if len(group) > LISTED else ''}"))
+        table.add("", f"{', '.join(names)}{f' and {len(group) - LISTED:,} more' if len(group) > LISTED else ''}")
     if len(finding.groups) > LISTED:
-        print(f"  and {len(finding.groups) - LISTED:,} more, which --json names")
+        table.add("", f"and {len(finding.groups) - LISTED:,} more, which --json names")
+    show(table)
 
 
 def _contents(dataset: "Dataset") -> dict[str, Any]:
@@ -205,7 +206,9 @@ def _contents(dataset: "Dataset") -> dict[str, Any]:
 
 def _print_contents(dataset: "Dataset") -> None:
     channels, height, width = dataset.shape
-    print(f"{visible(dataset.name)}: {dataset.n_classes} classes, {height} x {width} x {channels}")
+    show(f"{dataset.name}: {dataset.n_classes} classes, {height} x {width} x {channels}")
+    table = Table(sentences=True)
     for name, about in _contents(dataset)["splits"].items():
         counts = about["per_class"].values()
-        print(f"{name:10}  {about['n']:>7,} images, {min(counts):,} to {max(counts):,} per class")
+        table.add(name, f"{about['n']:>7,} images, {min(counts):,} to {max(counts):,} per class")
+    show(table)

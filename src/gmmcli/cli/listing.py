@@ -1,17 +1,14 @@
 """Runs in a list: a row each, at any width."""
 
 import json
-import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from gmmcli.cli.options import note
-from gmmcli.errors import LONGEST_QUOTED, RunError, shortened, visible
+from gmmcli.errors import LONGEST_QUOTED, RunError, shortened
 from gmmcli.overrides import differences
 from gmmcli.run_folder import RunFolder
 
@@ -109,22 +106,3 @@ def _row(folder: RunFolder, runs_dir: Path, changed: dict[str, Any]) -> Row:
 
 def _of(kind: type, value: Any) -> Any:
     return value if isinstance(value, kind) else None
-
-
-def lines(table: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """Lay cells out in columns, or where these are wider than ``width``, the first cell of each row above the others."""
-    table = [[visible(cell) for cell in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    flat = ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in table]
-    if width is None or max(map(len, flat), default=0) <= width:
-        return flat
-    return [
-        line
-        for first, *rest in table
-        for line in (*wrap(first, width), *wrap("  ".join(filter(None, rest)), width, initial_indent="  ", subsequent_indent="  "))
-    ]
-
-
-def terminal_width() -> int | None:
-    """The width of the terminal that stdout is; None for a file or a pipe, whose lines are not broken."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

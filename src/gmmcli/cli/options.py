@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from gmmcli import layout
 from gmmcli.cli import completion
-from gmmcli.errors import RecipeError, StorageError, visible
+from gmmcli.errors import RecipeError, StorageError
 from gmmcli.named import select_device
 from gmmcli.storage import finite
 
@@ -234,7 +235,7 @@ def note(line: str, quiet: bool = False) -> None:
     """Say something beside the answer, on stderr."""
     if not quiet:
         with suppress(OSError):  # of a stderr that nobody reads
-            print(f"gmmc: {visible(line)}", file=sys.stderr)
+            print(layout.fitted(f"gmmc: {line}", sys.stderr), file=sys.stderr)
 
 
 def show(measured: "Measured", json: bool) -> None:
@@ -244,13 +245,9 @@ def show(measured: "Measured", json: bool) -> None:
     if json:
         answer(measured.result)
         return
-    from rich.console import Console
-
     from gmmcli.evaluate.tables import result_table
 
-    Console(highlight=False).print(result_table(measured.result))
-    for path in measured.pictures:
-        print(path)
+    layout.show(*result_table(measured.result), *measured.pictures)
 
 
 def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto", "cpu", "cuda"], quiet: bool, **asked: Any) -> "Subject":

@@ -1,11 +1,13 @@
 """What ``gmmc`` alone tells: the newest runs, the newest result, and what to type next."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gmmcli.cli.listing import Row, lines, rows, terminal_width
+from gmmcli.cli.listing import Row, rows
 from gmmcli.errors import visible
+from gmmcli.layout import Table, flowing, width_of
 from gmmcli.run_folder import every_run_path
 
 NEWEST = 5
@@ -17,20 +19,25 @@ def overview(runs_dir: Path) -> Iterator[str]:
     """Say where the user is, a line each; torch is not imported, and of a thousand runs all but the newest are only counted."""
     from gmmcli import __version__
 
+    width = width_of(sys.stdout)
+
+    def said(what: str, of: object) -> list[str]:
+        return flowing([what, visible(str(of))], width)  # paths and commands are never broken
+
     yield f"gmmc {__version__}"
     paths = every_run_path(runs_dir)
     newest = rows(paths[-NEWEST:], runs_dir)
     if not newest:
-        yield f"no runs in {visible(str(runs_dir))} yet"
+        yield from said("no runs in", f"{runs_dir} yet")
     else:
-        yield f"{len(paths):,} run{'s' * (len(paths) > 1)} in {visible(str(runs_dir))}{', the newest' * (len(paths) > NEWEST)}:"
-        width = terminal_width()
-        yield from (f"  {line}" for line in lines([row.cells() for row in newest], width and width - 2))
+        few = len(paths) <= NEWEST
+        yield from said(f"{len(paths):,} run{'s' * (len(paths) > 1)} in", f"{runs_dir}{':' if few else ', the newest:'}")
+        yield from (f"  {line}" for line in Table(rows=[row.cells() for row in newest]).lines(width and width - 2))
     if result := _newest_result(paths[-NEWEST:]):
-        yield f"newest result: {visible(str(result))}"
+        yield from said("newest result:", result)
     if name := os.environ.get("GMMC_RUN"):
-        yield f"commands are about GMMC_RUN: {visible(name)}"
-    yield f"next: {_next(newest[-1], paths[-1]) if newest else 'gmmc train digits_gen'}"
+        yield from said("commands are about GMMC_RUN:", name)
+    yield from said("next:", _next(newest[-1], paths[-1]) if newest else "gmmc train digits_gen")
 
 
 def _newest_result(paths: list[Path]) -> Path | None:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from gmmcli import layout
 from gmmcli.cli import completion, recipes_new
 from gmmcli.cli.options import Json, answer
 from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import RecipeError
+from gmmcli.layout import Table
 
 app = Verbs(help="Write, list, show, check and compare recipes.")
 app.command("new", epilog=recipes_new.EPILOG)(recipes_new.new_command)
@@ -25,9 +27,7 @@ def ls(json: Json = False) -> None:
     if json:
         answer({"schema": 1, "command": "recipes ls", "values": about})
         return
-    width = max(map(len, about))
-    for name, line in about.items():
-        print(f"{name:{width}}  {line}")
+    layout.show(Table(rows=[*about.items()], sentences=True))
 
 
 @app.command("show", epilog="Examples:\n\ngmmc recipes show digits_gen\n\ngmmc recipes show digits_gen --file > mine.toml")
@@ -75,5 +75,4 @@ def diff(left: Name, right: Name, json: Json = False) -> None:
     if json:
         answer({"schema": 1, "command": "recipes diff", "values": {key: [first.get(key), second.get(key)] for key in keys}})
         return
-    for key in keys:
-        print(f"{key}: {first.get(key, '-')} -> {second.get(key, '-')}")
+    layout.show(*(f"{key}: {first.get(key, '-')} -> {second.get(key, '-')}" for key in keys))

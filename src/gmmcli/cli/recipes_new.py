@@ -12,6 +12,7 @@ import typer
 
 from gmmcli.cli.options import Json, Quiet, answer, note
 from gmmcli.errors import GmmcError, RecipeError, StorageError, quoted
+from gmmcli.layout import Table, width_of
 
 if TYPE_CHECKING:
     from gmmcli.data.survey import Survey
@@ -103,7 +104,8 @@ def _show(path: Path, draft: "Draft", goal: Goal, json: bool) -> None:
         }
         answer({"schema": 1, "command": "recipes new", "path": str(path), "recipe": draft.recipe.document(), "values": values})
         return
-    print("\n".join([f"wrote {path}", *(f"  {line}" for line in draft.about), "next:", *(f"  {command}" for command in commands)]))
+    about = Table(rows=[("", line) for line in draft.about], sentences=True)
+    print("\n".join([f"wrote {path}", *about.lines(width_of(sys.stdout)), "next:", *(f"  {command}" for command in commands)]))
 
 
 def _usual(question: str, usual: str, read: Callable[[str], T]) -> T:

@@ -10,6 +10,7 @@ import typer
 
 from gmmcli.cli.options import Json, Quiet, RunNames, RunsDir, answer, note
 from gmmcli.errors import RecipeError, RunError
+from gmmcli.layout import show
 
 if TYPE_CHECKING:
     from gmmcli.report.compare import Comparison
@@ -82,9 +83,7 @@ def present(
         answer(document(comparison) | {"command": command, "page": str(path)})
         return
     if not quiet:
-        from rich.console import Console
-
-        Console(highlight=False).print(terminal(comparison))
+        show(*terminal(comparison))
     note(f"Markdown: {path.with_suffix('.md')}", quiet)
     print(path)
 

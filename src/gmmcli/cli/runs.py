@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gmmcli import layout
 from gmmcli.cli import completion
-from gmmcli.cli.listing import COLUMNS, lines, rows, shown, terminal_width
+from gmmcli.cli.listing import COLUMNS, rows, shown
 from gmmcli.cli.options import Json, RunName, RunsDir, answer, note
 from gmmcli.cli.verbs import Verbs
 from gmmcli.errors import CheckpointError, RecipeError, visible
+from gmmcli.layout import Table, width_of
 from gmmcli.run_folder import default_runs_dir, every_run_path
 
 if TYPE_CHECKING:
@@ -63,8 +65,8 @@ def ls(
     if as_csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows([COLUMNS, *(map(visible, row.wide()) for row in listed)])
     elif listed:
-        table = [list(COLUMNS), *(row.wide() for row in listed)] if wide else [row.cells() for row in listed]
-        print("\n".join(lines(table, None if wide else terminal_width())))
+        table = Table(COLUMNS, [row.wide() for row in listed]) if wide else Table(rows=[row.cells() for row in listed])
+        print("\n".join(table.lines(None if wide else width_of(sys.stdout))))
 
 
 @app.command("show", epilog="Examples:\n\ngmmc runs show\n\ngmmc runs show digits_gen")
@@ -86,11 +88,10 @@ def show(name: Name = None, run: RunName = None, runs_dir: RunsDir = None, json:
         return
     for key, value in values.items():
         if isinstance(value, dict):
-            print(f"{key}:")
-            for name, item in value.items():
-                print(f"  {name}: {item}")
+            items = Table(rows=[("", f"{name}: {item}") for name, item in value.items()], sentences=True)
+            print("\n".join([f"{key}:", *items.lines(width_of(sys.stdout))]))
         else:
-            print(f"{key}: {value}")
+            layout.show(f"{key}: {value}")
 
 
 def _one(name: str | None, run: str | None) -> str | None:
@@ -119,7 +120,7 @@ def _tell(command: str, found: dict[str, list[str]], nothing: str, json: bool, d
         return
     for run, told in found.items():
         for line in told:
-            print(visible(f"{run}: {'would have ' * dry_run}{line}"))
+            layout.show(f"{run}: {'would have ' * dry_run}{line}")
     if not any(found.values()):
         print(nothing)
 

@@ -9,6 +9,7 @@ from gmmcli.cli import completion
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.cli.report import present
 from gmmcli.errors import GmmcError, RecipeError, RunError
+from gmmcli.layout import show
 from gmmcli.named import radii
 
 if TYPE_CHECKING:
@@ -114,5 +115,5 @@ def _show(schedule: "Schedule", trainings: "list[Training]", json: bool) -> None
         answer({"schema": 1, "command": "study --dry-run", "values": rows})
         return
     for training, tasks in zip(trainings, left, strict=True):
-        print(f"{training.model}, seed {training.recipe.seed}: {', '.join(tasks) or 'done'}")
-    print(f"{sum(map(len, left))} of {schedule.n_tasks} tasks remaining")
+        show(f"{training.model}, seed {training.recipe.seed}: {', '.join(tasks) or 'done'}")
+    show(f"{sum(map(len, left))} of {schedule.n_tasks} tasks remaining")

@@ -9,6 +9,7 @@ import typer
 from gmmcli.cli import completion
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.layout import show
 
 if TYPE_CHECKING:
     from gmmcli.train.setup import Setup
@@ -119,8 +120,7 @@ def train_command(
         answer(result | {"command": "train"})
         return
     accuracy, (low, high) = result["values"]["accuracy"], result["values"]["ci95"]
-    print(found.path)
-    print(f"test accuracy {accuracy:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")
+    show(found.path, f"test accuracy {accuracy:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")
 
 
 def _distance(setup: "Setup") -> "Distance | None":

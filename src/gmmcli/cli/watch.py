@@ -1,6 +1,7 @@
 """``gmmc watch``."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli.options import Json, RunsDir, answer
+from gmmcli.layout import fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +39,7 @@ def watch_command(
 
     Where output is no terminal it prints a line whenever something new is logged.
     """
-    from rich.console import Console
-
+    from gmmcli.progress import live_console
     from gmmcli.watch.watched import Watched
 
     watched = Watched(_meant(run, runs_dir))
@@ -46,7 +47,7 @@ def watch_command(
         watched.refresh()
         answer({"schema": 1, "command": "watch", "run": watched.path.name, "values": watched.document()})
         return
-    console = Console(highlight=False)
+    console = live_console()
     try:
         if console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf"):
             _draw(watched, console)
@@ -76,8 +77,7 @@ def _draw(watched: "Watched", console: "Console") -> None:
     from gmmcli.watch.screen import screen
 
     def drawn(keys: bool) -> Group:
-        coloured = console.color_system is not None and not console.no_color
-        return Group(*screen(watched, *console.size, coloured=coloured, keys=keys))
+        return Group(*screen(watched, *console.size, coloured=console.color_system is not None, keys=keys))
 
     before = None
     with keys() as listening, Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
@@ -105,9 +105,9 @@ def _tell(watched: "Watched") -> None:
     while True:
         for line in lines:
             if said := sentence(line, watched):
-                print(said, flush=True)
+                print(fitted(said, sys.stdout), flush=True)
         if watched.ended:
             break
         time.sleep(INTERVAL)
         lines = watched.refresh()
-    print(f"{watched.status}: {progress(watched)}")
+    print(fitted(f"{watched.status}: {progress(watched)}", sys.stdout))

@@ -78,14 +78,17 @@ def total_memory(device: torch.device) -> int:
     return installed
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 pays here: native instructions, not an emulation, and a convolution that is clearly faster with them."""
+def has_bf16(device: torch.device) -> bool:
+    """Whether there are instructions for bfloat16, not an emulation."""
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.cpu.get_capabilities()
-        native = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return bool(native) and bf16_speedup(device) >= CLEARLY_FASTER
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 pays here: instructions for it, and a convolution that is clearly faster with them."""
+    return has_bf16(device) and bf16_speedup(device) >= CLEARLY_FASTER
 
 
 @cache

@@ -3,12 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-from gmmcli.errors import visible
+from gmmcli.layout import Part, Table
 from gmmcli.report.catalogue import format_value
 from gmmcli.report.claims import UNDECIDED, claim_results
 from gmmcli.report.compare import Answer, Comparison, Line
@@ -19,27 +14,27 @@ RULE = (
     "**Bold**: the best value and all whose intervals overlap with its interval. Nothing is bold unless at least one model is clearly "
     "worse. A value without an interval is never better than another."
 )
+BEST = " *"
+"""Behind a value on a terminal, which may have no bold letters."""
 
 
-def terminal(comparison: Comparison) -> Group:
-    """The answers, then all values, one column for each model, the best in bold."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for model in comparison.models:
-        table.add_column(Text(f"{visible(model.name)}\n{_count(len(model.runs), 'run')}"), overflow="fold")
+def terminal(comparison: Comparison) -> list[Part]:
+    """The answers, then all values, one column for each model, the best with a star."""
+    table = Table(["", *(model.name for model in comparison.models)])
+    blank = [""] * len(comparison.models)
+    table.add("", *(_count(len(model.runs), "run") for model in comparison.models))
     for group, lines in comparison.groups:
-        table.add_row(Text(group, style="bold underline"))
+        table.add("", *blank)
+        table.add(group, *blank)
         for line in lines:
             cells = (
-                Text("" if s is None else format_value(line.quantity, s.mean), "bold" if i in line.best else "")
-                for i, s in enumerate(line.summaries)
+                "" if s is None else format_value(line.quantity, s.mean) + BEST * (i in line.best) for i, s in enumerate(line.summaries)
             )
-            table.add_row(Text(_label(line)), *cells)
-    answers = [Text(f"{one.question} {_in_words(one)}") for one in comparison.answers]
-    left_out = [Text(f"Not compared: {line}") for line in comparison.left_out]
-    rule = "Means over seeds. Bold: the best value and all whose intervals overlap with its interval, unless no model is clearly worse."
-    unfinished = [Text(line) for line in comparison.unfinished]
-    return Group(*unfinished, *answers, table, *left_out, Text(f"{rule} The page shows the intervals."))
+            table.add(_label(line), *cells)
+    answers = [f"{one.question} {_in_words(one)}" for one in comparison.answers]
+    left_out = [f"Not compared: {line}" for line in comparison.left_out]
+    rule = "Means over seeds. *: the best value and all whose intervals overlap with its interval, unless no model is clearly worse."
+    return [*comparison.unfinished, *answers, table, *left_out, f"{rule} The page shows the intervals."]
 
 
 def document(comparison: Comparison) -> dict[str, Any]:

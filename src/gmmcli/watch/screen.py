@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from gmmcli.layout import flowing
 from gmmcli.watch.blocks import half_blocks, preview
 from gmmcli.watch.braille import braille, value_range
 from gmmcli.watch.watched import Watched, number
@@ -45,7 +46,7 @@ def screen(watched: Watched, width: int, height: int, *, coloured: bool = True, 
         At most ``height`` lines, none wider than ``width``.
     """
     head = _head(watched, width, keys)
-    events = [Text(event(line), "red") for line in [*watched.events][-EVENTS:]]
+    events = [Text(part, "red") for line in [*watched.events][-EVENTS:] for part in flowing(event(line).split(" "), width)]
     picture = watched.preview if coloured else None
     beside = picture is not None and width >= BESIDE
     left = width * 3 // 5 if beside else width
@@ -78,11 +79,12 @@ def _head(watched: Watched, width: int, keys: bool) -> list[Text]:
         facts.append(f"{speed:,.0f} images/s")
     if watched.logged_at:
         facts.append(f"logged {datetime.fromtimestamp(watched.logged_at):%H:%M:%S}")
-    head = [title, Text("  ".join(facts) if watched.last else "no line in metrics.jsonl yet")]
+    first, *others = map(Text, flowing(facts, width, " " * GAP) if watched.last else ["no line in metrics.jsonl yet"])
+    head = [title, first]
     if watched.total:
         done = round(width * min(1.0, watched.step / watched.total))
         head.append(Text.assemble(("━" * done, "green"), ("━" * (width - done), "dim")))
-    return head
+    return head + others
 
 
 def _curves(watched: Watched, width: int, height: int, *, alone: bool) -> list[Text]:
