@@ -1,7 +1,11 @@
 """Shapes are checked at run time in tests: jaxtyping's annotations of the core through beartype."""
 
+import gc
 import os
+from collections.abc import Generator, Iterator
+from functools import cache
 
+gc.disable()  # until all tests are collected: imports make none
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` runs two processes
 
 from jaxtyping import install_import_hook
@@ -12,11 +16,32 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from gmmcli import provenance
 from gmmcli.recipe import Recipe
 
 # a busy machine is no finding
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is there now stays to the end: from here on garbage is looked for among what the tests make alone."""
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_checkout_and_no_power_cut() -> Iterator[None]:
+    """All runs of the tests have the same code: git is asked for its revision once. Their files need not reach the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "git_revision", cache(provenance.git_revision))
+        patch.setattr(provenance, "version", cache(provenance.version))
+        patch.setattr(os, "fsync", os.fstat)  # which knows a wrong descriptor, too
+        yield
+
 
 TINY = """
 name = "tiny"
