@@ -43,12 +43,12 @@ def radii(texts: Sequence[str] | None, norm: str) -> list[float]:
         try:
             eps = float(numerator) / (float(denominator) if slash else 1.0)
         except (ValueError, ZeroDivisionError) as error:
-            raise RecipeError(f"--eps {text!r} is no number", "write 8/255, 0.031 or 4/255,8/255") from error
+            raise RecipeError(f"eps {text!r} is no number", "write 8/255, 0.031 or 4/255,8/255") from error
         if not 0 <= eps < float("inf"):
-            raise RecipeError(f"--eps {text} is not a radius", "give 0 or more")
+            raise RecipeError(f"eps {text} is not a radius", "give 0 or more")
         if norm == "linf" and eps > 1:
             raise RecipeError(
-                f"--eps {text} is more than the whole range of a pixel, which is 1",
+                f"eps {text} is more than the whole range of a pixel, which is 1",
                 f"did you mean {text}/255?" if not slash else "give at most 255/255",
             )
         found.append(eps)

@@ -151,9 +151,9 @@ def test_a_dry_run_leaves_out_what_is_done(gmmc: Gmmc, write: Write) -> None:
         ("eval accuracy -q --help", "--help cannot be used in a study"),
         ("eval accuracy -qh", "No such option: -h"),
         ("eval accuracy --json", "--json cannot be used in a study"),
-        ("attack pgd --eps 8/0", "--eps '8/0' is no number"),
-        ("attack fgsm --eps 8", "--eps 8 is more than the whole range of a pixel"),
-        ("attack pgd --norm l2 --eps nan", "--eps nan is not a radius"),
+        ("attack pgd --eps 8/0", "eps '8/0' is no number"),
+        ("attack fgsm --eps 8", "eps 8 is more than the whole range of a pixel"),
+        ("attack pgd --norm l2 --eps nan", "eps nan is not a radius"),
     ],
 )
 def test_an_evaluation_that_cannot_be_meant_exits_2_before_anything_is_trained(
