@@ -4,13 +4,13 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gmmcli import toml
 from gmmcli.errors import RecipeError, RunError
+from gmmcli.hints import nearest
 from gmmcli.storage import is_file, open_lock, read_json
 
 MANIFEST = "manifest.json"
@@ -144,7 +144,6 @@ def _no_run(name: str | Path | None, ids: list[str], runs_dir: Path) -> RunError
     """The error of a run that is not there, with the nearest that is."""
     if name is None or not ids:
         return RunError(f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}", "train one first: gmmc train digits_gen")
-    names = {id: id for id in ids} | {re.sub(r"^.*?Z-", "", id): id for id in ids}  # ids, and the recipes' names in them
-    near = get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the newest is {ids[-1]}; `gmmc runs ls` lists all {len(ids)}"
+    near = nearest(str(name), [*ids, *(re.sub(r"^.*?Z-", "", id) for id in ids)])  # ids, and the recipes' names in them
+    hint = f"did you mean {near}?" if near else f"the newest is {ids[-1]}; `gmmc runs ls` lists all {len(ids)}"
     return RunError(f"no run {name} in {runs_dir}", hint)

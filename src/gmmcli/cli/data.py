@@ -79,7 +79,7 @@ def check(
         str,
         typer.Argument(
             help="NAME, folder:PATH, npz:PATH, a recipe, or the path of a folder, a .zip or an .npz.",
-            autocompletion=completion.among("sources", *completion.SOURCES),
+            autocompletion=completion.images,
         ),
     ],
     overrides: Annotated[

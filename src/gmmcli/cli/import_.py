@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Device, Json, Quiet, RunsDir, answer, note, select_device
 
 EPILOG = "Examples:\n\ngmmc import best_valid_ckpt.pt --data cifar10\n\ngmmc import CIFAR10_MODEL.pt --name jem --data cifar10"
@@ -20,6 +21,7 @@ def import_command(
             metavar="SOURCE",
             help="What the model was trained on: NAME, folder:PATH or npz:PATH. gamma^2 is estimated on it. Default: none.",
             show_default=False,
+            autocompletion=completion.images,
         ),
     ] = None,
     runs_dir: RunsDir = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Json, Quiet, answer, note
 from gmmcli.errors import GmmcError, RecipeError, StorageError, quoted
 from gmmcli.layout import Table, width_of
@@ -38,13 +39,23 @@ def new_command(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", metavar="SOURCE", help="The images: folder:PATH, npz:PATH or NAME. Without it you are asked.", show_default=False
+            "--data",
+            metavar="SOURCE",
+            help="The images: folder:PATH, npz:PATH or NAME. Without it you are asked.",
+            show_default=False,
+            autocompletion=completion.images,
         ),
     ] = None,
     goal: Annotated[Goal | None, typer.Option("--for", help=f"What the model is for. Default: {GOAL}.", show_default=False)] = None,
     time: Annotated[
         str | None,
-        typer.Option("--time", metavar="TIME", help=f"How long training may take: 10m, 8h, 2d. Default: {TIME}.", show_default=False),
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            help=f"How long training may take: 10m, 8h, 2d. Default: {TIME}.",
+            show_default=False,
+            autocompletion=completion.among("", "10m", "1h", "8h", "2d"),
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -53,7 +64,14 @@ def new_command(
         ),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="RUN", help="Start from this run's model, if it fits.", show_default=False)
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="RUN",
+            help="Start from this run's model, if it fits.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     json: Json = False,
