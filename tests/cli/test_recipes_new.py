@@ -32,7 +32,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which each step takes a tenth of a second."""
-    monkeypatch.setattr("gmmcli.draft.fit.step_seconds", lambda *_: 0.1)
+    monkeypatch.setattr("gmmcli.train.plan.step_seconds", lambda *_: 0.1)
 
 
 class Terminal(StringIO):
