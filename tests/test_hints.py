@@ -1,8 +1,10 @@
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+import gmmcli
 from gmmcli.errors import RecipeError
 from gmmcli.hints import listed, nearest, plainly
 from gmmcli.overrides import flatten
@@ -40,6 +42,15 @@ def test_a_part_of_several_names_is_none_of_them() -> None:
 @pytest.mark.parametrize("number", ["11", "+1", "-1", "1.5"])
 def test_a_number_is_no_mistyped_number(number: str) -> None:
     assert nearest(number, [str(k) for k in range(10)]) is None
+
+
+def test_a_name_that_begins_with_a_number_may_be_mistyped() -> None:
+    assert nearest("2026-01-02T000000Z-tini", ["2026-01-02T000000Z-tiny", "2026-01-03T000000Z-small"]) == "2026-01-02T000000Z-tiny"
+
+
+def test_nearness_is_judged_in_one_place() -> None:
+    folder = Path(gmmcli.__file__).parent
+    assert [path.name for path in folder.rglob("*.py") if "difflib" in path.read_text(encoding="utf-8")] == ["hints.py"]
 
 
 def test_a_handful_is_listed_and_the_rest_counted() -> None:

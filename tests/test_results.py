@@ -11,6 +11,7 @@ from gmmcli.attacks.algorithms import ATTACKS
 from gmmcli.attacks.attack import Attack
 from gmmcli.errors import RunError, StorageError
 from gmmcli.results import Results, departures
+from gmmcli.run_folder import RunFolder, newest_result
 
 
 def test_results_are_saved_under_their_command(tmp_path: Path) -> None:
@@ -55,6 +56,16 @@ def test_results_of_a_run_that_takes_no_files_are_kept_in_the_users_cache(
     assert again.result("eval ood") is not None
     assert len(again.arrays("eval-ood")["scores"]) == 2
     assert list(again.results()) == ["eval-accuracy", "eval-ood"]
+
+
+def test_a_list_of_runs_shows_the_accuracy_that_is_kept_there(takes_no_files: Path) -> None:
+    assert RunFolder(takes_no_files).test_accuracy == 0.5
+    path = Results(takes_no_files).save_result({"command": "eval accuracy", "values": {"accuracy": 0.75}})
+    assert not path.is_relative_to(takes_no_files)
+    assert RunFolder(takes_no_files).test_accuracy == 0.75
+    assert newest_result(takes_no_files, "eval-accuracy.json") == path
+    assert newest_result(takes_no_files, "eval-ood.json") == takes_no_files / "results" / "eval-ood.json"
+    assert newest_result(takes_no_files, "tsne.json") is None
 
 
 def test_a_namesake_elsewhere_does_not_get_them(takes_no_files: Path, tmp_path: Path) -> None:

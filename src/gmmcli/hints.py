@@ -46,7 +46,7 @@ def nearest(word: str, known: Collection[str]) -> str | None:
     word = word[:LONGEST_QUOTED]
     if (synonym := SYNONYMS.get(word.lower())) in known:
         return synonym
-    if word.lstrip("+-")[:1].isdigit():  # 11 is not a mistyped 1
+    if all(letter.isdigit() or letter in "+-." for letter in word):  # 11 is not a mistyped 1
         return None
     if near := get_close_matches(word, known, n=1):
         return near[0]

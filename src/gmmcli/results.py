@@ -6,15 +6,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gmmcli.data.cache import cache_dir
-from gmmcli.errors import DataError, RunError, StorageError
+from gmmcli.errors import RunError, StorageError
 from gmmcli.progress import say
+from gmmcli.run_folder import kept_elsewhere, newest_result, result_folders
 from gmmcli.storage import check_writable, file_stem, read_json, write_arrays, write_text
 
 
@@ -35,30 +34,15 @@ class Results:
         try:
             check_writable(self.path / "results" / "eval.json")
         except StorageError as error:
-            elsewhere = self._in_cache()
+            elsewhere = kept_elsewhere(self.path)
             check_writable(elsewhere / "results" / "eval.json")
             say(f"gmmc: {error.message}; what is written goes to {elsewhere}")
             return elsewhere
         return self.path
 
-    def _in_cache(self) -> Path:
-        digest = sha256(str(self.path.resolve()).encode(errors="surrogateescape")).hexdigest()
-        return cache_dir() / "runs" / f"{self.path.name}-{digest[:16]}"
-
-    def _folders(self) -> list[Path]:
-        """Where results may be, the run directory first; of two with one name the other one is newer."""
-        try:
-            folders = [self.path, self._in_cache()]
-        except DataError:
-            folders = [self.path]
-        return [folder / "results" for folder in folders]
-
-    def _newest(self, name: str) -> Path | None:
-        return next((folder / name for folder in reversed(self._folders()) if (folder / name).exists()), None)
-
     def result(self, name: str) -> dict[str, Any] | None:
         """The saved result of this name, as in ``"eval accuracy"``, or None."""
-        path = self._newest(f"{file_stem(name)}.json")
+        path = newest_result(self.path, f"{file_stem(name)}.json")
         return _read(path) if path else None
 
     def results(self) -> dict[str, dict[str, Any]]:
@@ -70,7 +54,7 @@ class Results:
         return [result.message for _, result in self._results() if isinstance(result, RunError)]
 
     def _results(self) -> Iterator[tuple[Path, dict[str, Any] | RunError]]:
-        newest = {path.name: path for folder in self._folders() for path in folder.glob("[!.]*.json")}
+        newest = {path.name: path for folder in result_folders(self.path) for path in folder.glob("[!.]*.json")}
         for _, path in sorted(newest.items()):
             try:
                 yield path, _read(path)
@@ -79,7 +63,7 @@ class Results:
 
     def arrays(self, stem: str) -> dict[str, np.ndarray]:
         """The arrays that a saved result was computed from; empty where none were saved, or with a warning where they are damaged."""
-        path = self._newest(f"{stem}.npz")
+        path = newest_result(self.path, f"{stem}.npz")
         if path is None:
             return {}
         try:

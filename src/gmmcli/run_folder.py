@@ -4,14 +4,16 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
+from contextlib import suppress
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from gmmcli import toml
-from gmmcli.errors import RecipeError, RunError
-from gmmcli.storage import is_file, open_lock, read_json
+from gmmcli.errors import DataError, RecipeError, RunError
+from gmmcli.hints import nearest
+from gmmcli.storage import cache_dir, is_file, open_lock, read_json
 
 MANIFEST = "manifest.json"
 OLD = ".old-"  # before the name of a checkpoint that is about to be replaced
@@ -68,12 +70,31 @@ class RunFolder:
     @property
     def test_accuracy(self) -> float | None:
         """The test accuracy that ``gmmc train`` or ``gmmc eval accuracy`` measured; None where there is none that can be read."""
-        path = self.path / "results" / "eval-accuracy.json"
+        path = newest_result(self.path, "eval-accuracy.json")
         try:
-            found = read_json(path)["values"]["accuracy"] if path.exists() else None
+            found = read_json(path)["values"]["accuracy"] if path else None
         except (RunError, OSError, LookupError, TypeError):
             return None
         return found if isinstance(found, float) else None
+
+
+def kept_elsewhere(path: Path) -> Path:
+    """The folder of the user's cache for what is written of a run whose directory takes no files; DataError where there is no cache."""
+    digest = sha256(str(path.resolve()).encode(errors="surrogateescape")).hexdigest()
+    return cache_dir() / "runs" / f"{path.name}-{digest[:16]}"
+
+
+def result_folders(path: Path) -> list[Path]:
+    """Where a run's results may be, its own directory first; of two with one name the other one is newer."""
+    folders = [path]
+    with suppress(DataError):
+        folders.append(kept_elsewhere(path))
+    return [folder / "results" for folder in folders]
+
+
+def newest_result(path: Path, name: str) -> Path | None:
+    """The file of this name among a run's results; None where there is none."""
+    return next((folder / name for folder in reversed(result_folders(path)) if (folder / name).exists()), None)
 
 
 def complete(folder: Path) -> dict[int, Path]:
@@ -144,7 +165,6 @@ def _no_run(name: str | Path | None, ids: list[str], runs_dir: Path) -> RunError
     """The error of a run that is not there, with the nearest that is."""
     if name is None or not ids:
         return RunError(f"no run {name} in {runs_dir}" if name else f"no run in {runs_dir}", "train one first: gmmc train digits_gen")
-    names = {id: id for id in ids} | {re.sub(r"^.*?Z-", "", id): id for id in ids}  # ids, and the recipes' names in them
-    near = get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the newest is {ids[-1]}; `gmmc runs ls` lists all {len(ids)}"
+    near = nearest(str(name), [*ids, *(re.sub(r"^.*?Z-", "", id) for id in ids)])  # ids, and the recipes' names in them
+    hint = f"did you mean {near}?" if near else f"the newest is {ids[-1]}; `gmmc runs ls` lists all {len(ids)}"
     return RunError(f"no run {name} in {runs_dir}", hint)

@@ -12,7 +12,7 @@ from secrets import token_hex
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
-from gmmcli.errors import RunError, StorageError, quoted
+from gmmcli.errors import DataError, RunError, StorageError, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,16 @@ TEMPORARY = r"\.(\d{1,10})-[0-9a-f]{16}-.+"  # the hidden names of ``replacing``
 DEEPEST = 100  # folders of an output's path: to make them, Python recurses
 SCHEMA = 1  # of provenance.json, results and answers; it will be 2 when an older gmmc would misread them
 LONGEST = 200  # bytes of a stem: prefixes and suffixes come on top
+
+
+def cache_dir() -> Path:
+    """$XDG_CACHE_HOME/gmmc, or ~/.cache/gmmc."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gmmc"
+    except RuntimeError as error:
+        raise DataError(
+            f"there is no home folder to keep images in ({error})", "set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
 
 
 @contextmanager

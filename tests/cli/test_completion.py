@@ -38,7 +38,16 @@ def runs(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.mark.parametrize(
-    "words", ["eval accuracy --run ", "runs show ", "runs gc --run ", "train --resume --run ", "attack audit --transfer "]
+    "words",
+    [
+        "eval accuracy --run ",
+        "runs show ",
+        "runs gc --run ",
+        "train --resume --run ",
+        "attack audit --transfer ",
+        "watch --run ",
+        "recipes new --init-from ",
+    ],
 )
 def test_runs_are_completed_by_recipe_id_and_path(words: str, runs: str) -> None:
     assert completed(words) == ["animals", runs, "runs/study-x/2001-01-01T000000Z-old"]
@@ -52,7 +61,9 @@ def test_runs_are_those_of_the_directory_that_is_meant(runs: str) -> None:
     assert completed("runs show --runs-dir zzz ") == []
 
 
-@pytest.mark.parametrize("words", ["sample --class ", "sample --run animals --class ", "morph --from cat --to ", "restore x.png --class "])
+@pytest.mark.parametrize(
+    "words", ["sample --class ", "sample --run animals --class ", "morph --from cat --to ", "restore x.png --class ", "classify x --label "]
+)
 @pytest.mark.usefixtures("runs")
 def test_classes_are_those_of_the_run(words: str) -> None:
     assert completed(words) == ["all", "cat", "dog", "fox"]
@@ -77,6 +88,16 @@ def test_recipes_and_studies_are_completed_with_files(tmp_path: Path, monkeypatc
     assert completed("study digits") == ["digits", "digits_of_mine.toml"]
 
 
+def test_images_are_completed_by_the_files_that_hold_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos.zip", "photos.npz", "photos.txt"):
+        Path(name).touch()
+    Path("photos/cat").mkdir(parents=True)
+    for words in ("recipes new --data ", "data check ", "import x.pt --data "):
+        assert completed(f"{words}ph") == ["photos/", "photos.npz", "photos.zip"]
+        assert completed(f"{words}photos/") == ["photos/cat/"]
+
+
 @pytest.mark.parametrize(
     ("words", "names"),
     [
@@ -88,6 +109,10 @@ def test_recipes_and_studies_are_completed_with_files(tmp_path: Path, monkeypatc
         ("attack ", [*ATTACKS, "cw", "audit"]),
         ("tsne --features p", ["pixels"]),
         ("data check sv", ["svhn"]),
+        ("recipes new --data sv", ["svhn"]),
+        ("import x.pt --data sv", ["svhn"]),
+        ("recipes new --for ", ["classify", "generate", "both"]),
+        ("recipes new --time ", ["10m", "1h", "8h", "2d"]),
     ],
 )
 def test_names_are_completed(words: str, names: list[str]) -> None:

@@ -32,7 +32,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which each step takes a tenth of a second."""
-    monkeypatch.setattr("gmmcli.draft.fit.step_seconds", lambda *_: 0.1)
+    monkeypatch.setattr("gmmcli.train.plan.step_seconds", lambda *_: 0.1)
 
 
 class Terminal(StringIO):
@@ -76,6 +76,29 @@ def test_the_recipe_of_a_folder_trains(gmmc: Gmmc, tmp_path: Path) -> None:
     )
     assert trained.exit_code == 0, trained.stderr
     assert json.loads(trained.stdout)["step"] == 4
+
+
+@pytest.mark.usefixtures("timed")
+def test_files_that_cannot_be_read_are_told_and_the_rest_is_gone_on_with(gmmc: Gmmc, pets: Path) -> None:
+    whole = (pets / "cat" / "0.png").read_bytes()
+    for name, content in {"cat/empty.png": b"", "dog/text.jpg": b"no picture", "fox/half.png": whole[: len(whole) // 2]}.items():
+        (pets / name).write_bytes(content)
+    done = gmmc("recipes", "new", "--data", "my pets", "--for", "classify")
+    assert done.exit_code == 0, done.stderr
+    assert "warning: 3 files cannot be read; see `gmmc data check 'my pets'`" in done.stderr
+    assert done.stdout.splitlines()[1].startswith("  3 classes, 18 images to train on, ")
+    assert "  gmmc data check mine.toml --fix" in done.stdout.splitlines()
+    assert gmmc("data", "check", "mine.toml", "--fix").exit_code == 0
+    assert len(Recipe.load("mine.toml").data.source.load().train) == 18
+    assert "cannot be read" not in gmmc("recipes", "new", "--data", "my pets", "--force").stderr
+
+
+@pytest.mark.usefixtures("timed")
+def test_a_class_of_which_nothing_can_be_read_is_an_error(gmmc: Gmmc, pets: Path) -> None:
+    for file in (pets / "dog").iterdir():
+        file.write_bytes(b"")
+    done = gmmc("recipes", "new", "--data", "my pets")
+    assert (done.exit_code, "no image of class 'dog'" in done.stderr) == (3, True)
 
 
 @pytest.mark.usefixtures("pets", "timed")

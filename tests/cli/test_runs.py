@@ -9,6 +9,7 @@ from animals import Gmmc, Trained
 
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
+from gmmcli.run_folder import kept_elsewhere
 
 
 def test_ls_shows_status_step_and_accuracy(gmmc: Gmmc, trained: Trained) -> None:
@@ -45,6 +46,18 @@ def test_ls_of_no_runs_is_empty(gmmc: Gmmc, tmp_path: Path) -> None:
 def test_ls_looks_where_the_environment_says(gmmc: Gmmc, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GMMC_RUNS_DIR", str(trained.runs_dir))
     assert trained.answer["run"] in gmmc("runs", "ls").stdout
+
+
+def test_ls_shows_the_accuracy_that_was_measured_of_a_run_that_takes_no_files(
+    gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    elsewhere = kept_elsewhere(trained.path) / "results"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "eval-accuracy.json").write_text('{"command": "eval accuracy", "values": {"accuracy": 0.125}}')
+    assert "test accuracy 12.50%" in gmmc("runs", "ls", "--runs-dir", trained.runs_dir).stdout
+    monkeypatch.setenv("GMMC_RUNS_DIR", str(trained.runs_dir))
+    assert f"newest result: {elsewhere / 'eval-accuracy.json'}" in gmmc().stdout
 
 
 def test_show_has_provenance_checkpoints_and_last_metrics(gmmc: Gmmc, trained: Trained) -> None:

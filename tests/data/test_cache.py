@@ -13,8 +13,9 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from gmmcli.data.cache import cache_dir, cached
+from gmmcli.data.cache import cached
 from gmmcli.errors import DataError, StorageError
+from gmmcli.storage import cache_dir
 
 
 @pytest.fixture

@@ -75,11 +75,12 @@ def test_steps_of_each_stage_are_timed_unless_they_take_too_long(monkeypatch: py
     timed: list[tuple[str, int, float]] = []
 
     def step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
-        seconds = plan.step_seconds(setup, state, step, n)
+        seconds = one_step(setup, state, step, n)
         timed.append((setup.recipe.stage_at(step / setup.loader.steps_per_epoch)[0].objective.kind, n, seconds))
         return seconds
 
-    monkeypatch.setattr(fit, "step_seconds", step_seconds)
+    one_step = plan.step_seconds
+    monkeypatch.setattr(plan, "step_seconds", step_seconds)
     recipe = fitted("mine", DIGITS, "both", 1e9, measure=by_width).recipe
     times = measured(recipe, DIGITS, 8)
     assert timed == [

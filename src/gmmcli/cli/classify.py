@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import GridOut, OfRun, SomeImages, answer, note, with_options
 from gmmcli.errors import DataError, RecipeError, visible
 from gmmcli.layout import Part, Table, show
@@ -50,7 +51,11 @@ def classify_command(
     label: Annotated[
         str | None,
         typer.Option(
-            "--label", metavar="CLASS", help="With --explain: the true class of the images, by name or index.", show_default=False
+            "--label",
+            metavar="CLASS",
+            help="With --explain: the true class of the images, by name or index.",
+            show_default=False,
+            autocompletion=completion.classes,
         ),
     ] = None,
     out: GridOut = None,

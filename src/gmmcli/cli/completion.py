@@ -44,22 +44,28 @@ def among(family: str, *names: str) -> Completer:
     return completer(lambda ctx, incomplete: [*names, *(point.name for point in installed(f"gmmcli.{family}"))])
 
 
-def _toml_files(incomplete: str) -> list[str]:
+def _files(incomplete: str, *suffixes: str) -> list[str]:
     folder = os.path.dirname(incomplete)  # noqa: PTH120 - what was typed is kept letter by letter
     found = sorted(Path(folder or ".").glob("*"))
-    return [os.path.join(folder, path.name) + "/" * path.is_dir() for path in found if path.suffix == ".toml" or path.is_dir()]  # noqa: PTH118
+    return [os.path.join(folder, path.name) + "/" * path.is_dir() for path in found if path.suffix in suffixes or path.is_dir()]  # noqa: PTH118
 
 
 @completer
 def recipes(ctx: typer.Context, incomplete: str) -> list[str]:
     """Recipes that come with gmmc, and TOML files."""
-    return [*shipped(), *_toml_files(incomplete)]
+    return [*shipped(), *_files(incomplete, ".toml")]
 
 
 @completer
 def studies(ctx: typer.Context, incomplete: str) -> list[str]:
     """Studies that come with gmmc, and TOML files."""
-    return [*shipped("studies"), *_toml_files(incomplete)]
+    return [*shipped("studies"), *_files(incomplete, ".toml")]
+
+
+@completer
+def sources(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Datasets by name or KIND:, and folders, .zip and .npz files."""
+    return [*SOURCES, *(point.name for point in installed("gmmcli.sources")), *_files(incomplete, ".zip", ".npz")]
 
 
 def _runs_dir(ctx: typer.Context) -> Path:

@@ -46,6 +46,7 @@ def download(
     root: Annotated[Path, typer.Option("--root", help="The folder for the files: data.source.root of a recipe.")] = Path("data"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes, URLs and what is there, without the network.")] = False,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Download a dataset's files and check their sha256; those that are there and sound stay."""
     from gmmcli.data.remote import published
@@ -54,7 +55,7 @@ def download(
     known = {kind: found for kind, source in SOURCES.items() if (found := published(source))}
     if name not in known:
         raise RecipeError(f"{quoted(name)} is not a dataset that can be downloaded", f"give one of {', '.join(known)}")
-    fetched = known[name].wanted(root) if dry_run else known[name].download(root)
+    fetched = known[name].wanted(root) if dry_run else known[name].download(root, quiet)
     if json:
         files = [{**file._asdict(), "place": str(root / file.place), "downloaded": file in fetched} for file in known[name].files]
         answer({"schema": 1, "command": "data download", "dataset": name, "dry_run": dry_run, "values": {"files": files}})
@@ -79,7 +80,7 @@ def check(
         str,
         typer.Argument(
             help="NAME, folder:PATH, npz:PATH, a recipe, or the path of a folder, a .zip or an .npz.",
-            autocompletion=completion.among("sources", *completion.SOURCES),
+            autocompletion=completion.sources,
         ),
     ],
     overrides: Annotated[

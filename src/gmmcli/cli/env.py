@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmmcli.cli.options import Json, answer, note
+from gmmcli.cli.options import Json, Quiet, answer, note
 from gmmcli.layout import Table, width_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ NUMBERS = re.compile(r"[\d.,:]*")
 """Values that are shown: others may be paths and names."""
 
 
-def env_command(json: Json = False) -> None:
+def env_command(json: Json = False, quiet: Quiet = False) -> None:
     """Show a block for bug reports: versions, machine, precision, extras, settings. It names no path, user or host."""
     facts = _facts()
     if json:
@@ -45,7 +45,7 @@ def env_command(json: Json = False) -> None:
         "variables": ", ".join(f"{name}={value}" if value else name for name, value in facts["variables"].items()) or "none",
     }
     print("\n".join(["```text", *Table(rows=[*lines.items()], sentences=True).lines(width_of(sys.stdout)), "```"]))
-    note("paste this block, fences and all, into the issue")
+    note("paste this block, fences and all, into the issue", quiet)
 
 
 def _named(values: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Device, Json, Quiet, RunsDir, answer, note
 from gmmcli.named import select_device
 
@@ -21,6 +22,7 @@ def import_command(
             metavar="SOURCE",
             help="What the model was trained on: NAME, folder:PATH or npz:PATH. gamma^2 is estimated on it. Default: none.",
             show_default=False,
+            autocompletion=completion.sources,
         ),
     ] = None,
     runs_dir: RunsDir = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from gmmcli.cli.listing import Row, rows
 from gmmcli.errors import visible
 from gmmcli.layout import Table, flowing, width_of
-from gmmcli.run_folder import every_run_path
+from gmmcli.run_folder import every_run_path, newest_result, result_folders
 
 NEWEST = 5
 """Runs that are shown; only these are read."""
@@ -41,7 +41,7 @@ def overview(runs_dir: Path) -> Iterator[str]:
 
 
 def _newest_result(paths: list[Path]) -> Path | None:
-    results = [result for path in paths for result in (path / "results").glob("[!.]*.json")]
+    results = [result for path in paths for folder in result_folders(path) for result in folder.glob("[!.]*.json")]
     return max(results, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
@@ -56,10 +56,10 @@ def _next(run: Row, path: Path) -> str:
         return f"gmmc train {path / 'recipe.toml'} --set guard.on_divergence=rollback"
     if run.status in UNFINISHED:
         return f"gmmc train --resume{which}"
-    if not (path / "results" / "eval-all.json").exists():
+    if not newest_result(path, "eval-all.json"):
         return f"gmmc eval all{which}"
     if not (path / "report.html").exists():
         return f"gmmc report{which}"
-    if not (path / "results" / "attack-audit.json").exists():
+    if not newest_result(path, "attack-audit.json"):
         return f"gmmc attack audit{which}"
     return "gmmc recipes ls, for another training"

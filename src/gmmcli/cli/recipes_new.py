@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Json, Quiet, answer, note
 from gmmcli.errors import GmmcError, RecipeError, StorageError, quoted
-from gmmcli.layout import Table, width_of
+from gmmcli.layout import Table, show
 
 if TYPE_CHECKING:
     from gmmcli.data.survey import Survey
@@ -38,13 +39,23 @@ def new_command(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", metavar="SOURCE", help="The images: folder:PATH, npz:PATH or NAME. Without it you are asked.", show_default=False
+            "--data",
+            metavar="SOURCE",
+            help="The images: folder:PATH, npz:PATH or NAME. Without it you are asked.",
+            show_default=False,
+            autocompletion=completion.sources,
         ),
     ] = None,
     goal: Annotated[Goal | None, typer.Option("--for", help=f"What the model is for. Default: {GOAL}.", show_default=False)] = None,
     time: Annotated[
         str | None,
-        typer.Option("--time", metavar="TIME", help=f"How long training may take: 10m, 8h, 2d. Default: {TIME}.", show_default=False),
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            help=f"How long training may take: 10m, 8h, 2d. Default: {TIME}.",
+            show_default=False,
+            autocompletion=completion.among("", "10m", "1h", "8h", "2d"),
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -53,7 +64,14 @@ def new_command(
         ),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="RUN", help="Start from this run's model, if it fits.", show_default=False)
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="RUN",
+            help="Start from this run's model, if it fits.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     json: Json = False,
@@ -87,11 +105,14 @@ def _show(path: Path, draft: "Draft", goal: Goal, json: bool) -> None:
     named = shlex.quote(str(path))
     sample = f"gmmc sample --class all --per-class 8{' --best' if goal == 'generate' else ''}"
     after = {"classify": ["gmmc classify PICTURE"], "generate": [sample], "both": ["gmmc classify PICTURE", sample]}[goal]
-    commands = [f"gmmc data check {named}", f"gmmc train {named}", *after]
+    source: Any = draft.survey.source
+    fix = " --fix" if draft.survey.n_unreadable and Path(source.path).is_dir() else ""
+    commands = [f"gmmc data check {named}{fix}", f"gmmc train {named}", *after]
     if json:
         found = draft.survey
         values = {
             "n_train": found.n_train,
+            "n_unreadable": found.n_unreadable,
             "classes": found.class_names,
             "side": found.side,
             "channels": found.channels,
@@ -104,8 +125,9 @@ def _show(path: Path, draft: "Draft", goal: Goal, json: bool) -> None:
         }
         answer({"schema": 1, "command": "recipes new", "path": str(path), "recipe": draft.recipe.document(), "values": values})
         return
-    about = Table(rows=[("", line) for line in draft.about], sentences=True)
-    print("\n".join([f"wrote {path}", *about.lines(width_of(sys.stdout)), "next:", *(f"  {command}" for command in commands)]))
+    print(f"wrote {path}")
+    show(Table(rows=[("", line) for line in draft.about], sentences=True))
+    print("\n".join(["next:", *(f"  {command}" for command in commands)]))
 
 
 def _usual(question: str, usual: str, read: Callable[[str], T]) -> T:
@@ -132,7 +154,12 @@ def _survey(text: str) -> "Survey":
 
     if text.partition(":")[0] not in SOURCES and text and Path(text).exists():
         text = f"{'npz' if text.lower().endswith('.npz') else 'folder'}:{text}"
-    return survey(parse_source(text))
+    source: Any = parse_source(text)
+    found = survey(source)
+    if n := found.n_unreadable:
+        many = f"{n:,} files" if n > 1 else "1 file"
+        note(f"warning: {many} cannot be read; see `gmmc data check {shlex.quote(source.path)}`. Training needs them out of the way")
+    return found
 
 
 def _goal(text: str) -> Goal:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gmmcli.cli import completion
 from gmmcli.cli.options import Json, RunsDir, answer
 from gmmcli.layout import fitted
 
@@ -28,6 +29,7 @@ def watch_command(
             "--run",
             help="Run by path, id, unique prefix or recipe. Default: $GMMC_RUN, else the newest that is being trained, else the newest.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     runs_dir: RunsDir = None,

@@ -1,7 +1,6 @@
 """The cache of images that had to be decoded before they could be mapped: a file is whole or not there."""
 
 import fcntl
-import os
 import shutil
 import stat
 import sys
@@ -15,17 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gmmcli.errors import DataError
-from gmmcli.storage import open_lock, replacing
-
-
-def cache_dir() -> Path:
-    """$XDG_CACHE_HOME/gmmc, or ~/.cache/gmmc."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gmmc"
-    except RuntimeError as error:
-        raise DataError(
-            f"there is no home folder to keep images in ({error})", "set XDG_CACHE_HOME to a folder that can be written"
-        ) from error
+from gmmcli.storage import cache_dir, open_lock, replacing
 
 
 def cached(source: str, state: str, shape: tuple[int, ...], write: Callable[[BinaryIO], None]) -> np.ndarray:

@@ -7,13 +7,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gmmcli.data.reading import reading
+from gmmcli.data.reading import reading, size_of
 from gmmcli.data.tree import Tree, content
 from gmmcli.errors import DataError
 
@@ -71,7 +72,18 @@ def fitted(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def _opened(file: BytesIO) -> Image.Image:
+def is_picture(file: Tree) -> bool:
+    """Whether a file begins as a picture does; what follows is not read."""
+    try:
+        if isinstance(file, Path):
+            size_of(file)
+        with _opened(file if isinstance(file, Path) else BytesIO(content(file))):
+            return True
+    except Exception:  # on a file from anyone, libraries raise anything
+        return False
+
+
+def _opened(file: BytesIO | Path) -> Image.Image:
     Image.init()
     try:
         return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 from gmmcli.data.reading import reading, size_of
 from gmmcli.errors import DataError
-from gmmcli.progress import ProgressBar
+from gmmcli.progress import ProgressBar, say
 from gmmcli.storage import replacing
 
 OFFLINE = "GMMC_OFFLINE"
@@ -69,18 +69,18 @@ class Published:
         for file in self.files:
             yield self._content(file, root)
 
-    def download(self, root: Path) -> list[RemoteFile]:
+    def download(self, root: Path, quiet: bool = False) -> list[RemoteFile]:
         """Download the files that are absent or damaged, and return them."""
         wanted = self.wanted(root)
-        self.fetch(wanted, root)
+        self.fetch(wanted, root, quiet)
         return wanted
 
     def wanted(self, root: Path) -> list[RemoteFile]:
         """The files that are absent or damaged."""
         return [file for file in self.files if not self._is_sound(file, root)]
 
-    def fetch(self, files: Iterable[RemoteFile], root: Path) -> None:
-        """Download files, in place of what is there.
+    def fetch(self, files: Iterable[RemoteFile], root: Path, quiet: bool = False) -> None:
+        """Download files, in place of what is there; unless quiet say from where, and how far it is.
 
         Raises:
             DataError: that is forbidden or fails, or what arrives is not what was published.
@@ -89,7 +89,7 @@ class Published:
             if os.environ.get(OFFLINE, "") not in ("", "0"):
                 raise self._missing(root, f"may not be downloaded: --offline or {OFFLINE} forbids it")
             try:
-                self._fetch(file, root / file.place)
+                self._fetch(file, root / file.place, quiet)
             except _NetworkError as error:
                 raise self._missing(root, f"could not be downloaded ({error})") from error
 
@@ -111,9 +111,10 @@ class Published:
         except DataError:
             return False
 
-    def _fetch(self, file: RemoteFile, path: Path) -> None:
-        with ProgressBar(path.name, round(file.size / 1e6), unit="MB") as bar:
-            bar.warn(f"gmmc: downloading {self.name}: {file.size:,} bytes from {file.url} to {path}")
+    def _fetch(self, file: RemoteFile, path: Path, quiet: bool) -> None:
+        with ProgressBar(path.name, round(file.size / 1e6), quiet, unit="MB") as bar:
+            if not quiet:
+                say(f"gmmc: downloading {self.name}: {file.size:,} bytes from {file.url} to {path}")
             pieces = _pieces(file.url)
             first = next(pieces, b"")  # the connection comes before any folder
             received, digest = 0, sha256()

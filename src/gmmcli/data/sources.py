@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -13,6 +12,7 @@ from gmmcli.data.downloaded import CIFAR10, CIFAR100, MNIST, SVHN
 from gmmcli.data.folder import Folder
 from gmmcli.data.npz import Npz
 from gmmcli.errors import RecipeError
+from gmmcli.hints import nearest
 from gmmcli.registry import Registry
 from gmmcli.schema import build_part
 
@@ -76,10 +76,9 @@ def parse_source(text: str) -> Source:
     if kind in SOURCES and bool(path) == ("path" in _fields(SOURCES[kind])):
         table = {"kind": kind} | ({"path": path} if path else {})
         return cast(Source, build_part(SOURCES, Source, table, "data.source"))
-    near = get_close_matches(kind, SOURCES, n=1)
-    if found := source_at(text):
-        near = [f"{found.kind}:{text}"]
-    hint = f"did you mean {near[0]}?" if near and near[0] != kind else f"give one of {', '.join(map(usage, SOURCES))}"
+    found = source_at(text)
+    near = f"{found.kind}:{text}" if found else nearest(kind, SOURCES)
+    hint = f"did you mean {near}?" if near and near != kind else f"give one of {', '.join(map(usage, SOURCES))}"
     raise RecipeError(f"no dataset {text!r}", hint)
 
 

@@ -1,7 +1,7 @@
 """What there is to train on: how many images of which classes, how large, grey or not; of a folder without reading it all."""
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gmmcli.data.dataset import Dataset, Split, hold_out
-from gmmcli.data.decoding import decode
+from gmmcli.data.decoding import decode, each, is_picture
 from gmmcli.data.downloaded import blank
 from gmmcli.data.folder import PUT_SOME, Folder
 from gmmcli.data.remote import published
@@ -40,6 +40,8 @@ class Survey:
     channels: int
     side: int
     """Pixels: of a folder's pictures the shorter side, the median of those that were looked at."""
+    n_unreadable: int = 0
+    """Files of a folder that are not counted: they do not begin as a picture does, or were looked at and are damaged."""
 
     @property
     def n_classes(self) -> int:
@@ -86,22 +88,30 @@ def _loaded(source: Any) -> tuple[Dataset, Source]:
 
 def _of_folder(folder: Folder) -> Survey:
     with folder.files() as (classes, n_held_out):
-        if empty := [name for name, files in classes.items() if not files]:
+        named = [(name, file) for name, files in classes.items() for file in files]
+        sound = [one for one, good in zip(named, each(is_picture, [file for _, file in named]), strict=True) if good]
+        some = [sound[i] for i in np.linspace(0, len(sound) - 1, min(LOOKED_AT, len(sound))).astype(int)]
+        looks = [*each(_looked_at, [file for _, file in some])]
+        damaged = [name for (name, _), look in zip(some, looks, strict=True) if look is None]
+        counts = Counter(name for name, _ in sound)
+        counts.subtract(damaged)
+        if empty := [name for name in classes if not counts[name]]:
             raise DataError(f"{folder.path}: no image of class {empty[0]!r}", f"{PUT_SOME}, or remove the folder")
         if len(classes) < 2:
             raise DataError(f"{folder.path} has one class only, and a classifier needs two", "add a folder with images of a second class")
-        share, n_train = _divided([len(files) for files in classes.values()], n_held_out, folder.path)
-        everything = [file for files in classes.values() for file in files]
-        some = [everything[i] for i in np.linspace(0, len(everything) - 1, min(LOOKED_AT, len(everything))).astype(int)]
-        with ThreadPoolExecutor() as pool:
-            sides, spreads = zip(*pool.map(_looked_at, some), strict=True)
+        share, n_train = _divided([counts[name] for name in classes], n_held_out, folder.path)
+    sides, spreads = zip(*filter(None, looks), strict=True)
     channels = 1 if max(spreads) < GREY else 3
-    return Survey(dataclasses.replace(folder, validation=share), tuple(classes), n_train, channels, int(median(sides)))
+    divided, n_unreadable = dataclasses.replace(folder, validation=share), len(named) - counts.total()
+    return Survey(divided, tuple(classes), n_train, channels, int(median(sides)), n_unreadable)
 
 
-def _looked_at(file: Tree) -> tuple[int, float]:
-    """The shorter side of a picture, and by how much its channels differ on average."""
-    pixels = decode(file, 0, 3)
+def _looked_at(file: Tree) -> tuple[int, float] | None:
+    """The shorter side of a picture, and by how much its channels differ on average; None where it is damaged."""
+    try:
+        pixels = decode(file, 0, 3)
+    except DataError:
+        return None
     spread: float = np.ptp(pixels[::4, ::4].astype(np.int16), axis=2).mean()
     return min(pixels.shape[:2]), spread
 

@@ -16,7 +16,7 @@ from gmmcli.recipe import Recipe
 from gmmcli.rng import stream
 from gmmcli.run import open_run
 from gmmcli.train.needs import Needs
-from gmmcli.train.plan import MEASURED_STEPS, PATIENCE, duration, step_seconds
+from gmmcli.train.plan import PATIENCE, duration, stage_seconds
 from gmmcli.train.setup import Setup
 
 SHORT = 0.5
@@ -112,13 +112,7 @@ def measured(recipe: Recipe, survey: Survey, side: int) -> tuple[float, ...]:
         )
     small = replace(setup.recipe, chains=replace(setup.recipe.chains, buffer_size=survey.n_classes))  # its size changes no step
     setup = replace(setup, recipe=small)
-    state, times, start = setup.initial_state(), [], 0
-    for stage, least in zip(recipe.stages, needs.step_seconds, strict=True):
-        step = start * setup.loader.steps_per_epoch
-        n_steps = 1 + MEASURED_STEPS if least < SHORT else 1
-        times.append(step_seconds(setup, state, step, n_steps) if least < PATIENCE else least)
-        start += stage.epochs
-    return tuple(times)
+    return tuple(stage_seconds(setup, setup.initial_state(), needs.step_seconds, SHORT, PATIENCE))
 
 
 def fitted(

@@ -1,10 +1,10 @@
 """Labels by the run's numbers: the classes of other data are matched by name."""
 
 from dataclasses import replace
-from difflib import get_close_matches
 
 from gmmcli.data.dataset import Dataset
 from gmmcli.errors import RecipeError
+from gmmcli.hints import nearest
 from gmmcli.model_card import ModelCard
 from gmmcli.run import Run
 
@@ -36,10 +36,10 @@ def with_classes_of(run: Run, card: ModelCard, dataset: Dataset, kind: str | Non
     if _nameless(theirs, kind) or (_nameless(ours, run.recipe.data.source.kind) and len(theirs) == len(ours)):
         return replace(dataset, class_names=ours)
     if strangers := [name for name in theirs if name not in ours]:
-        near = get_close_matches(strangers[0], ours, n=1)
+        near = nearest(strangers[0], ours)
         raise RecipeError(
             f"{dataset.name} has the classes {_listed(theirs)}, run {run.id} knows {_listed(ours)}",
-            f"{strangers[0]!r} is not among them: did you mean {near[0]!r}?" if near else FITTING,
+            f"{strangers[0]!r} is not among them: did you mean {near!r}?" if near else FITTING,
         )
     return dataset.numbered(ours)
 

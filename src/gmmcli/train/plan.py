@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -127,17 +127,11 @@ def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
     state = setup.initial_state()
     per_epoch = setup.loader.steps_per_epoch
     measured = tuple(least < LIMIT for least in needs.step_seconds)
-    times, moments, averages, start = [], [], [], 0
-    for stage, least, short in zip(setup.recipe.stages, needs.step_seconds, measured, strict=True):
-        step = start * per_epoch
-        if short:
-            times.append(step_seconds(setup, state, step, 1 + MEASURED_STEPS if least < PATIENCE else 1))
-        else:
-            _take_no_step(setup, state, step)
-            times.append(least)
+    times, moments, averages = [], [], []
+    for seconds in stage_seconds(setup, state, needs.step_seconds, PATIENCE, LIMIT):
+        times.append(seconds)
         moments.append(_size(t for entry in state.optimizer.state.values() for t in entry.values()))
         averages.append(_size(state.average.state_dict().values()) if state.average else 0)
-        start += stage.epochs
     model, optimizer, average = _size(state.model.state_dict().values()), max(moments), max(averages)
     buffer = _size([state.chains.buffer.images]) if state.chains else 0
     starts = _size(state.chains.starts.tensors().values()) if state.chains else 0
@@ -168,6 +162,27 @@ def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def stage_seconds(setup: Setup, state: TrainState, least: Sequence[float], patience: float, limit: float) -> Iterator[float]:
+    """Time a step of each stage in turn; the state is then in that stage.
+
+    Args:
+        setup: of the training.
+        state: which takes the steps.
+        least: seconds that a step of each stage takes at least.
+        patience: seconds; of steps that take as long at least, one alone is timed.
+        limit: seconds; steps that take as long at least are not timed, and what they take at least stands.
+    """
+    start = 0
+    for stage, seconds in zip(setup.recipe.stages, least, strict=True):
+        step = start * setup.loader.steps_per_epoch
+        if seconds < limit:
+            yield step_seconds(setup, state, step, 1 + MEASURED_STEPS if seconds < patience else 1)
+        else:
+            _take_no_step(setup, state, step)
+            yield seconds
+        start += stage.epochs
 
 
 def step_seconds(setup: Setup, state: TrainState, step: int, n: int) -> float:
