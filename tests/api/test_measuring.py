@@ -27,6 +27,18 @@ PAIRS: dict[str, tuple[list[object], Callable[[Run], dict[str, Any]]]] = {
         ["attack", "pgd", *N, "--eps", "4/255,8/255", "--steps", 3, "--loss", "margin"],
         lambda run: run.attack("pgd", ["4/255", 8 / 255], n=40, steps=3, loss="margin", device="cpu"),
     ),
+    "accuracy, refined": (
+        ["eval", "accuracy", *N, "--refine", 2, "--refine-chains", 2, "--refine-noise", 0.05],
+        lambda run: run.accuracy(n=40, refine=2, refine_chains=2, refine_noise=0.05, device="cpu"),
+    ),
+    "fgsm, refined": (
+        ["attack", "fgsm", "--n", 10, "--refine", 1, "--refine-noise", 0.05, "--eot", 2],
+        lambda run: run.attack("fgsm", n=10, refine=1, refine_noise=0.05, eot=2, device="cpu"),
+    ),
+    "cw": (
+        ["attack", "cw", "--n", 10, "--aim", "next", "--steps", 3, "--searches", 2, "--learning-rate", 0.1],
+        lambda run: run.carlini("next", n=10, steps=3, searches=2, learning_rate=0.1, device="cpu"),
+    ),
     "fgsm": (["attack", "fgsm", *N, "--scale", 10], lambda run: run.attack("fgsm", n=40, scale=10, device="cpu")),
 }
 
@@ -54,17 +66,19 @@ def test_everything_is_measured_in_one(opened: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_audit_gets_the_images_of_its_command(opened: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked, refined = [], []
 
-    def audit(subject: Any, *, transfer: Any) -> Any:
+    def audit(subject: Any, *, transfer: Any, eot: int) -> Any:
         asked.append((subject.n, subject.seed, transfer and transfer.run.id))
+        refined.append((subject.refinement and (subject.refinement.steps, subject.refinement.chains), eot))
         raise RunError("not now")
 
     monkeypatch.setattr("gmmcli.evaluate.audit.audit", audit)
-    for settings in ({}, {"n": 7, "seed": 3, "transfer": "digits"}):
+    for settings in ({}, {"n": 7, "seed": 3, "transfer": "digits", "refine": 5, "refine_chains": 2, "refine_noise": 0.1, "eot": 3}):
         with pytest.raises(RunError, match="not now"):
             opened.audit(**settings)  # type: ignore[arg-type]
     assert asked == [(500, 1, None), (7, 3, opened.id)]
+    assert refined == [(None, 10), ((5, 2), 3)]
 
 
 def test_a_warning_of_the_command_is_one_of_python(opened: Run) -> None:
@@ -84,6 +98,10 @@ REFUSED: dict[str, Callable[[Run], object]] = {
     "attack: `restarts`: must be": lambda run: run.attack("pgd", restarts=0),
     "fgsm has no l2 form": lambda run: run.attack("fgsm", norm="l2"),
     "audit: `n`": lambda run: run.audit(n=-1),
+    "accuracy: `refine`: must be greater than or equal to 0": lambda run: run.accuracy(refine=-1),
+    "refine_chains and refine_noise need refine": lambda run: run.attack("fgsm", refine_noise=0.1),
+    "without noise all 2 chains of an image are the same": lambda run: run.audit(refine=1, refine_chains=2, refine_noise=0),
+    "carlini: `aim`: must be 'untargeted', 'next' or 'least-likely'": lambda run: run.carlini("any"),  # type: ignore[arg-type]
     "generate: `top_share`: must be less than or equal to 1": lambda run: run.generate(top_share=2),
     "no run zzz": lambda run: run.generate(features="zzz"),
     "accuracy: `device`: must be 'auto', 'cpu' or 'cuda'": lambda run: run.accuracy(device="gpu"),  # type: ignore[arg-type]

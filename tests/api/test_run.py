@@ -1,7 +1,9 @@
 """Classify and sample from Python: as the commands do, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import torch
 from animals import invoke
 from PIL import Image
 
-from gmmcli import GmmcError, Run, list_runs, open_run, to_model
+from gmmcli import GmmcError, Run, list_runs, open_run, to_bytes, to_model
+from gmmcli.core.chains import Chains
 from gmmcli.core.classifier import predict
 from gmmcli.errors import DataError, RecipeError, RunError
 from gmmcli.evaluate.classify import Judgement
@@ -97,6 +100,88 @@ def test_a_class_is_named_alone_and_all_by_default(opened: Run) -> None:
 def test_what_cannot_be_drawn_is_refused(opened: Run, settings: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         opened.sample(**settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def masked(opened: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image and a mask of its right half, as bytes and as files; chains are short."""
+    monkeypatch.setattr(Chains, "lifetime", 3)
+    image = images_of(opened, 1)
+    mask = torch.zeros_like(image)
+    mask[..., 4:] = 255
+    for name, picture in (("image", image), ("mask", mask)):
+        Image.fromarray(picture[0, 0].numpy()).save(tmp_path / f"{name}.png")
+    return image, mask
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "n"),
+    [(["--class", 3, "--n", 2, "--seed", 5], {"label": 3, "n": 2, "seed": 5}, 2), (["--denoise", 0.1], {"denoise": 0.1}, 1)],
+)
+def test_restored_images_are_those_of_the_command(
+    words: list[object],
+    settings: dict[str, Any],
+    n: int,
+    opened: Run,
+    masked: tuple[torch.Tensor, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr("gmmcli.data.pictures.save_grid", lambda rows, *_: drawn.append(to_bytes(rows[0][1])))
+    image, mask = masked
+    hole = [] if "denoise" in settings else ["--mask", tmp_path / "mask.png"]
+    answer = invoke("restore", tmp_path / "image.png", *hole, *words, "--run", opened.path, *CPU)
+    assert answer.exit_code == 0, answer.stderr
+    found = opened.restore(image, mask if hole else None, **settings, device="cpu")
+    assert found.shape == (n, 1, 8, 8) and torch.equal(torch.cat([found[:0], drawn[0][1:]]), found)
+    files = tmp_path / "image.png", tmp_path / "mask.png" if hole else None
+    assert torch.equal(opened.restore(*files, **settings, device="cpu"), found)
+    if hole:
+        assert torch.equal(found[..., :4], image[..., :4].expand(2, -1, -1, -1)) and not torch.equal(found[0], found[1])
+
+
+def test_a_morph_is_that_of_the_command(opened: Run, masked: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr("gmmcli.data.pictures.save_moving", lambda frames, *_: drawn.append(torch.stack([*map(to_bytes, frames)])))
+    answer = invoke("morph", "--from", 3, "--to", 8, "--n", 2, "--frames", 3, "--run", opened.path, *CPU)
+    assert answer.exit_code == 0, answer.stderr
+    frames = opened.morph(3, "8", n=2, frames=3, device="cpu")
+    assert frames.shape == (3, 2, 1, 8, 8) and frames.dtype == torch.uint8 and torch.equal(frames, drawn[0])
+
+
+def test_an_export_is_that_of_the_command(opened: Run, tmp_path: Path) -> None:
+    answer = json.loads(invoke("export", "--no-onnx", "--out", tmp_path / "a", "--run", opened.path, *CPU).stdout)
+    files = opened.export(tmp_path / "b", onnx=False, device="cpu")
+    assert [path.name for path in files] == [Path(path).name for path in answer["values"]["files"]] == ["model.safetensors", "README.md"]
+    assert [path.read_bytes() for path in files] == [Path(path).read_bytes() for path in answer["values"]["files"]]
+    assert opened.export(onnx=False)[0] == opened.path / "export" / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda run, image: run.restore(image), RecipeError, "needs --mask or --denoise"),
+        (lambda run, image: run.restore(image, image * 0), RecipeError, "the mask is white nowhere"),
+        (lambda run, image: run.restore(image, denoise=0.1, label="ten"), RecipeError, "no class 'ten'"),
+        (
+            lambda run, image: run.restore(image.expand(2, -1, -1, -1), denoise=0.1),
+            DataError,
+            "restore: 2 images were given, and it takes one",
+        ),
+        (lambda run, image: run.restore(image.float(), denoise=0.1), DataError, "restore: images are torch.float32"),
+        (lambda run, image: run.restore(image, denoise=9), RecipeError, "restore: `denoise`: must be less than or equal to 2"),
+        (lambda run, image: run.restore(image, denoise=0.1, n=65), RecipeError, "restore: `n`: must be less than or equal to 64"),
+        (lambda run, image: run.morph(3, 3), RecipeError, "must be two classes"),
+        (lambda run, image: run.morph(3, 8, frames=1), RecipeError, "morph: `frames`: must be greater than or equal to 2"),
+        (lambda run, image: run.export(["x"]), RecipeError, "export: `out`"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(
+    call: Callable[[Run, torch.Tensor], object], error: type[GmmcError], message: str, opened: Run
+) -> None:
+    with pytest.raises(error, match=message):
+        call(opened, images_of(opened, 1))
 
 
 def test_a_raw_model_takes_images_in_the_model_range(opened: Run) -> None:

@@ -9,7 +9,7 @@ from gmmcli.api.arguments import Origin, Result, SplitName, checked
 from gmmcli.errors import RecipeError
 from gmmcli.named import Device, radii, select_device
 from gmmcli.progress import say
-from gmmcli.types import Count, Positive, Share
+from gmmcli.types import Count, Natural, NonNegative, Positive, Share
 
 if TYPE_CHECKING:
     from gmmcli.evaluate.measured import Measured
@@ -37,6 +37,9 @@ class Measuring(runs.Run):
     def accuracy(
         self,
         *,
+        refine: Natural = 0,
+        refine_chains: Count = 1,
+        refine_noise: NonNegative | None = None,
         data: str | None = None,
         split: SplitName = "test",
         n: Count | None = None,
@@ -47,7 +50,8 @@ class Measuring(runs.Run):
         """Measure accuracy, NLL and Brier score: ``gmmc eval accuracy``."""
         from gmmcli.evaluate.classification import accuracy
 
-        return _answer(accuracy(self._subject(data=data, split=split, n=n, seed=seed, best=best, device=device)))
+        subject = self._subject(data=data, split=split, n=n, seed=seed, best=best, device=device)
+        return _answer(accuracy(_refined(subject, refine, refine_chains, refine_noise)))
 
     @checked
     def calibrate(
@@ -155,6 +159,10 @@ class Measuring(runs.Run):
         restarts: Count | None = None,
         scale: Positive = 1.0,
         float64: bool = False,
+        refine: Natural = 0,
+        refine_chains: Count = 1,
+        refine_noise: NonNegative | None = None,
+        eot: Count = 10,
         save: Path | None = None,
         data: str | None = None,
         split: SplitName = "test",
@@ -175,6 +183,10 @@ class Measuring(runs.Run):
             restarts: random starts; an image counts as broken if one breaks it.
             scale: attack the logits divided by this.
             float64: compute in float64.
+            refine: see the class.
+            refine_chains: see the class.
+            refine_noise: see the class.
+            eot: with ``refine``: draws of its noise that a gradient is the mean of.
             save: where to write the adversarial images, an .npz.
             data: see the class.
             split: see the class.
@@ -194,13 +206,19 @@ class Measuring(runs.Run):
         each = [] if eps is None else [eps] if isinstance(eps, float | str) else eps
         within = radii([str(one) for one in each], attack.norm)
         subject = self._subject(data=data, split=split, n=n, seed=seed, best=best, device=device)
-        return _answer(robust_accuracy(subject, attack, within, float64=float64, scale=scale, save_to=save))
+        subject = _refined(subject, refine, refine_chains, refine_noise)
+        return _answer(robust_accuracy(subject, attack, within, float64=float64, scale=scale, eot=eot, save_to=save))
 
     @checked
-    def audit(
+    def carlini(
         self,
-        transfer: str | None = None,
+        aim: Literal["untargeted", "next", "least-likely"] = "untargeted",
         *,
+        steps: Count = 100,
+        searches: Count = 9,
+        learning_rate: Positive = 0.01,
+        float64: bool = False,
+        save: Path | None = None,
         data: str | None = None,
         split: SplitName = "test",
         n: Count = FEW,
@@ -208,19 +226,66 @@ class Measuring(runs.Run):
         best: bool = False,
         device: Device = "auto",
     ) -> Result:
-        """Measure the worst case of each image over every attack: ``gmmc attack audit``; ``transfer`` names a run to attack from."""
+        """Find the smallest L2 change that is misclassified: ``gmmc attack cw``.
+
+        Args:
+            aim: any wrong class, the next one, or the least likely one.
+            steps: Adam's, for each c.
+            searches: values of c, by binary search for each image.
+            learning_rate: Adam's.
+            float64: compute in float64.
+            save: where to write the adversarial images, an .npz.
+            data: see the class.
+            split: see the class.
+            n: see the class.
+            seed: see the class.
+            best: see the class.
+            device: see the class.
+        """
+        from gmmcli.attacks.carlini import CarliniWagner
+        from gmmcli.evaluate.carlini import carlini
+
+        subject = self._subject(data=data, split=split, n=n, seed=seed, best=best, device=device)
+        return _answer(carlini(subject, CarliniWagner(aim, steps, searches, learning_rate), float64=float64, save_to=save))
+
+    @checked
+    def audit(
+        self,
+        transfer: str | None = None,
+        *,
+        refine: Natural = 0,
+        refine_chains: Count = 1,
+        refine_noise: NonNegative | None = None,
+        eot: Count = 10,
+        data: str | None = None,
+        split: SplitName = "test",
+        n: Count = FEW,
+        seed: int = 1,
+        best: bool = False,
+        device: Device = "auto",
+    ) -> Result:
+        """Measure the worst case of each image over every attack: ``gmmc attack audit``.
+
+        ``transfer`` names a run to attack from; ``eot`` is as in ``attack``.
+        """
         from gmmcli.evaluate.audit import audit
         from gmmcli.evaluate.subject import Subject
 
         asked: dict[str, Any] = {"data": data, "split": split, "n": n, "seed": seed, "best": best}
-        subject = self._subject(**asked, device=device)
+        subject = _refined(self._subject(**asked, device=device), refine, refine_chains, refine_noise)
         other = Subject.open(transfer, self.path.parent, device=subject.device, **asked) if transfer else None
-        return _answer(audit(subject, transfer=other))
+        return _answer(audit(subject, transfer=other, eot=eot))
 
     def _subject(self, device: Device, **asked: Any) -> "Subject":
         from gmmcli.evaluate.subject import Subject
 
         return Subject.open(self, device=select_device(device), **asked)
+
+
+def _refined(subject: "Subject", steps: int, chains: int, noise: float | None) -> "Subject":
+    if not steps and (chains > 1 or noise is not None):
+        raise RecipeError("refine_chains and refine_noise need refine", "give refine=10, or leave them out")
+    return subject.refined(steps, chains, noise)
 
 
 def _answer(measured: "Measured") -> Result:

@@ -1,11 +1,13 @@
-"""A run in Python: classify and sample, and all that is measured."""
+"""A run in Python: classify, sample, restore, morph, export, and all that is measured."""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from gmmcli import run as runs
@@ -15,6 +17,8 @@ from gmmcli.errors import DataError, RecipeError
 from gmmcli.evaluate.classify import Judgement, Verdict
 from gmmcli.named import Device, class_indices, select_device
 from gmmcli.types import Count, Labels, Natural, NonNegative, Positive, RawImages, to_bytes
+
+AtMost64 = Annotated[int, Ge(1), Le(64)]
 
 
 class Run(Measuring):
@@ -26,6 +30,8 @@ class Run(Measuring):
     - ``data``: other images, NAME, ``folder:PATH`` or ``npz:PATH``; the run's own by default. ``split``: which of them.
     - ``n``: at most so many images, drawn at random; all by default.
     - ``seed``: the same seed gives the same figures, which are those of the command.
+    - ``refine``: steps down the energy from each image before its class; ``refine_chains``: chains of each image, whose features are
+      averaged; ``refine_noise``: standard deviation of the noise of a step, in [-1, 1], that of the run's chains by default.
     - ``best``: the weights of the best validation instead of the last.
     - ``device``: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
@@ -53,12 +59,15 @@ class Run(Measuring):
         Raises:
             DataError: images of another shape or type, a file that is none, or a run with too few validation images.
         """
+        judge = self._judge(best, device)
+        read = _bytes("classify", images, judge.subject.card.image_shape)
+        return judge(read) if len(read) else []
+
+    def _judge(self, best: bool, device: Device) -> Judgement:
         key = self.checkpoint(best).digest("model"), device
         if key not in self._judges:
             self._judges[key] = Judgement(self._subject(best=best, device=device))
-        judge = self._judges[key]
-        read = _bytes(images, judge.subject.card.image_shape)
-        return judge(read) if len(read) else []
+        return self._judges[key]
 
     @checked
     def sample(
@@ -105,15 +114,108 @@ class Run(Measuring):
         images, labels, _ = Draw(origin, steps, step_size, noise, seed)(self, model, spread(indices, n))
         return to_bytes(images), labels
 
+    @checked
+    def restore(
+        self,
+        image: Images,
+        mask: Images | None = None,
+        *,
+        denoise: Annotated[float, Ge(0.001), Le(2)] | None = None,
+        label: str | int | None = None,
+        n: AtMost64 = 8,
+        seed: int = 1,
+        best: bool = False,
+        device: Device = "auto",
+    ) -> RawImages:
+        """Fill in missing pixels, or remove noise: ``gmmc restore``, with ``mask`` or ``denoise``.
 
-def _bytes(images: Images, shape: tuple[int, int, int]) -> RawImages:
+        Args:
+            image: one, as ``classify`` takes it.
+            mask: an image that is white where pixels are to be filled in.
+            denoise: standard deviation of the noise to remove, on a scale of 0 to 1.
+            label: the image's class by name or index; unknown by default.
+            n: number of answers to a mask, at most 64.
+            seed: of their chains.
+            best: see the class.
+            device: see the class.
+
+        Returns:
+            Bytes of shape (n, channel, height, width); one image where noise is removed.
+        """
+        from gmmcli.evaluate.restore import known_of, restored
+
+        subject = self._subject(best=best, device=device)
+        shape, named = subject.card.image_shape, None if label is None else str(label)
+        known = None if mask is None else known_of(_one("restore", mask, shape))
+        return to_bytes(restored(subject, _one("restore", image, shape), known, denoise, named, n, seed)[1].cpu())
+
+    @checked
+    def morph(
+        self,
+        origin: str | int,
+        to: str | int,
+        *,
+        n: AtMost64 = 8,
+        frames: Annotated[int, Ge(2), Le(200)] = 12,
+        seed: int = 1,
+        best: bool = False,
+        device: Device = "auto",
+    ) -> Tensor:
+        """Lead samples of one class to another, each by name or index: ``gmmc morph``.
+
+        Args:
+            origin: the class to begin with.
+            to: the class to end with.
+            n: number of samples, at most 64.
+            frames: images on the way, both ends included; at most 200.
+            seed: of the samples.
+            best: see the class.
+            device: see the class.
+
+        Returns:
+            Bytes of shape (frame, n, channel, height, width).
+        """
+        from gmmcli.evaluate.restore import morphed
+
+        found, _, _ = morphed(self._subject(best=best, device=device), str(origin), str(to), n, frames, seed)
+        return torch.stack([to_bytes(images) for images in found])
+
+    @checked
+    def export(self, out: Path | None = None, *, onnx: bool = True, best: bool = False, device: Device = "auto") -> list[Path]:
+        """Export the model, as model.onnx, model.safetensors and README.md: ``gmmc export``.
+
+        Args:
+            out: the folder; export/ in the run by default.
+            onnx: write model.onnx; needs the packages of ``gmmcli[onnx]``.
+            best: see the class.
+            device: see the class.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            MissingPartError: packages of ``gmmcli[onnx]`` are not installed.
+        """
+        from gmmcli.evaluate.export import export
+
+        return export(self._judge(best, device), out or self.output / "export", onnx)
+
+
+def _one(method: str, image: Images, shape: tuple[int, int, int]) -> RawImages:
+    found = _bytes(method, image, shape)
+    if len(found) != 1:
+        raise DataError(f"{method}: {len(found)} images were given, and it takes one", "give them one by one")
+    return found
+
+
+def _bytes(method: str, images: Images, shape: tuple[int, int, int]) -> RawImages:
     """Images as bytes of this shape (channel, height, width); DataError for what is none."""
     if isinstance(images, Tensor | np.ndarray):
         found = torch.as_tensor(images)
         if found.dtype != torch.uint8 or found.ndim != 4 or found.shape[1:] != shape:
             wanted = f"bytes (uint8) of shape (n, {', '.join(map(str, shape))})"
             raise DataError(
-                f"classify: images are {found.dtype} of shape {tuple(found.shape)}, and this run takes {wanted}",
+                f"{method}: images are {found.dtype} of shape {tuple(found.shape)}, and this run takes {wanted}",
                 "gmmcli.to_bytes makes bytes of images in [-1, 1]; image files are brought to size",
             )
         return found

@@ -250,8 +250,6 @@ def audit_command(
     """
     subject = refining.of(of_run.open(images))
     other = of_run.open(images, transfer, saves=False) if transfer else None
-    if other and other.card.image_shape != subject.card.image_shape:
-        raise RecipeError(f"run {other.run.id} takes images of another size than {subject.run.id}", "transfer from a run on the same data")
     from gmmcli.evaluate.audit import audit
 
     of_run.show(audit(subject, transfer=other, eot=eot, out=out, quiet=of_run.quiet))

@@ -7,13 +7,10 @@ import typer
 
 from gmmcli.cli import completion
 from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, with_options
-from gmmcli.errors import RecipeError
-from gmmcli.named import class_indices
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gmmcli.evaluate.subject import Subject
+    from gmmcli.types import RawImages
 
 RESTORE = "Examples:\n\ngmmc restore photo.png --mask hole.png --class horse --n 8\n\ngmmc restore photo.png --denoise 0.1"
 MORPH = "Example:\n\ngmmc morph --from ship --to horse --out ship-horse.gif"
@@ -50,30 +47,22 @@ def restore_command(
     of_run: OfRun,
 ) -> None:
     """Fill in missing pixels, or remove noise, by chains that keep to what is known; writes what was given and the answers side by side."""
-    if (mask is None) == (sigma is None):
-        raise RecipeError("gmmc restore needs --mask or --denoise, one of them", "give --mask FILE, or --denoise 0.1")
     import torch
 
     from gmmcli.data.pictures import save_grid
-    from gmmcli.evaluate.restore import denoise, inpaint
+    from gmmcli.evaluate.restore import known_of, restored
     from gmmcli.storage import placed
 
     subject = of_run.open(SomeImages(), saves=out is None)
-    card, run, model = subject.card, subject.run, subject.model
-    k = _class_of(label, card.class_names)
     given = _read(image, subject)
-    if mask is not None:
-        known = _read(mask, subject).mean(1, keepdim=True) < 0
-        if bool(known.all()):
-            raise RecipeError(f"{mask} is white nowhere", "make it white where pixels are to be filled in")
-        answers, shown = inpaint(run, model, given, known, n, k, seed), torch.where(known, given, -1.0)
-    else:
-        answers, shown = denoise(run, model, given, subject.gamma2, 2 * (sigma or 0), k), given
-    path = placed(out, run.output / "samples" / f"restored-{image.stem}.png")
-    save_grid([("given, restored", torch.cat([shown, answers]).cpu())], path, f"{card.recipe.name}, step {subject.step:,}")
+    known = known_of(_read(mask, subject), str(mask)) if mask else None
+    shown, answers = restored(subject, given, known, sigma, label, n, seed)
+    path = placed(out, subject.run.output / "samples" / f"restored-{image.stem}.png")
+    caption = f"{subject.card.recipe.name}, step {subject.step:,}"
+    save_grid([("given, restored", torch.cat([shown, answers]).cpu())], path, caption)
     if of_run.json:
         protocol = {"class": label, "seed": seed} | ({"sigma": sigma} if mask is None else {"mask": str(mask), "n": n})
-        about = {"run": run.id, "step": subject.step, "protocol": protocol}
+        about = {"run": subject.run.id, "step": subject.step, "protocol": protocol}
         answer({"schema": 1, "command": "restore", **about, "values": {"image": str(image), "path": str(path)}})
         return
     print(path)
@@ -101,46 +90,32 @@ def morph_command(
     import torch
 
     from gmmcli.data.pictures import save_grid, save_moving
-    from gmmcli.evaluate.restore import morph
+    from gmmcli.evaluate.restore import morphed
     from gmmcli.progress import image_progress
     from gmmcli.storage import placed
 
     subject = of_run.open(SomeImages(), saves=out is None)
-    names = subject.card.class_names
-    first, last = (class_indices(name, names) for name in (origin, to))
-    if len(first) > 1 or len(last) > 1 or first == last:
-        raise RecipeError("--from and --to must be two classes", f"choose two of {', '.join(names[:20])}")
-    labels = torch.full((n,), first[0], device=subject.device)
     with image_progress("frames", frames, of_run.quiet) as progress:
-        found = [frame.cpu() for frame in morph(subject.run, subject.model, labels, last[0], frames, seed, progress)]
-    path = placed(out, subject.run.output / "samples" / f"morph-{first[0]}-{last[0]}.gif")
+        found, first, last = morphed(subject, origin, to, n, frames, seed, progress)
+    path = placed(out, subject.run.output / "samples" / f"morph-{first}-{last}.gif")
+    names = subject.card.class_names[first], subject.card.class_names[last]
     if moving:
         save_moving(found, path, LONG)
     else:
-        save_grid([("", torch.stack([frame[i] for frame in found])) for i in range(n)], path, f"{names[first[0]]} to {names[last[0]]}")
+        save_grid([("", torch.stack([frame[i] for frame in found])) for i in range(n)], path, " to ".join(names))
     if of_run.json:
-        protocol = {"from": names[first[0]], "to": names[last[0]], "frames": frames, "seed": seed}
+        protocol = {"from": names[0], "to": names[1], "frames": frames, "seed": seed}
         about = {"run": subject.run.id, "step": subject.step, "n": n, "protocol": protocol}
         answer({"schema": 1, "command": "morph", **about, "values": {"path": str(path)}})
         return
     print(path)
 
 
-def _class_of(label: str | None, names: tuple[str, ...]) -> int | None:
-    if label is None:
-        return None
-    found = class_indices(label, names)
-    if len(found) > 1:
-        raise RecipeError("an image has one class, not all", "leave out --class where it is unknown")
-    return found[0]
-
-
-def _read(path: Path, subject: "Subject") -> "Tensor":
-    """An image file in the model range, of the size that the model takes, shape (1, channel, height, width), on its device."""
+def _read(path: Path, subject: "Subject") -> "RawImages":
+    """An image file as bytes, of the size that the model takes, shape (1, channel, height, width)."""
     import torch
 
     from gmmcli.data.decoding import decode
-    from gmmcli.types import to_model
 
     channels, size, _ = subject.card.image_shape
-    return to_model(torch.from_numpy(decode(path, size, channels).copy()).permute(2, 0, 1)[None]).to(subject.device)
+    return torch.from_numpy(decode(path, size, channels).copy()).permute(2, 0, 1)[None]

@@ -22,6 +22,7 @@ from gmmcli.attacks.transfer import transfer_over_eps
 from gmmcli.attacks.within_ball import common_logits, over_eps
 from gmmcli.core.classifier import frozen
 from gmmcli.distributed import any_of, gather, once, world
+from gmmcli.errors import RecipeError
 from gmmcli.evaluate import plots
 from gmmcli.evaluate.measured import Measured, save
 from gmmcli.evaluate.robustness import attacked, eot_words, pixel_protocol
@@ -41,7 +42,14 @@ def audit(subject: Subject, *, transfer: Subject | None = None, eot: int = DRAWS
     """The whole suite at all radii, its worst case and its findings; resumes an interrupted audit of the same kind.
 
     Of a refined classifier the suite knows of the refinement, and what an attack that ignores it makes is tried as well.
+
+    Raises:
+        RecipeError: the run to transfer from takes images of another size.
     """
+    if transfer and transfer.card.image_shape != subject.card.image_shape:
+        raise RecipeError(
+            f"run {transfer.run.id} takes images of another size than {subject.run.id}", "transfer from a run on the same data"
+        )
     n_classes = len(subject.card.class_names)
     suite = audits.suite(n_classes)
     plan: Plan = {name: (attack, audits.EPS) for name, attack in suite.items()}

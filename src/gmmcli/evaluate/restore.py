@@ -1,6 +1,6 @@
 """Images mended by a model's energy: missing pixels filled in, noise taken away; and one class turned into another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,11 +11,79 @@ from gmmcli.core.conditioned import Between, Denoising, Inpainting, StartsNear
 from gmmcli.core.samplers import changed
 from gmmcli.core.starts import GaussianStarts
 from gmmcli.core.targets import Conditional, Marginal
+from gmmcli.errors import RecipeError
+from gmmcli.evaluate.subject import Subject
+from gmmcli.named import class_indices
 from gmmcli.rng import stream
 from gmmcli.run import Run
-from gmmcli.types import Images, Labels, Mask
+from gmmcli.types import Images, Labels, Mask, RawImages, to_model
 
 DENOISING_STEPS, SHORTER = 50, 0.2
+
+
+def restored(
+    subject: Subject, image: RawImages, known: Mask | None, sigma: float | None, label: str | None = None, n: int = 8, seed: int = 1
+) -> tuple[Images, Images]:
+    """Fill in the pixels that are not known, or take noise away.
+
+    Args:
+        subject: whose model, chains and starts are used.
+        image: bytes, shape (1, channel, height, width).
+        known: see ``known_of``, or None.
+        sigma: standard deviation of the noise, pixels in [0, 1], or None.
+        label: the image's class by name or index; None where it is unknown.
+        n: number of answers where pixels are filled in.
+        seed: of their starts and noise.
+
+    Returns:
+        What is known of the image, and the answers, in the model range on the model's device.
+
+    Raises:
+        RecipeError: there is neither mask nor noise, or both, or there is no such class.
+    """
+    if (known is None) == (sigma is None):
+        raise RecipeError("gmmc restore needs --mask or --denoise, one of them", "give --mask FILE, or --denoise 0.1")
+    k = None if label is None else _class_of(label, subject.card.class_names)
+    given = to_model(image.to(subject.device))
+    if known is None:
+        return given, denoise(subject.run, subject.model, given, subject.gamma2, 2 * (sigma or 0), k)
+    known = known.to(subject.device)
+    return torch.where(known, given, -1.0), inpaint(subject.run, subject.model, given, known, n, k, seed)
+
+
+def known_of(mask: RawImages, name: str = "the mask") -> Mask:
+    """Where an image is known by a mask in bytes, shape (1, channel, height, width): white is unknown; RecipeError where nothing is."""
+    known = to_model(mask).mean(1, keepdim=True) < 0
+    if bool(known.all()):
+        raise RecipeError(f"{name} is white nowhere", "make it white where pixels are to be filled in")
+    return known
+
+
+def _class_of(label: str, names: Sequence[str]) -> int:
+    found = class_indices(label, names)
+    if len(found) > 1:
+        raise RecipeError("an image has one class, not all", "leave out --class where it is unknown")
+    return found[0]
+
+
+def morphed(
+    subject: Subject, origin: str, to: str, n: int, frames: int, seed: int = 1, progress: Callable[[int], None] = lambda _: None
+) -> tuple[list[Images], int, int]:
+    """Lead ``n`` samples of a class to another one, each by name or index.
+
+    Returns:
+        The images of each frame, shape (n, channel, height, width), on the cpu; and the two classes.
+
+    Raises:
+        RecipeError: there are no such two classes.
+    """
+    names = subject.card.class_names
+    first, last = (class_indices(name, names) for name in (origin, to))
+    if len(first) > 1 or len(last) > 1 or first == last:
+        raise RecipeError("--from and --to must be two classes", f"choose two of {', '.join(names[:20])}")
+    labels = torch.full((n,), first[0], device=subject.device)
+    found = morph(subject.run, subject.model, labels, last[0], frames, seed, progress)
+    return [images.cpu() for images in found], first[0], last[0]
 
 
 def _chains(run: Run, of_class: bool) -> Chains:
