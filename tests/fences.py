@@ -15,7 +15,11 @@ from gmmcli.cli.app import app
 from gmmcli.recipe import Recipe, shipped
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    page
+    for page in (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted((ROOT / "docs").rglob("*.md")))
+    if page.is_file()
+]
 FENCE = re.compile(
     r"^(?P<indent> *)(?:<!-- not run[^:>]*: (?P<why>[^>]+) -->\n\n?(?P=indent))?"
     r"```(?P<language>\w*).*\n(?P<text>(?:.*\n)*?)(?P=indent)```$",
@@ -111,9 +115,9 @@ def _parsed(command: Any, rest: Sequence[str]) -> tuple[str, dict[str, Any]]:
     context = command.context_class(command, info_name=command.name)
     options = [name for one in command.get_params(context) if not getattr(one, "is_flag", True) for name in one.opts]
     values, left, _ = command.make_parser(context).parse_args([*rest, *(["VALUE"] if rest and rest[-1] in options else [])])
-    if left and hasattr(command, "commands"):
+    if left and hasattr(command, "commands") and not left[0].isupper():  # gmmc COMMAND --help
         below = command.get_command(context, left[0])
         assert below, f"no command {left[0]!r}"
         return _parsed(below, left[1:])
-    assert not left, f"too many words: {left}"
+    assert not left or hasattr(command, "commands"), f"too many words: {left}"
     return command.name, values
