@@ -28,6 +28,11 @@ def test_a_published_network_has_the_published_cost() -> None:
     assert 2 * 5.2e9 < cost.operations < 2 * 6.1e9
 
 
+def test_a_network_with_batch_norm_is_counted_where_a_single_pixel_is_left() -> None:
+    small = WideResNet(depth=10, width=1, norm="batch", stem_stride=2, downsample="avg-pool")
+    assert Cost.of(small, (3, 8, 8)).operations > 0
+
+
 def test_no_random_number_is_drawn() -> None:
     before = torch.get_rng_state()
     Cost.of(WideResNet(depth=10, width=1), (1, 8, 8))

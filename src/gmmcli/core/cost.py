@@ -30,7 +30,7 @@ class Cost:
         """Work it out on torch's meta device; of a backbone that cannot be built there nothing is known, and nothing counted."""
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                network, image = backbone.build(shape[0]), torch.empty(1, *shape)
+                network, image = backbone.build(shape[0]).eval(), torch.empty(1, *shape)  # batch norm of one value has no variance
                 with FlopCounterMode(display=False) as counted, torch.no_grad():
                     network(image)
                 parameters = sum(parameter.numel() for parameter in network.parameters())
