@@ -300,6 +300,21 @@ def test_one_model_alone_has_its_key_figures_and_no_section_without_data(runs: l
         assert all(sheet.locator(target).count() == 1 for target in targets)
 
 
+def test_on_paper_a_table_of_eight_models_is_not_cut_off(runs: list[Run], witness: Witness, tmp_path: Path) -> None:
+    copies = [Run(Path(shutil.copytree(runs[1].path, tmp_path / f"{i}"))) for i in range(8)]
+    for i, run in enumerate(copies):
+        run.describe(study_model=f"digits_gen, learning_rate 0.00{i}")
+        recipe = run.path / "recipe.toml"
+        recipe.write_text(recipe.read_text().replace("learning_rate = 0.002", f"learning_rate = 0.00{i + 1}"))
+    with witness.show(written(copies, "Eight")) as sheet:
+        assert sheet.locator("#figures thead th").count() >= 8
+        sheet.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+        sheet.emulate_media(media="print")
+        for width in (560, 718):
+            sheet.set_viewport_size({"width": width, "height": 900})
+            assert overflow(sheet) == 0
+
+
 def test_on_paper_everything_is_drawn_and_open_and_light(sheet: "Page") -> None:
     sheet.emulate_media(color_scheme="dark")
     sheet.evaluate("dispatchEvent(new Event('beforeprint'))")
