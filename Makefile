@@ -8,9 +8,10 @@ OUT ?= gpu-results
 
 MODULES := src:tests/fuzz:tests/importer
 
-# What the demo names as next: the same in colour, in minutes, where the images are there
-IN_FOLDERS := $(if $(wildcard data/cifar10/train), --set data.source.kind=folder --set data.source.path=data/cifar10)
-NEXT := $(if $(IN_FOLDERS)$(wildcard data/cifar-10-binary.tar.gz),train cifar10_quick_joint$(IN_FOLDERS),eval all)
+# What the demo names as next: the same in colour, where the images are there
+FOLDERS := $(if $(wildcard data/cifar10/train), --set data.source.kind=folder --set data.source.path=data/cifar10)
+COLOUR := $(if $(FOLDERS)$(wildcard data/cifar-10-binary.tar.gz),train cifar10_quick_joint$(FOLDERS))
+NEXT := $(if $(COLOUR),in colour and a few minutes: $(BIN)/gmmc $(COLOUR),how good it is: $(BIN)/gmmc eval all)
 
 .PHONY: demo test test-slow test-realdata fuzz faults bench gpu gpu-train check format docs clean
 
@@ -24,7 +25,7 @@ demo: $(READY)  ## Train on handwritten digits, then draw generated ones beside 
 	$(BIN)/gmmc train recipes/digits_gen.toml
 	$(BIN)/gmmc sample --class all --per-class 8 --with-real
 	@echo 'Look at that picture: a row for each digit, real images at the left, at the right what the network has drawn.'
-	@echo 'Next: $(BIN)/gmmc $(NEXT)'
+	@echo 'Next, $(NEXT)'
 
 test: $(READY)  ## The test suite, in two processes: two minutes on two cores
 	$(BIN)/python -m pytest --numprocesses 2

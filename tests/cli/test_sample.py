@@ -81,6 +81,7 @@ def test_png_writes_every_image_into_its_class_folder(sample: Gmmc, tmp_path: Pa
     [
         (("--per-class", 64, "--steps", 1), "class-all-steps-1.png"),
         (("--class", "cat", "--n", 4, "--steps", 1), "class-cat-n4-steps-1.png"),
+        (("--n", 2, "--steps", 1), "class-cat-dog-n2-steps-1.png"),
         (("--class", "cat", "--n", 4, "--from", "buffer"), "class-cat-n4-origin-buffer.png"),
         (("--class", "cat", "--n", 4, "--from", "buffer", "--best", "--seed", 2), "class-cat-n4-origin-buffer-seed-2-best.png"),
     ],
@@ -290,4 +291,4 @@ def test_without_the_data_real_images_cannot_be_shown(gmmc: Gmmc, trained: Train
 def test_real_images_are_of_the_grid_alone(sample: Gmmc) -> None:
     result = sample("--with-real", "--format", "npz")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "--with-real draws a grid" in result.stderr
+    assert "--with-real goes with --format grid, not with --format npz" in result.stderr

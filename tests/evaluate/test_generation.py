@@ -81,6 +81,16 @@ def test_the_replay_buffer_in_pixels_from_end_to_end(subject: Subject) -> None:
     assert measured.warnings == []
 
 
+def test_some_test_images_of_each_class_are_kept_beside_the_samples(subject: Subject) -> None:
+    ask(subject)
+    arrays, test = saved(subject.run), subject.dataset.test
+    for k in range(10):
+        of_class = [image.tobytes() for image in test.images[test.labels == k].numpy()]
+        kept = [image.tobytes() for image in arrays["real"][arrays["real_labels"] == k]]
+        assert len(kept) == min(8, len(of_class))
+        assert {*kept} <= {*of_class}
+
+
 def test_samples_are_the_buffers_images_each_of_its_class(subject: Subject) -> None:
     ask(subject)
     arrays = saved(subject.run)

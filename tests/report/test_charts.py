@@ -70,30 +70,6 @@ def test_each_chart_has_the_models_that_have_something_for_it_in_their_order(tmp
     assert [one["model"] for one in found["robustness"]] == [DIS]
 
 
-@pytest.mark.parametrize(("channels", "per_class", "shown"), [(1, (12, 12, 12), 10), (3, (2, 5, 3), 2)])
-def test_the_sheet_of_samples_has_a_row_a_class(channels: int, per_class: tuple[int, ...], shown: int, run: Run) -> None:
-    labels = np.random.default_rng(1).permutation(np.repeat(range(3), per_class))
-    images = pictures(len(labels), channels)
-    save(run, "eval generate", {}, arrays={"samples": images, "labels": labels}, protocol={"samples": {"from": "noise"}})
-    found = of("samples", run)
-    assert (found["classes"], found["columns"], found["about"]) == (list(NAMES), shown, "fresh chains")
-    expected = np.concatenate([images[labels == k][:shown] for k in range(3)])
-    assert np.array_equal(unpacked(found["sheet"], shown, 8), as_shown(expected))
-
-
-def test_samples_say_where_they_are_from(run: Run) -> None:
-    save(run, "eval generate", {}, arrays={"samples": pictures(3), "labels": np.arange(3)}, protocol={"samples": {"from": "buffer"}})
-    assert of("samples", run)["about"] == "from buffer"
-
-
-@pytest.mark.parametrize(("labels", "classes"), [([0, 1, 1], ["cat", "dog"]), ([2], ["fox"]), ([], None)])
-def test_a_class_without_a_sample_has_no_row(labels: list[int], classes: list[str] | None, run: Run) -> None:
-    arrays = {"samples": pictures(len(labels)), "labels": np.array(labels, int)}
-    save(run, "eval generate", {}, arrays=arrays, protocol={"samples": {"from": "buffer"}})
-    found = of("samples", run)
-    assert (found and found["classes"]) == classes
-
-
 @pytest.mark.parametrize("command", ["eval generate", "eval ood", "tsne"])
 def test_a_result_whose_arrays_are_gone_draws_nothing(command: str, run: Run) -> None:
     values = {"interp": {"log_px": {"auroc": 0.5}}} if command == "eval ood" else {"knn_accuracy": 0.5}

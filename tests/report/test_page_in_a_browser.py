@@ -162,6 +162,23 @@ def test_the_page_never_scrolls_sideways_and_all_charts_are_drawn(width: int, sh
     assert sheet.locator("[data-chart]").count() == 2 * 4 + 2
 
 
+def test_samples_are_48_pixels_wide_beside_real_ones_and_all_of_one_size_on_a_narrow_screen(sheet: "Page") -> None:
+    strips = sheet.locator("#samples td img")
+    assert sheet.locator("#samples thead th").all_inner_texts() == ["real", "generated"]
+    assert strips.count() == 2 * len(CLASSES)
+
+    def sizes(width: int) -> set[tuple[int, int]]:
+        sheet.set_viewport_size({"width": width, "height": 800})
+        return {(round(box["width"]), round(box["height"])) for box in map(type(strips).bounding_box, strips.all())}
+
+    ((width, height),) = sizes(1280)
+    assert (width + 6) % 54 == 0  # whole images and the gaps between them
+    assert height == 48
+    ((narrow, _),) = sizes(375)
+    assert narrow <= width
+    sheet.set_viewport_size({"width": 1280, "height": 800})
+
+
 def test_charts_have_the_colours_of_the_scheme_also_when_it_changes(sheet: "Page") -> None:
     sheet.emulate_media(color_scheme="light")
     chart = drawn(sheet, "reliability")
@@ -255,7 +272,7 @@ def test_bins_of_results_from_before_they_had_intervals_are_drawn_without(runs: 
 def test_names_are_text_and_no_markup(sheet: "Page") -> None:
     assert sheet.title() == "</title><b>A & B" == sheet.locator("h1").inner_text()
     assert "About <em>them</em>" in sheet.locator("header").inner_text()
-    assert sheet.locator("#samples li").all_inner_texts() == [*CLASSES]
+    assert sheet.locator("#samples tbody th").all_inner_texts() == [*CLASSES]
     assert sheet.locator("#classes li").all_inner_texts() == [*CLASSES]
     assert "<i>other" in sheet.locator("#figures thead").inner_text()
     assert sheet.get_by_role("combobox", name="Class").locator("option").all_inner_texts() == ["all", *CLASSES]
@@ -268,7 +285,7 @@ def test_figures_and_samples_need_no_javascript(compared: Path, witness: Witness
         assert sheet.get_by_text("The charts need JavaScript").is_visible()
         assert sheet.locator("#figures tbody tr").count() > 10
         assert sheet.locator("#minute .card.undecided").first.is_visible()  # both have the same weights
-        assert sheet.locator("#samples img").is_visible()
+        assert all(strip.is_visible() for strip in sheet.locator("#samples img").all())
         assert not sheet.locator(".chart:visible, .controls:visible").count()
         assert overflow(sheet) == 0
 
@@ -281,6 +298,21 @@ def test_one_model_alone_has_its_key_figures_and_no_section_without_data(runs: l
         assert not sheet.locator("#samples, #recipes, nav a[href='#samples'], nav a[href='#recipes'], .star").count()
         targets = sheet.locator("nav a").evaluate_all("links => links.map(link => link.hash)")
         assert all(sheet.locator(target).count() == 1 for target in targets)
+
+
+def test_on_paper_a_table_of_eight_models_is_not_cut_off(runs: list[Run], witness: Witness, tmp_path: Path) -> None:
+    copies = [Run(Path(shutil.copytree(runs[1].path, tmp_path / f"{i}"))) for i in range(8)]
+    for i, run in enumerate(copies):
+        run.describe(study_model=f"digits_gen, learning_rate 0.00{i}")
+        recipe = run.path / "recipe.toml"
+        recipe.write_text(recipe.read_text().replace("learning_rate = 0.002", f"learning_rate = 0.00{i + 1}"))
+    with witness.show(written(copies, "Eight")) as sheet:
+        assert sheet.locator("#figures thead th").count() >= 8
+        sheet.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+        sheet.emulate_media(media="print")
+        for width in (560, 718):
+            sheet.set_viewport_size({"width": width, "height": 900})
+            assert overflow(sheet) == 0
 
 
 def test_on_paper_everything_is_drawn_and_open_and_light(sheet: "Page") -> None:
@@ -298,6 +330,7 @@ def test_on_paper_everything_is_drawn_and_open_and_light(sheet: "Page") -> None:
             assert inside["width"] <= box["width"] + 1 <= width + 1
             assert inside["height"] <= box["height"] + 1
             assert drawing.get_attribute("viewBox") == f"0 0 {drawing.get_attribute('width')} {drawing.get_attribute('height')}"
+        assert all(strip.bounding_box()["x"] + strip.bounding_box()["width"] <= width for strip in sheet.locator("#samples img").all())
     sheet.set_viewport_size({"width": 1280, "height": 800})
     sheet.emulate_media(color_scheme="dark", media="screen")
     sheet.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -90,7 +90,7 @@ def sample_command(
     if n is not None and per_class is not None:
         raise RecipeError("--n and --per-class exclude each other", "--n is the total, --per-class the number per class")
     if with_real and form is not Format.grid:
-        raise RecipeError(f"--with-real draws a grid, and --format {form} is none", "leave one of them out")
+        raise RecipeError(f"--with-real goes with --format grid, not with --format {form}", "leave one of them out")
     if form is not Format.png:
         check_out(out, *(("a grid of images", GRIDS) if form is Format.grid else ("--format npz", (".npz",))))
     from gmmcli.core.classifier import predict
@@ -125,7 +125,7 @@ def sample_command(
     logits = predict(model, raw.to(where)).cpu()
     caption = f"{card.recipe.name}, step {checkpoint.step:,}: {about}{_accuracy(found, checkpoint.step)}"
     words = [f"n{len(labels)}"] * (len(labels) != EACH * len(classes)) + departures(draw, Draw()) + ["best"] * best
-    name = _name(card.class_names, classes, [*words, *["with-real"] * with_real])
+    name = _name(card.class_names, list(dict.fromkeys(labels.tolist())), [*words, *["with-real"] * with_real])
     values = {
         "energy_mean": float(-logits.gather(1, labels[:, None]).mean()),
         "recognised_by_itself": float((logits.argmax(1) == labels).float().mean()),

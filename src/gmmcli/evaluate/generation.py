@@ -29,6 +29,9 @@ from gmmcli.types import Features, Images, RawImages, to_model
 
 ReferenceName = Literal["train", "test", "train+test"]
 SHOWN, ROWS = 5, 20  # neighbours in a row of the picture, and rows
+ARRAYS = ("samples", "labels", "real", "real_labels")
+BESIDE = 8
+"""Test images of each class that are kept beside the samples, to be looked at."""
 DEFAULT_N = {"buffer": 10_000, "noise": 1_000}
 
 
@@ -74,11 +77,13 @@ def generate(subject: Subject, settings: Generation, *, out: Path | None = None,
     if settings.save_stats:
         once(partial(write_moments, compared.reference.own_moments, settings.save_stats))
     rows = _neighbours(samples, compared.train, subject.card.class_names)
+    classes = range(min(ROWS, len(subject.card.class_names)))
+    real = subject.dataset.test.like(spread(classes, BESIDE * len(classes)), subject.seed)
     return save(
         subject,
         subject.result("eval generate", protocol, values, n=len(samples)) | {"split": settings.reference},
         *settings.words,
-        arrays=dict(zip(("samples", "labels"), (part.numpy() for part in samples.batch()), strict=True)),
+        arrays={name: part.numpy() for name, part in zip(ARRAYS, (*samples.batch(), *real.batch()), strict=True)},
         picture=partial(
             save_grid, rows, caption=f"{subject.card.recipe.name}: a sample (first column) and its nearest training images", cell=96
         ),

@@ -1,7 +1,5 @@
 """What the charts of the page are drawn from: plain values, read from the runs' results and records."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -9,18 +7,17 @@ from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from gmmcli.data.outliers import public_name
 from gmmcli.report.catalogue import Quantity, differing_facts, estimates, is_within_ball
 from gmmcli.report.collect import ModelRuns, has_ended
+from gmmcli.report.inline import address, png
+from gmmcli.report.strips import samples
 from gmmcli.run_folder import newest_preview
 
-SAMPLES_SHOWN = 10  # of each class
 POINTS_SHOWN = 500  # of a t-SNE: each brings its image along
 BINS = 40
 CURVE_POINTS = 300  # of a training
-MOST_CLASSES = 20  # rows of a grid of samples
 
 
 def charts(models: Sequence[ModelRuns]) -> dict[str, list[dict[str, Any]]]:
@@ -39,17 +36,6 @@ def charts(models: Sequence[ModelRuns]) -> dict[str, list[dict[str, Any]]]:
     return {kind: [{"model": m.name} | values for m in models if (values := chart(m)) is not None] for kind, chart in kinds.items()}
 
 
-def _png(pixels: np.ndarray) -> str:
-    """An image of shape (height, width, channel) as a data address."""
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG", optimize=True)
-    return _address(file.getvalue())
-
-
-def _address(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
 def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
     """Images of shape (n, channel, height, width) side by side, row by row, as (rows height, columns width, channel)."""
     n, channels, height, width = images.shape
@@ -59,33 +45,10 @@ def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
     return padded.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
 
 
-def samples(model: ModelRuns) -> dict[str, Any] | None:
-    """A sheet of samples, one row for each class."""
-    saved = model.result("eval generate")
-    arrays = saved and saved[0].arrays(saved[1]["stem"])
-    if not saved or not arrays:
-        return None
-    run, result = saved
-    names = run.card().class_names[:MOST_CLASSES]
-    drawn = [k for k in range(len(names)) if bool((arrays["labels"] == k).any())]
-    if not drawn:
-        return None
-    each = min(SAMPLES_SHOWN, *(int((arrays["labels"] == k).sum()) for k in drawn))
-    rows = np.concatenate([arrays["samples"][arrays["labels"] == k][:each] for k in drawn])
-    how = result["protocol"]["samples"]
-    return {
-        "sheet": _png(_sheet(rows, each)),
-        "classes": [names[k] for k in drawn],
-        "columns": each,
-        "tile": rows.shape[-1],
-        "about": "fresh chains" if how.get("from") == "noise" else f"from {how.get('from')}",
-    }
-
-
 def previews(model: ModelRuns) -> dict[str, Any] | None:
     """The newest picture of the chains of each training that has not ended."""
     found = [(run, picture) for run in model.runs if not has_ended(run) and (picture := newest_preview(run.path))]
-    pictures = [{"seed": run.recipe.seed, "name": picture.name, "png": _address(picture.read_bytes())} for run, picture in found]
+    pictures = [{"seed": run.recipe.seed, "name": picture.name, "png": address(picture.read_bytes())} for run, picture in found]
     return {"pictures": pictures} if pictures else None
 
 
@@ -188,7 +151,7 @@ def tsne(model: ModelRuns) -> dict[str, Any] | None:
         "labels": arrays["labels"][some].tolist(),
         "sampled": arrays["sampled"][some].tolist(),
         "classes": list(saved[0].card().class_names),
-        "sheet": _png(_sheet(images, columns)),
+        "sheet": png(_sheet(images, columns)),
         "columns": columns,
         "tile": images.shape[-1],
         "n": n,
