@@ -191,7 +191,7 @@ def test_ctrl_c_anywhere_else() -> None:
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_streams_that_are_closed_get_nothing_and_give_nothing_to_others(closed: str) -> None:
     """print() takes stdout for a stderr that is closed."""
-    command = f"'{sys.executable}' -m gmmcli recipes show no-such-recipe {closed}"
+    command = f"'{sys.executable}' -m gmmcli recipes show digits_gen --file --json {closed}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
 
@@ -251,9 +251,7 @@ def test_what_the_disk_refuses_is_a_sentence_and_exit_7(error: OSError, said: st
 
 def test_an_answer_to_a_full_disk_is_a_sentence_too() -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "gmmcli", "recipes", "show", "digits_gen"], stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", "gmmcli", "recipes", "ls"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 7
     assert done.stderr.splitlines()[0] == "gmmc: error: the output: No space left on device"
     assert "Traceback" not in done.stderr
@@ -283,26 +281,38 @@ def test_a_place_that_takes_no_file_is_found_before_anything_is_computed(
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_an_output_without_the_characters_gets_escapes(encoding: str) -> None:
     environment = os.environ | {"PYTHONIOENCODING": encoding}
-    for words in (["--help"], ["recipes", "ls"], ["sample", "--run", "猫"]):
+    for words in (["--help"], ["recipes", "ls"], ["watch", "--run", "猫"]):
         done = subprocess.run([sys.executable, "-m", "gmmcli", *words], capture_output=True, env=environment, text=False)
         assert b"UnicodeEncodeError" not in done.stderr
-        assert done.returncode == (words[0] == "sample")
+        assert done.returncode == (words[0] == "watch")
     assert rb"\u732b" in done.stderr
+
+
+def name_oddly(patch: pytest.MonkeyPatch) -> None:
+    """Let every archive have classes of control characters and markup."""
+    odd = ("\x1b[31mcat\x07\u202e", "d\no\rg", "$x_^$ <b>")
+    patch.setattr("gmmcli.data.npz.Npz.load", lambda source, load=Npz.load: replace(load(source), class_names=odd))
+
+
+@pytest.fixture(scope="module")
+def oddly_named(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run whose classes have such names."""
+    runs_dir = tmp_path_factory.mktemp("odd") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        name_oddly(patch)
+        run = invoke("train", trained.recipe, "--runs-dir", runs_dir)
+    assert run.exit_code == 0, run.stderr
+    return replace(trained, runs_dir=runs_dir)
 
 
 @pytest.mark.usefixtures("short_audit")
 @pytest.mark.parametrize("name", ["eval accuracy", "eval ood", "sample", "runs show", "tsne"])
 def test_a_class_of_control_characters_does_not_reach_the_terminal(
-    name: str, gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, gmmc: Gmmc, oddly_named: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    odd = "\x1b[31mcat\x07\u202e"
-    monkeypatch.setattr(
-        "gmmcli.data.npz.Npz.load", lambda source, load=Npz.load: replace(load(source), class_names=(odd, "d\no\rg", "$x_^$ <b>"))
-    )
+    name_oddly(monkeypatch)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    run = invoke("train", trained.recipe, "--runs-dir", tmp_path / "runs")
-    assert run.exit_code == 0, run.stderr
-    result = gmmc(*JSON[name](replace(trained, runs_dir=tmp_path / "runs")))
+    result = gmmc(*JSON[name](oddly_named))
     assert result.exit_code == 0, result.stderr
     assert not re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", result.stdout + result.stderr)
 

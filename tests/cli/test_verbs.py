@@ -109,7 +109,7 @@ def test_a_command_of_ones_own_has_the_same_help() -> None:
     assert shown.endswith("\nExample:\n  toy one --long-option-of-the-example\n")
 
 
-@pytest.mark.parametrize("words", ["--help", "runs ls --help", "data ls", "--version"])
+@pytest.mark.parametrize("words", ["--help", "runs ls --help", "recipes ls", "--version"])
 def test_who_closes_the_pipe_gets_no_traceback(words: str) -> None:
     read, write = os.pipe()
     os.close(read)

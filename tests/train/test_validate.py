@@ -1,6 +1,5 @@
 """Validation: the criterion of the best checkpoint, the samples it is asked about, and what a resume knows of it."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from math import inf, nan
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from trainings import Begin, contents
+from trainings import Begin, contents, cut_at
 
 from gmmcli.checkpoint import Checkpoint, Part
 from gmmcli.core.chains import fresh_samples
@@ -188,10 +187,7 @@ def test_the_best_stays_and_a_resume_goes_on_comparing_exactly(begin: Begin, tmp
     assert pruned.checkpoint(best=True).step == best
     assert {c.step for c in pruned.checkpoints} == {best, 10}
     for step in (3, 5, 8):
-        cut = Run(shutil.copytree(straight.path, tmp_path / f"cut-{step}"))
-        for checkpoint in cut.checkpoints:
-            if checkpoint.step > step:
-                checkpoint.remove()
+        cut = cut_at(straight, step, tmp_path)
         trained(Setup.prepare(cut.recipe), cut, resume=True)
         assert cut.checkpoint().progress == straight.checkpoint().progress
         assert validations(cut) == validations(straight)
