@@ -84,11 +84,12 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_no_figure_of_a_bar_is_cut_off(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", str(width))
-    with ProgressBar("animals of a zoo", 12_000) as bar:
+    with ProgressBar("pgd-margin", 12_000) as bar:
         bar.update(3456, "loss 3.21, E real 12.3, E sampled 33.2, accuracy 0.987")
     said = capsys.readouterr().err
     assert "…" not in said
-    for figure in ("3456/12000", "0:00:00", "3.21", "12.3", "33.2", "0.987"):
+    assert ("━" in said) == (width >= 60)
+    for figure in ("pgd-margin", "3456/12000", "0:00:00", "3.21", "12.3", "33.2", "0.987"):
         assert figure in said
 
 

@@ -17,15 +17,17 @@ from rich.text import Text
 from gmmcli.layout import fitted
 
 PATIENCE = 5.0  # seconds between two plain lines
+ROOM = 60  # columns of a terminal that has space for a bar beside the figures
 
 
 class _Bar(Progress):
-    """A bar that gives way to its figures, and its note below."""
+    """Title, bar and figures, of which only the bar is ever shortened, and the note below."""
 
     def __init__(self, console: Console) -> None:
         figures = [kind(table_column=Column(no_wrap=True)) for kind in (MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn)]
         title = TextColumn("{task.description}", table_column=Column(overflow="fold"))
-        super().__init__(title, BarColumn(bar_width=None), *figures, console=console)
+        bar = [BarColumn(bar_width=None)] if console.width >= ROOM else []
+        super().__init__(title, *bar, *figures, console=console)
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The bar and the note, as rich asks for them."""

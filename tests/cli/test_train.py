@@ -79,7 +79,7 @@ def test_a_dry_run_writes_nothing(gmmc: Gmmc, trained: Trained, tmp_path: Path, 
     assert result.exit_code == 0, result.stderr
     assert list(tmp_path.iterdir()) == []
     assert "seed = 7" in result.stdout
-    assert "whole run         6 steps" in result.stdout
+    assert "whole run          6 steps" in result.stdout
 
 
 def test_a_dry_run_as_json(gmmc: Gmmc, trained: Trained) -> None:

@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from math import isclose
 from typing import Any
 
@@ -268,3 +269,26 @@ def test_a_real_audit_of_the_whole_suite_fits_on_eighty_columns() -> None:
     )
     assert "…" not in text
     assert all(name in text for name in fell)
+
+
+REFINED = {"eps": 32 / 255, "accuracy": 0.29, "ci95": [0.21, 0.385], "zero_gradient_share": 0.125, "new_noise": 0.3}
+SEVERAL: dict[str, dict[str, Any]] = {
+    "eval accuracy": accuracy_values(*answers(), 1.0, NAMES),
+    "eval calibrate": calibration_values(*answers(), gamma2=1 / 3, temperature=2.5),
+    "eval ood": {"uniform": {score: detected(1.0) for score in SCORES}},
+    "eval generate": {"precision": 0.75, "precision_ci95": [0.5, 1.0], "judge": "SVC on pixels", "real": {"precision": 0.875}},
+    "attack pgd": {
+        "clean_accuracy": 1.0,
+        "clean_ci95": [0.963, 1.0],
+        "eps": {"32/255": REFINED | {"ways": {"eot": 0.98, "bpda": 0.64}}},
+    },
+    "tsne": {"trustworthiness": 0.96, "trustworthiness_ci95": [0.9, 0.98]},
+}
+
+
+@pytest.mark.parametrize("width", [40, 60])
+@pytest.mark.parametrize("command", SEVERAL)
+def test_on_a_narrow_terminal_every_figure_stands_whole_in_lines_that_fit(command: str, width: int) -> None:
+    wide, narrow = (rendered(command, SEVERAL[command], columns) for columns in (200, width))
+    assert not Counter(re.split(r"[\s:]+", wide)) - Counter(re.split(r"[\s:]+", narrow))
+    assert max(map(len, narrow.splitlines())) <= width

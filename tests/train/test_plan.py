@@ -93,7 +93,7 @@ def test_images_in_a_file_take_no_memory(small: Small, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")  # uncompressed: nothing is written
     planned = plan(small())
     assert planned.images_bytes == 0
-    assert "memory, images    read from a file" in planned.text()
+    assert "memory, images     read from a file" in planned.text()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
@@ -108,7 +108,7 @@ def test_several_devices_share_the_work(small: Small) -> None:
     planned = plan(small())
     seconds = planned.document()["values"]["total_seconds_on"]
     assert seconds == {str(n): planned.total_seconds / n for n in (2, 4, 8)}
-    assert f"2, 4, 8 devices   {planned.total_seconds / 2:.0f} s, " in planned.text()
+    assert f"2, 4, 8 devices    {planned.total_seconds / 2:.0f} s, " in planned.text()
 
 
 def test_nothing_is_written(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +134,13 @@ def test_the_text_starts_with_the_recipe_and_tells_every_figure(small: Small) ->
     assert Recipe.loads(recipe) == small()
     for words in (f"{PARAMETERS:,}", "0.3 MiB", "0.6 MiB", "5 steps", "(stage 0)"):
         assert words in figures
+
+
+def test_the_figures_fit_a_narrow_terminal_word_by_word(small: Small) -> None:
+    planned = plan(small())
+    wide, narrow = (planned.text(width).removeprefix(planned.recipe.dumps()) for width in (None, 40))
+    assert max(map(len, wide.splitlines())) > 40 >= max(map(len, narrow.splitlines()))
+    assert narrow.split() == wide.split()
 
 
 def test_the_document_is_json(small: Small) -> None:

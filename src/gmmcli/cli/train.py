@@ -9,7 +9,7 @@ import typer
 from gmmcli.cli import completion
 from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
 from gmmcli.errors import DataError, RecipeError, RunError
-from gmmcli.layout import show
+from gmmcli.layout import show, width_of
 
 if TYPE_CHECKING:
     from gmmcli.train.setup import Setup
@@ -78,7 +78,7 @@ def train_command(
 
     if dry_run:
         planned = plan(Recipe.load(str(recipe), overrides or ()), runs_dir or default_runs_dir(), force)
-        answer(planned.document()) if json else print(planned.text())
+        answer(planned.document()) if json else print(planned.text(width_of(sys.stdout)))
         return
     if resume:
         found = open_run(run, runs_dir, unfinished=True)

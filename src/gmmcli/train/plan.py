@@ -17,6 +17,7 @@ from gmmcli.core.cost import DAY
 from gmmcli.data.downloaded import blank
 from gmmcli.data.remote import published
 from gmmcli.errors import RecipeError
+from gmmcli.layout import Table, lines
 from gmmcli.recipe import Recipe
 from gmmcli.train.guard import GuardedStep
 from gmmcli.train.needs import Needs
@@ -71,32 +72,31 @@ class Plan:
         values["total_seconds_on"] = {str(n): self.total_seconds / n for n in DEVICES}
         return {"schema": 1, "command": "train --dry-run", "recipe": self.recipe.document(), "values": values}
 
-    def text(self) -> str:
-        """The resolved recipe, then the figures."""
+    def text(self, width: int | None = None) -> str:
+        """The resolved recipe, then the figures, in lines of this width."""
         one, about = self.checkpoint_bytes, "about" if all(self.measured) else "at least"
         stages = ", ".join(
             f"{seconds:.3f} s (stage {i})" if measured else f"{duration(seconds)} at least, not measured (stage {i})"
             for i, (seconds, measured) in enumerate(zip(self.step_seconds, self.measured, strict=True))
         )
         several = ", ".join(duration(self.total_seconds / n) for n in DEVICES)
-        lines = [
-            self.recipe.dumps(),
-            f"device            {self.device}",
-            f"parameters        {self.parameters:,}",
-            f"memory, model     {_mebibytes(self.model_bytes)}",
-            f"memory, optimiser {_mebibytes(self.optimizer_bytes)}",
-            f"memory, average   {_mebibytes(self.average_bytes)}",
-            f"memory, buffer    {_mebibytes(self.buffer_bytes)}",
-            f"memory, starts    {_mebibytes(self.starts_bytes)}",
-            f"memory, images    {_mebibytes(self.images_bytes) if self.images_bytes else 'read from a file'}",
-            f"memory, peak      {_mebibytes(self.peak_bytes)} ({'measured' if all(self.measured) else 'at least'}, with activations)",
-            f"disk, checkpoints {_mebibytes(self.checkpoints * one)} ({self.checkpoints} of {_mebibytes(one)})",
-            f"one step          {stages}",
-            f"whole run         {self.n_steps:,} steps, {about} {duration(self.total_seconds)} (validation and saving not counted)",
-            f"{', '.join(map(str, DEVICES))} devices   {several} (if time falls in proportion to their number; they share the buffer)",
-            *(f"warning: {warning}" for warning in self.warnings),
-        ]
-        return "\n".join(lines)
+        rows = {
+            "device": self.device,
+            "parameters": f"{self.parameters:,}",
+            "memory, model": _mebibytes(self.model_bytes),
+            "memory, optimiser": _mebibytes(self.optimizer_bytes),
+            "memory, average": _mebibytes(self.average_bytes),
+            "memory, buffer": _mebibytes(self.buffer_bytes),
+            "memory, starts": _mebibytes(self.starts_bytes),
+            "memory, images": _mebibytes(self.images_bytes) if self.images_bytes else "read from a file",
+            "memory, peak": f"{_mebibytes(self.peak_bytes)} ({'measured' if all(self.measured) else 'at least'}, with activations)",
+            "disk, checkpoints": f"{_mebibytes(self.checkpoints * one)} ({self.checkpoints} of {_mebibytes(one)})",
+            "one step": stages,
+            "whole run": f"{self.n_steps:,} steps, {about} {duration(self.total_seconds)} (validation and saving not counted)",
+            f"{', '.join(map(str, DEVICES))} devices": f"{several} (if time falls in proportion to their number; they share the buffer)",
+        }
+        figures = lines([Table(rows=[*rows.items()], sentences=True), *(f"warning: {warning}" for warning in self.warnings)], width)
+        return "\n".join([self.recipe.dumps(), *figures])
 
 
 def plan(recipe: Recipe, runs_dir: Path, force: bool = False) -> Plan:
