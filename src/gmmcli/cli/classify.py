@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gmmcli.cli.options import GridOut, OfRun, SomeImages, answer, note, with_options
+from gmmcli.cli.options import GridOut, OfRun, SomeImages, answer, note, print_path, with_options
 from gmmcli.errors import DataError, RecipeError, visible
 from gmmcli.named import class_indices
 
@@ -208,4 +208,4 @@ def _print_explanations(explained: "dict[str, tuple[Explained, str]]") -> None:
         for key, lines in one.explanation.lines().items():
             table.add_row(key, Text("\n".join(map(visible, lines))))
         Console(highlight=False).print(table)
-        print(path)
+        print_path(path)

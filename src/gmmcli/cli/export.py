@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli.options import OfRun, SomeImages, answer, with_options
+from gmmcli.cli.options import OfRun, SomeImages, answer, print_path, with_options
 
 EPILOG = "Examples:\n\ngmmc export --out my-model\n\ngmmc export --run digits_gen --best --no-onnx"
 
@@ -33,4 +33,4 @@ def export_command(
         answer({"schema": 1, "command": "export", **about, "values": {"files": [str(path) for path in paths]}})
         return
     for path in paths:
-        print(path)
+        print_path(path)

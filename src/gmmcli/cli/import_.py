@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gmmcli.cli.options import Device, Json, Quiet, RunsDir, answer, note
+from gmmcli.cli.options import Device, Json, Quiet, RunsDir, answer, note, print_path
 from gmmcli.named import select_device
 
 EPILOG = "Examples:\n\ngmmc import best_valid_ckpt.pt --data cifar10\n\ngmmc import CIFAR10_MODEL.pt --name jem --data cifar10"
@@ -43,7 +43,7 @@ def import_command(
     for sentence in done.notes:
         note(sentence)
     if not json:
-        print(done.run.path)
+        print_path(done.run.path)
         return
     values = {
         "path": str(done.run.path),

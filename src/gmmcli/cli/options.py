@@ -236,6 +236,11 @@ def note(line: str, quiet: bool = False) -> None:
             print(f"gmmc: {visible(line)}", file=sys.stderr)
 
 
+def print_path(path: Path | str) -> None:
+    """Print a path of the answer: exactly as it is, but to a terminal what that would obey as escapes."""
+    print(visible(str(path)) if sys.stdout.isatty() else path)
+
+
 def show(measured: "Measured", json: bool) -> None:
     """Answer with a result: its object, or its table and the paths of its pictures; warnings go to stderr."""
     for warning in measured.warnings:
@@ -249,7 +254,7 @@ def show(measured: "Measured", json: bool) -> None:
 
     Console(highlight=False).print(result_table(measured.result))
     for path in measured.pictures:
-        print(path)
+        print_path(path)
 
 
 def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto", "cpu", "cuda"], quiet: bool, **asked: Any) -> "Subject":

@@ -30,7 +30,7 @@ def overview(runs_dir: Path) -> Iterator[str]:
         yield f"newest result: {visible(str(result))}"
     if name := os.environ.get("GMMC_RUN"):
         yield f"commands are about GMMC_RUN: {visible(name)}"
-    yield f"next: {_next(newest[-1], paths[-1]) if newest else 'gmmc train digits_gen'}"
+    yield f"next: {visible(_next(newest[-1], paths[-1])) if newest else 'gmmc train digits_gen'}"
 
 
 def _newest_result(paths: list[Path]) -> Path | None:

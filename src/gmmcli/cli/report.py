@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gmmcli.cli.options import Json, Quiet, RunNames, RunsDir, answer, note
+from gmmcli.cli.options import Json, Quiet, RunNames, RunsDir, answer, note, print_path
 from gmmcli.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def present(
 
         Console(highlight=False).print(terminal(comparison))
     note(f"Markdown: {path.with_suffix('.md')}", quiet)
-    print(path)
+    print_path(path)
 
 
 def _chosen(runs: Sequence[str] | None, study: Path | None, runs_dir: Path | None, watch: bool = False) -> "list[Run]":

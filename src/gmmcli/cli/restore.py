@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, with_options
+from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, print_path, with_options
 from gmmcli.errors import RecipeError
 from gmmcli.named import class_indices
 
@@ -76,7 +76,7 @@ def restore_command(
         about = {"run": run.id, "step": subject.step, "protocol": protocol}
         answer({"schema": 1, "command": "restore", **about, "values": {"image": str(image), "path": str(path)}})
         return
-    print(path)
+    print_path(path)
 
 
 @with_options
@@ -123,7 +123,7 @@ def morph_command(
         about = {"run": subject.run.id, "step": subject.step, "n": n, "protocol": protocol}
         answer({"schema": 1, "command": "morph", **about, "values": {"path": str(path)}})
         return
-    print(path)
+    print_path(path)
 
 
 def _class_of(label: str | None, names: tuple[str, ...]) -> int | None:

@@ -78,7 +78,7 @@ def show(name: Name = None, run: RunName = None, runs_dir: RunsDir = None, json:
         "path": str(found.path),
         "provenance": found.provenance,
         "checkpoints": [checkpoint.step for checkpoint in found.checkpoints],
-        "best": found.checkpoint(best=True).progress,
+        "best": found.read(lambda checkpoint: checkpoint.progress, best=True),
         "last_metrics": logged[-1] if logged else None,
     }
     if json:
@@ -88,9 +88,9 @@ def show(name: Name = None, run: RunName = None, runs_dir: RunsDir = None, json:
         if isinstance(value, dict):
             print(f"{key}:")
             for name, item in value.items():
-                print(f"  {name}: {item}")
+                print(visible(f"  {name}: {item}"))
         else:
-            print(f"{key}: {value}")
+            print(visible(f"{key}: {value}"))
 
 
 def _one(name: str | None, run: str | None) -> str | None:

@@ -13,7 +13,7 @@ from unicodedata import normalize
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, note, with_options
+from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, note, print_path, with_options
 from gmmcli.errors import RecipeError
 from gmmcli.named import class_indices, select_device
 
@@ -118,7 +118,8 @@ def sample_command(
     words = [f"n{len(labels)}"] * (len(labels) != EACH * len(classes)) + departures(draw, Draw()) + ["best"] * best
     paths = once(partial(_write, found, card, images, labels, form, out, caption, words))
     if not of_run.json:
-        print("\n".join(map(str, paths)))
+        for path in paths:
+            print_path(path)
         return
     values = {
         "paths": [str(path) for path in paths],

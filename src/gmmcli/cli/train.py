@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note
+from gmmcli.cli.options import Json, Quiet, RunsDir, answer, note, print_path
 from gmmcli.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def train_command(
         answer(result | {"command": "train"})
         return
     accuracy, (low, high) = result["values"]["accuracy"], result["values"]["ci95"]
-    print(found.path)
+    print_path(found.path)
     print(f"test accuracy {accuracy:.2%} (n = {result['n']}, 95% interval {low:.2%} to {high:.2%})")
 
 
