@@ -171,6 +171,24 @@ def test_a_stderr_that_nobody_reads_costs_no_step_and_no_warning(begin: Begin, m
     assert [line["event"] for line in run.metrics() if "event" in line] == ["chains"]
 
 
+def test_sigusr1_saves_the_state_and_training_goes_on_to_the_same_weights(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, run = begin("stages.0.epochs=2")
+
+    def told(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
+        if state.step in (3, 6):
+            signal.raise_signal(signal.SIGUSR1)
+        return training_step(setup, state, update)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gmmcli.train.loop.training_step", told)
+        train(setup, run, quiet=True)
+    assert (run.status, [checkpoint.step for checkpoint in run.checkpoints]) == ("finished", [4, 7, 10])
+    undisturbed = trained(*begin("stages.0.epochs=2", "log.checkpoint_every=1"))
+    for checkpoint in run.checkpoints:
+        same = next(one for one in undisturbed.checkpoints if one.step == checkpoint.step)
+        assert contents(checkpoint) == contents(same)
+
+
 def test_a_halt_and_a_continue_change_nothing(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:
     process = gmmc("train", write(small, tmp_path / "r.toml", "stages.0.epochs=4"))
     wait_for(process, tmp_path / "runs", 3)
