@@ -4,14 +4,17 @@ After each fault the run must be listed, shown and sampled from, and be resumed 
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -146,38 +149,46 @@ def at_every_point(kind: str, fault: Callable[[], None], expected: int, every: i
     return tally
 
 
-def each_damage(every: int, folder: Path) -> Iterator[tuple[str, Tally]]:
-    """Damage each file of a finished run in each way; every command must end as documented, and none may use a damaged file."""
-    in_child(lambda: train(*begin(folder / "run", (DIS, *SAVES)), quiet=True) and None)
+def at_every_file(name: str, every: int, path: Path, folder: Path) -> Tally:
+    """Damage every ``every``-th file of a finished run; each command must end as documented, and none may use what is damaged."""
+    tally = Tally()
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    for file in files[::every]:
+        tally.tried += 1
+        copy = folder / "runs" / path.name
+        shutil.copytree(path, copy)
+        tally.struck += DAMAGES[name](copy / file.relative_to(path))
+        code, said = in_child(lambda copy=copy, file=file: damaged(copy, copy / file.relative_to(path)))
+        tally.wrong += [f"{name} {file.relative_to(path)}: {line}" for line in ([said] if code else said)]
+        shutil.rmtree(folder)
+    return tally
+
+
+def tallies(every: int, jobs: int, folder: Path) -> dict[str, Tally]:
+    """Everything, in so many processes at once."""
+    in_child(lambda: train_to_the_end(*begin(folder / "run", (DIS, *SAVES))))
     (path,) = (folder / "run" / "runs").iterdir()
-    for name, damage in DAMAGES.items():
-        tally = Tally()
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        for file in files[::every]:
-            tally.tried += 1
-            copy = folder / "copy" / "runs" / path.name
-            shutil.copytree(path, copy)
-            tally.struck += damage(copy / file.relative_to(path))
-            code, said = in_child(lambda copy=copy, file=file: damaged(copy, copy / file.relative_to(path)))
-            tally.wrong += [f"{name} {file.relative_to(path)}: {line}" for line in ([said] if code else said)]
-            shutil.rmtree(folder / "copy")
-        yield name, tally
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
+        begun = {}
+        for kind in WORK:
+            begun[f"killed at a write, {kind}"] = pool.submit(at_every_point, kind, die, DEATH, every, folder / f"die-{kind}")
+            begun[f"disk full at a write, {kind}"] = pool.submit(at_every_point, kind, full, 99, every, folder / f"full-{kind}")
+        begun |= {f"file {name}": pool.submit(at_every_file, name, every, path, folder / name) for name in DAMAGES}
+        return {name: future.result() for name, future in begun.items()}
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="only every so many points and files")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--page", type=Path, help="write the table here")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    started, rows = time.monotonic(), dict[str, Tally]()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gmmc-faults-") as place:
-        folder = Path(place)
-        for kind in WORK:
-            rows[f"killed before a write, {kind}"] = at_every_point(kind, die, DEATH, asked.every, folder / f"die-{kind}")
-            rows[f"disk full at a write, {kind}"] = at_every_point(kind, full, 99, asked.every, folder / f"full-{kind}")
-        rows |= {f"file {name}": tally for name, tally in each_damage(asked.every, folder)}
+        os.environ["XDG_CACHE_HOME"] = f"{place}/cache"  # where results go that a run does not take
+        rows = tallies(asked.every, asked.jobs, Path(place))
     revision = git_revision(Path(__file__).parent) or "unknown"
     head = f"{datetime.now(UTC):%Y-%m-%d}, commit {revision[:7] + revision[40:]}, {(time.monotonic() - started) / 60:.0f} minutes.\n\n"
     lines = [f"| {name} | {one.tried:,} | {one.struck:,} | {len(one.wrong):,} |" for name, one in rows.items()]
