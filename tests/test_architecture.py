@@ -249,6 +249,7 @@ def test_commits_and_pushes_are_checked_as_in_ci() -> None:
     ci = re.findall(r"^make (\S+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
     hooks = re.findall(r"entry: make (.+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert " ".join(hooks).split() == ci == ["check", "test-realdata", "test"]
+    assert re.search(r"^ .*/pip-audit\b.* --path .venv/", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:

@@ -20,6 +20,7 @@ from gmmcli.distributed import (
     main_first,
     mean,
     minimum,
+    most,
     once,
     take_from_main,
     world,
@@ -37,6 +38,7 @@ def test_one_process_is_the_main_one_and_everything_is_its_own():
         assert mean(values) is values
         assert minimum(values) is values
         assert gather(values) is values
+        assert most(3) == 3
         assert any_of(True)
         assert not any_of(False)
         assert from_main("a") == "a"

@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -93,3 +94,12 @@ def test_a_terminal_that_does_not_know_its_width_has_eighty_columns(monkeypatch:
     monkeypatch.setenv("COLUMNS", "0")
     monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((0, 0)))
     assert shutil.get_terminal_size().columns == width_of(Terminal()) == 80
+
+
+@pytest.mark.parametrize(("terminal", "printed"), [(True, r"a\x1b[31m\nb.png"), (False, "a\x1b[31m\nb.png")])
+def test_a_path_is_exact_but_harmless_on_a_terminal(
+    terminal: bool, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    show(Path("a\x1b[31m\nb.png"))
+    assert capsys.readouterr().out == f"{printed}\n"

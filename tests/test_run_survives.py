@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gmmcli.errors import RunError, StorageError
+from gmmcli.checkpoint import Checkpoint
+from gmmcli.errors import CheckpointError, RunError, StorageError
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run, list_runs, open_run
 from untrained import create, save
@@ -118,3 +119,36 @@ def test_foreign_lines_among_the_metrics_are_kept_out_of_the_way(tmp_path: Path,
     run.log({"step": 9})
     run.forget_after(5)
     assert run.metrics() == [{"step": 5}, {"of": "another program"}]
+
+
+@pytest.mark.parametrize("part", ["buffer", "starts", "card", "model"])
+def test_what_a_training_removes_while_it_is_read_is_read_of_the_next_checkpoint(
+    part: str, tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create(tiny_recipe, tmp_path)
+    first = save(run, 10)
+    verified = Checkpoint._verified
+
+    def removed(one: Checkpoint, name: str) -> Path:
+        if one == first and one.path.exists():
+            save(run, 20)
+            one.remove()
+        return verified(one, name)
+
+    monkeypatch.setattr(Checkpoint, "_verified", removed)
+    assert getattr(run, part)() is not None
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [20]
+    (run.checkpoint().path / "model.safetensors").unlink()
+    (run.checkpoint().path / "buffer.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has no "):  # damage is not waited for
+        getattr(Run(run.path), part)()
+
+
+def test_that_the_best_checkpoint_is_lost_is_said_once(tmp_path: Path, tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    run = create(tiny_recipe, tmp_path)
+    save(run, 10), save(run, 20), save(run, 30, best_step=20)
+    assert run.checkpoint(best=True).step == 20
+    assert capsys.readouterr().err == ""
+    run.checkpoints[1].set_aside()
+    assert [run.checkpoint(best=True).step for _ in range(2)] == [30, 30]
+    assert capsys.readouterr().err == f"gmmc: warning: the best checkpoint of run {run.id}, step 20, is lost: this is the newest\n"

@@ -8,7 +8,7 @@ import pytest
 
 from gmmcli.signals import StopSignals
 
-ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,20 @@ def test_the_first_signal_only_sets_received_and_hands_the_handlers_back(number:
     assert handlers() == before
 
 
+def test_sigusr1_asks_to_save_as_often_as_it_comes_and_stops_nothing() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with StopSignals() as stop:
+        assert stop.wish() == 0
+        for _ in range(2):
+            for _ in range(2):
+                signal.raise_signal(signal.SIGUSR1)
+            assert (stop.received, stop.wish(), stop.wish()) == (None, 1, 0)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGUSR1)  # its usual effect would be the end
+        assert (stop.wish(), stop.wish()) == (2, 2)
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
 def test_a_closed_terminal_hangs_up_more_than_once() -> None:
     """The shell sends SIGHUP, and the kernel another one when the shell has gone."""
     heard: list[int] = []
@@ -60,7 +74,7 @@ def test_what_a_launcher_started_waits_to_be_killed() -> None:
     with StopSignals(launched=True) as stop:
         for number in ALL:
             signal.raise_signal(number)
-        assert stop.received == signal.SIGUSR1
+        assert stop.received == signal.SIGHUP
     assert handlers() == before
 
 

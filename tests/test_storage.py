@@ -45,6 +45,18 @@ def test_while_it_is_written_the_old_content_stands(tmp_path: Path) -> None:
     assert path.read_text() == "new, half"
 
 
+def test_hidden_names_are_never_the_same_and_a_planted_link_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, precious = tmp_path / "x.json", tmp_path / "precious"
+    precious.write_text("mine")
+    with replacing(path) as one, replacing(path) as other:
+        assert one != other
+    monkeypatch.setattr("gmmcli.storage.token_hex", lambda n: "0" * 16)
+    (tmp_path / f".{os.getpid()}-{'0' * 16}-x.json").symlink_to(precious)
+    with pytest.raises(FileExistsError):
+        write_text(path, "new")
+    assert precious.read_text() == "mine"
+
+
 def test_a_write_that_fails_half_way_keeps_the_old_content_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     write_arrays(path, a=np.arange(3))

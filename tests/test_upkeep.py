@@ -1,16 +1,20 @@
 """Damage is found and set aside, litter removed, old checkpoints thinned; what is needed stays."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gmmcli.checkpoint import Checkpoint
 from gmmcli.errors import RunError
 from gmmcli.recipe import Recipe
 from gmmcli.run import Run
 from gmmcli.storage import replacing
 from gmmcli.upkeep import faults, litter, newest_intact, repair, thin
 from untrained import create, save
+
+FAULTS: Callable[[Checkpoint], list[str]] = Checkpoint.faults.fget  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -136,6 +140,24 @@ def test_a_run_that_is_being_trained_is_left_alone(run: Run) -> None:
         for act in (repair, lambda run: thin(run, 1)):
             with pytest.raises(RunError, match="is being trained"):
                 act(run)
+
+
+@pytest.mark.parametrize("at", ["before its manifest is read", "while its files are read", "before its folder is listed"])
+def test_a_checkpoint_that_a_training_removes_while_it_is_read_is_no_damage(run: Run, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, verified, iterdir = run.checkpoints[0], Checkpoint._verified, Path.iterdir
+
+    def removed(path: Path) -> None:
+        if path == first.path and path.exists():
+            Checkpoint(path).remove()
+
+    if at == "before its manifest is read":
+        monkeypatch.setattr(Checkpoint, "faults", property(lambda one: (removed(one.path), FAULTS(one))[1]))
+    elif at == "while its files are read":
+        monkeypatch.setattr(Checkpoint, "_verified", lambda one, name: (removed(one.path), verified(one, name))[1])
+    else:
+        monkeypatch.setattr(Path, "iterdir", lambda path: (removed(path), iterdir(path))[1])
+    assert faults(run) == []
+    assert steps(run) == [20, 30, 40]
 
 
 def test_the_newest_and_the_best_stay(run: Run) -> None:

@@ -116,9 +116,14 @@ def minimum(values: Tensor) -> Tensor:
     return values if world().size == 1 else _reduced(values, dist.ReduceOp.MIN)
 
 
+def most(n: int) -> int:
+    """Return the largest of the numbers of all processes; every process must ask."""
+    return n if world().size == 1 else int(_reduced(torch.tensor(n), dist.ReduceOp.MAX))
+
+
 def any_of(flag: bool) -> bool:
     """Return whether the flag is set in any process; every process must ask."""
-    return flag if world().size == 1 else bool(_reduced(torch.tensor(int(flag)), dist.ReduceOp.MAX))
+    return bool(most(int(flag)))
 
 
 def another_group() -> ProcessGroup | None:

@@ -53,8 +53,13 @@ def lines(parts: Iterable[Part], width: int | None) -> list[str]:
         if isinstance(part, Table):
             found += ["", *part.lines(width), ""]
         else:
-            found += [str(part)] if isinstance(part, Path) else flowing(visible(part).split(" "), width)
+            found += [_path(part, width)] if isinstance(part, Path) else flowing(visible(part).split(" "), width)
     return "\n".join(line for line, before in zip(found, ["", *found], strict=False) if line or before).rstrip("\n").split("\n")
+
+
+def _path(path: Path, width: int | None) -> str:
+    """A path exactly as it is for a pipe, and to a terminal what that would obey as escapes."""
+    return str(path) if width is None else visible(str(path))
 
 
 def show(*parts: Part) -> None:

@@ -3,12 +3,12 @@
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,6 +33,7 @@ from gmmcli.storage import SCHEMA, append_json, open_lock, read_json_lines, writ
 TIME = "%Y-%m-%dT%H%M%SZ"  # before the name of a run
 LASTING = ("diverged", "rollback", "unstable")  # events that a resume keeps: it logs each once
 STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)-")
+T = TypeVar("T")
 __all__ = ["Run", "default_runs_dir", "list_runs", "open_run"]
 
 
@@ -96,10 +97,16 @@ class Run(RunFolder, Results):
         if self.fingerprint is None:
             return dataset
         dataset, change = self.fingerprint.settled(dataset)
-        if change and change not in self._told and world().is_main:
-            say(f"gmmc: warning: {dataset.name} has changed since run {self.id} was trained: {change}")
-            self._told.add(change)
+        if change:
+            self._tell(f"gmmc: warning: {dataset.name} has changed since run {self.id} was trained: {change}")
         return dataset
+
+    @by_main
+    def _tell(self, line: str) -> None:
+        """Say something once."""
+        if line not in self._told:
+            self._told.add(line)
+            say(line)
 
     @cached_property
     def fingerprint(self) -> Fingerprint | None:
@@ -130,18 +137,38 @@ class Run(RunFolder, Results):
         return Checkpoint.all(self.path / "checkpoints")
 
     def checkpoint(self, best: bool = False) -> Checkpoint:
-        """The newest checkpoint, or the best in validation by ``log.best``; RunError where there is none yet."""
+        """The newest checkpoint, or the best in validation by ``log.best``; RunError where there is none yet.
+
+        Where the best is lost it is the newest, and stderr says so, once.
+        """
         found = self.checkpoints
         if not found:
             raise RunError(f"{self.path} has no complete checkpoint yet", "resume it: gmmc train --resume")
         if best:
             step = found[-1].progress.get("best_step")
-            return next((c for c in found if c.step == step), found[-1])
+            there = [checkpoint for checkpoint in found if checkpoint.step == step]
+            if step and not there:
+                self._tell(f"gmmc: warning: the best checkpoint of run {self.id}, step {step}, is lost: this is the newest")
+            return (there or found)[-1]
         return found[-1]
+
+    def read(self, read: Callable[[Checkpoint], T], best: bool = False) -> T:
+        """Read something of the newest checkpoint, or the best; of a newer one where a training removes it while it is read.
+
+        Raises:
+            RunError, CheckpointError: there is none, or it is damaged.
+        """
+        while True:
+            checkpoint = self.checkpoint(best)
+            try:
+                return read(checkpoint)
+            except (CheckpointError, FileNotFoundError):
+                if checkpoint in self.checkpoints:
+                    raise
 
     def card(self, best: bool = False) -> ModelCard:
         """The card of a checkpoint's model."""
-        return self.card_of(self.checkpoint(best))
+        return self.read(self.card_of, best)
 
     def card_of(self, checkpoint: Checkpoint) -> ModelCard:
         """The card of a checkpoint, parsed once."""
@@ -155,7 +182,7 @@ class Run(RunFolder, Results):
 
         It is loaded once: later calls for the same checkpoint and device return the same object. Copy it before changing it.
         """
-        return self.model_of(self.checkpoint(best), device)
+        return self.read(lambda checkpoint: self.model_of(checkpoint, device), best)
 
     def model_of(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Classifier:
         """The classifier of a checkpoint, as ``model`` returns it."""
@@ -177,16 +204,16 @@ class Run(RunFolder, Results):
 
         It is memory-mapped, unless several processes have each saved their slots.
         """
-        checkpoint = self.checkpoint()
+        return self.read(self._buffer_of)
+
+    def _buffer_of(self, checkpoint: Checkpoint) -> ReplayBuffer:
         if not checkpoint.has("buffer"):
             raise RunError(f"{self.id} was trained without chains and has no replay buffer", "use --from noise")
         return ReplayBuffer(joined([checkpoint.tensor(name, "images") for name in checkpoint.shards("buffer")]))
 
     def starts(self, device: torch.device | str = "cpu") -> Starts:
         """Where the run's chains start, on a device; uniform noise for a run trained without chains."""
-        checkpoint = self.checkpoint()
-        tensors = checkpoint.tensors("starts") if checkpoint.has("starts") else {}
-        card = self.card_of(checkpoint)
+        tensors, card = self.read(lambda one: (one.tensors("starts") if one.has("starts") else {}, self.card_of(one)))
         start = card.recipe.chains.start if card.recipe.needs_chains else Uniform()
         return start.restored({name: tensor.to(device) for name, tensor in tensors.items()}, card.image_shape)
 

@@ -16,13 +16,22 @@ from gmmcli.storage import TEMPORARY
 
 def faults(run: Run) -> list[str]:
     """What of a run cannot be read, or is not as it was written; every file of its checkpoints is read."""
-    found = [fault for checkpoint in run.checkpoints for fault in checkpoint.faults]
+    found = [fault for checkpoint in run.checkpoints for fault in _faults_of(checkpoint, run)]
     for read in (lambda: run.recipe, lambda: run.provenance):
         try:
             read()
         except GmmcError as error:
             found.append(error.message)
     return [*found, *run.damaged_results()]
+
+
+def _faults_of(checkpoint: Checkpoint, run: Run) -> list[str]:
+    """What is wrong with a checkpoint; nothing of one that a training removes while it is read."""
+    try:
+        found = checkpoint.faults
+    except FileNotFoundError:
+        found = []
+    return found if checkpoint in run.checkpoints else []
 
 
 def litter(run: Run) -> list[Path]:

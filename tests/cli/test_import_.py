@@ -7,6 +7,7 @@ import pytest
 import torch
 from animals import Gmmc
 from checkpoints import JEM, replay_buffer, save, save_gmmc, write_things
+from PIL import Image
 
 from gmmcli.model_card import load_model
 
@@ -17,21 +18,47 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def test_an_imported_gmmc_is_listed_shown_sampled_evaluated_and_attacked(gmmc: Gmmc, tmp_path: Path, runs: Path) -> None:
+QUICK: tuple[list[object], ...] = (
+    ["runs", "ls"],
+    ["runs", "show", "last_ckpt"],
+    ["runs", "check"],
+    ["runs", "repair"],
+    ["runs", "gc"],
+    ["watch"],
+    ["sample", "--class", "thing 3", "--n", 2, "--steps", 1],
+    ["sample", "--n", 10, "--from", "buffer"],
+    ["classify", "photo.png"],
+    ["eval", "accuracy"],
+    ["attack", "fgsm", "--n", 4],
+    ["report"],
+)
+OTHERS: tuple[list[object], ...] = (
+    ["restore", "photo.png", "--denoise", 0.1, "--n", 1],
+    ["morph", "--from", "thing 1", "--to", "thing 2", "--n", 1, "--frames", 2],
+    ["eval", "accuracy", "--refine", 1],
+    ["eval", "calibrate"],
+    ["eval", "ood", "--against", "uniform", "--score", "log_px"],
+    ["eval", "generate", "--features", "pixels"],
+    ["attack", "cw", "--n", 2, "--steps", 1, "--searches", 1],
+    ["tsne", "--n", 20],
+    ["export", "--no-onnx"],
+)
+
+
+@pytest.mark.parametrize("commands", [QUICK, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["quick", "others"])
+def test_an_imported_gmmc_is_a_run_like_any_other(
+    commands: tuple[list[object], ...], gmmc: Gmmc, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gmmcli.evaluate.classify.LEAST", 5)  # validation images are few here
+    Image.new("RGB", (32, 32), "red").save("photo.png")
     path = save_gmmc(tmp_path / "last_ckpt.pt", "legacy", buffer=replay_buffer(20))
     imported = gmmc("import", path, "--data", write_things(tmp_path / "things.npz"))
     assert imported.exit_code == 0, imported.stderr
     (run,) = runs.iterdir()
     assert imported.stdout.strip() == str(run)
     assert run.name.endswith("Z-last_ckpt")
-    for command in (
-        ["runs", "show", "--run", "last_ckpt"],
-        ["sample", "--class", "thing 3", "--n", 2, "--steps", 1],
-        ["sample", "--n", 10, "--from", "buffer"],
-        ["eval", "accuracy"],
-        ["attack", "fgsm", "--n", 4],
-        ["report"],
-    ):
+    for command in commands:
         result = gmmc(*command)
         assert result.exit_code == 0, (command, result.stderr)
     assert "imported" in gmmc("runs", "ls").stdout

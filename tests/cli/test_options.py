@@ -1,9 +1,13 @@
+import errno
 import json
+import shutil
 from pathlib import Path
+from typing import IO
 
 import pytest
-from animals import Trained
+from animals import Gmmc, Trained
 
+from gmmcli import storage
 from gmmcli.cli.options import answer, note, opened
 from gmmcli.errors import RunError
 
@@ -37,3 +41,34 @@ def test_opening_no_run_says_nothing_but_the_error(tmp_path: Path, capsys: pytes
     with pytest.raises(RunError, match="no run 1999 in"):
         opened("1999", tmp_path, "cpu", quiet=False)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_published_run_that_takes_no_files_is_used_like_any_other(
+    gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = Path(shutil.copytree(trained.path, tmp_path / "published"))
+    temporary = storage.TemporaryFile
+
+    def refused(dir: Path) -> IO[bytes]:  # as a read-only disk does; whoever runs the tests may write anywhere
+        if Path(dir).is_relative_to(published):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return temporary(dir=dir)
+
+    monkeypatch.setattr(storage, "TemporaryFile", refused)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = {path: path.stat().st_mtime_ns for path in published.rglob("*")}
+    for words in (
+        ["eval", "accuracy"],
+        ["sample", "--n", 2, "--steps", 1],
+        ["attack", "fgsm", "--n", 4],
+        ["runs", "show"],
+        ["runs", "check"],
+    ):
+        result = gmmc(*words, "--run", published)
+        assert result.exit_code == 0, result.stderr
+        for line in result.stdout.splitlines():
+            assert not line.startswith("/") or Path(line).is_relative_to(tmp_path / "cache" / "gmmc" / "runs")
+    shown = gmmc("eval", "accuracy", "--run", published, "--out", tmp_path)
+    assert (tmp_path / "eval-accuracy.png").is_file(), shown.stderr
+    assert "eval-accuracy" in {path.stem for path in (tmp_path / "cache").rglob("*.json")}
+    assert {path: path.stat().st_mtime_ns for path in published.rglob("*")} == before

@@ -123,3 +123,11 @@ print(json.dumps([name for name in ("torch", "numpy", "rich", "pydantic") if nam
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_names_do_not_reach_the_terminal_raw(one: Run) -> None:
+    path = one.path.rename(one.path.with_name("2026-01-01T000000Z-a\x1b[31m\nb"))
+    (path / "provenance.json").write_text("{")
+    lines, following = told(path.parent)
+    assert not any("\x1b" in line or "\n" in line for line in (*lines, following))
+    assert following == f"gmmc runs check {path.parent}/2026-01-01T000000Z-a\\x1b[31m\\nb"

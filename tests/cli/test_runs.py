@@ -75,6 +75,13 @@ def test_show_in_words(gmmc: Gmmc, trained: Trained) -> None:
     assert "  status: finished" in lines
 
 
+def test_show_makes_control_characters_visible(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(trained.path, tmp_path / "a\x1b[31mb")))
+    run.describe(device="c\x07pu")
+    shown = gmmc("runs", "show", run.path).stdout
+    assert f"path: {tmp_path}/a\\x1b[31mb" in shown and "device: c\\x07pu" in shown
+
+
 def test_show_of_an_unknown_run_exits_1(gmmc: Gmmc, trained: Trained) -> None:
     result = gmmc("runs", "show", "--run", "1999", "--runs-dir", trained.runs_dir)
     assert (result.exit_code, result.stdout) == (1, "")

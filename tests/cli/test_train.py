@@ -50,6 +50,17 @@ def test_a_training_of_minutes_tells_its_time_before_it_begins(
         assert bool(re.fullmatch(told, lines[0])) == says
 
 
+def test_what_is_beyond_the_machine_is_refused_and_tried_all_the_same_by_force(
+    gmmc: Gmmc, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmmcli.train.needs.total_memory", lambda device: 2**20)
+    words = ["train", trained.recipe, "--set", "stages.0.epochs=1", "--runs-dir", tmp_path / "runs", "--quiet"]
+    refused = gmmc(*words)
+    assert (refused.exit_code, (tmp_path / "runs").exists()) == (2, False)
+    assert "animals needs at least 0.0 GiB of memory, and there are 0.0 GiB" in refused.stderr and "--force" in refused.stderr
+    assert gmmc(*words, "--force").exit_code == 0
+
+
 def test_a_training_with_an_average_answers_with_the_accuracy_of_the_average(gmmc: Gmmc, trained: Trained, tmp_path: Path) -> None:
     result = gmmc("train", trained.recipe, "--set", "optim.ema_decay=0.9", "--runs-dir", tmp_path, "--json")
     assert result.exit_code == 0, result.stderr

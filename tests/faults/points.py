@@ -1,6 +1,11 @@
-"""Points at which a fault can strike a training: before every file is opened for writing, synced, renamed or removed."""
+"""Points at which a fault can strike: before every file is opened for writing, synced, renamed or removed, and within its first write.
 
+What a crash after an operation leaves is what one before the next leaves: each point stands for both.
+"""
+
+import builtins
 import errno
+import io
 import json
 import os
 import sys
@@ -15,32 +20,72 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND
 
 
 class Gate:
-    """Counts the operations on files below a folder, and lets a fault happen before one of them."""
+    """Counts the operations on files below a folder, and lets a fault happen before one of them.
 
-    def __init__(self, folder: Path, at: int, fault: Callable[[], None]) -> None:
-        self.folder, self.at, self.fault, self.passed = str(folder), at, fault, 0
+    Args:
+        folder: where.
+        at: before which of them, counted from 1; 0 for none.
+        fault: what happens.
+        only: count those alone whose path has this in it.
+    """
+
+    def __init__(self, folder: Path, at: int, fault: Callable[[], None], only: str = "") -> None:
+        self.folder, self.at, self.fault, self.only, self.passed = str(folder), at, fault, only, 0
 
     def arm(self) -> None:
         """From now on, and until the process ends."""
         sys.addaudithook(self._hear)
-        fsync = os.fsync
+        fsync, opened = os.fsync, io.open
 
         def synced(descriptor: int) -> None:
-            self._pass()
+            if not self.only:  # it has a number, and no path
+                self.pass_by()
             fsync(descriptor)
 
+        def torn(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+            file = opened(path, mode, *rest, **more)
+            return Torn(file, self) if self._counts(path) and set(mode) & set("wax+") else file
+
         os.fsync = synced
+        io.open = builtins.open = torn  # type: ignore[assignment]  # pathlib's, and everybody else's
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in CHANGES or (event == "open" and arguments[2] & WRITING):
-            path = arguments[0]
-            if isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path).startswith(self.folder):
-                self._pass()
+        if (event in CHANGES or (event == "open" and arguments[2] & WRITING)) and self._counts(arguments[0]):
+            self.pass_by()
 
-    def _pass(self) -> None:
+    def _counts(self, path: Any) -> bool:
+        name = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else ""
+        return name.startswith(self.folder) and self.only in name
+
+    def pass_by(self, first: Callable[[], object] = lambda: None) -> None:
+        """Pass a point; where the fault is due, do something ``first``."""
         self.passed += 1
         if self.passed == self.at:
+            first()
             self.fault()
+
+
+class Torn:
+    """A file whose first write is a point: a fault leaves half of it."""
+
+    def __init__(self, file: Any, gate: Gate) -> None:
+        self._file, self._gate, self._written = file, gate, False
+
+    def write(self, data: Any) -> Any:
+        """Write, or half of it and then the fault."""
+        if not self._written:
+            self._written = True
+            self._gate.pass_by(lambda: (self._file.write(data[: len(data) // 2]), self._file.flush()))
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "Torn":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
 
 def die() -> None:

@@ -3,6 +3,7 @@
 Each is a ``python -m gmmcli`` of its own (forked.py).
 """
 
+import errno
 import os
 import random
 import signal
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import forked
 import pytest
-from trainings import Small, contents
+from trainings import DEAD, GEN, Begin, Small, contents, trained
 
 from gmmcli.errors import DivergedError
 from gmmcli.run import Run, open_run
+from gmmcli.train.guard import GuardedStep
 from gmmcli.train.loop import train
 from gmmcli.train.setup import Setup
+from gmmcli.train.state import TrainState
+from gmmcli.train.step import StepReport, training_step
 
 PATIENCE = 120.0
 
@@ -128,6 +132,64 @@ def test_a_terminal_that_is_closed_takes_nothing_with_it(monkeypatch: pytest.Mon
     run = open_run(None, runs_dir)
     assert run.provenance["status"] == "interrupted"
     assert run.checkpoint().step == run.metrics()[-1]["step"]
+
+
+def test_a_second_ctrl_c_ends_at_once_and_nothing_that_was_saved_is_lost(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ("stages.0.epochs=2", "log.checkpoint_every=2")
+    setup, run = begin(*overrides)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def impatient(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
+        for _ in range(2 if state.step == 5 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return training_step(setup, state, update)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("gmmcli.train.loop.training_step", impatient)
+        train(setup, run, quiet=True)
+    signal.signal(signal.SIGINT, before)
+    assert (run.status, [checkpoint.step for checkpoint in run.checkpoints]) == ("interrupted", [2, 4])
+    train(setup, run, resume=True, quiet=True)
+    assert contents(run.checkpoint()) == contents(trained(*begin(*overrides)).checkpoint())
+
+
+class Unread:
+    """A stderr whose reader has gone, as in `gmmc train 2>&1 | head -1`."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    flush = write
+
+    def isatty(self) -> bool:
+        return False
+
+
+def test_a_stderr_that_nobody_reads_costs_no_step_and_no_warning(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, run = begin(GEN, DEAD)
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", Unread())
+        train(setup, run)
+    assert (run.status, run.checkpoint().step) == ("finished", 10)
+    assert [line["event"] for line in run.metrics() if "event" in line] == ["chains"]
+
+
+def test_sigusr1_saves_the_state_and_training_goes_on_to_the_same_weights(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, run = begin("stages.0.epochs=2")
+
+    def told(setup: Setup, state: TrainState, update: GuardedStep) -> StepReport:
+        if state.step in (3, 6):
+            signal.raise_signal(signal.SIGUSR1)
+        return training_step(setup, state, update)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gmmcli.train.loop.training_step", told)
+        train(setup, run, quiet=True)
+    assert (run.status, [checkpoint.step for checkpoint in run.checkpoints]) == ("finished", [4, 7, 10])
+    undisturbed = trained(*begin("stages.0.epochs=2", "log.checkpoint_every=1"))
+    for checkpoint in run.checkpoints:
+        same = next(one for one in undisturbed.checkpoints if one.step == checkpoint.step)
+        assert contents(checkpoint) == contents(same)
 
 
 def test_a_halt_and_a_continue_change_nothing(gmmc: Gmmc, small: Small, tmp_path: Path) -> None:

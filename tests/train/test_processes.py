@@ -243,8 +243,8 @@ def disturb_at_step_4(disturb: Callable[[], None], setup: Setup, run: Run) -> st
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(begin: Begin) -> None:
     setup, run = begin()
-    said = on_ranks(2, disturb_at_step_4, lambda: os.kill(os.getpid(), signal.SIGUSR1), setup, run)
-    assert said == [f"{who} after step 4; the state is saved" for who in ("a signal to another process", "SIGUSR1")]
+    said = on_ranks(2, disturb_at_step_4, lambda: os.kill(os.getpid(), signal.SIGTERM), setup, run)
+    assert said == [f"{who} after step 4; the state is saved" for who in ("a signal to another process", "SIGTERM")]
     assert run.provenance["status"] == "interrupted"
     assert [checkpoint.step for checkpoint in run.checkpoints] == [4]
     in_processes(2, setup, run, resume=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli.options import OfRun, SomeImages, answer, with_options
+from gmmcli.layout import show
 
 EPILOG = "Examples:\n\ngmmc export --out my-model\n\ngmmc export --run digits_gen --best --no-onnx"
 
@@ -32,5 +33,4 @@ def export_command(
         about = {"run": run.id, "step": judge.subject.step, "protocol": judge.protocol}
         answer({"schema": 1, "command": "export", **about, "values": {"files": [str(path) for path in paths]}})
         return
-    for path in paths:
-        print(path)
+    show(*paths)

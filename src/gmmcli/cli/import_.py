@@ -7,6 +7,7 @@ import typer
 
 from gmmcli.cli import completion
 from gmmcli.cli.options import Device, Json, Quiet, RunsDir, answer, note
+from gmmcli.layout import show
 from gmmcli.named import select_device
 
 EPILOG = "Examples:\n\ngmmc import best_valid_ckpt.pt --data cifar10\n\ngmmc import CIFAR10_MODEL.pt --name jem --data cifar10"
@@ -45,7 +46,7 @@ def import_command(
     for sentence in done.notes:
         note(sentence)
     if not json:
-        print(done.run.path)
+        show(done.run.path)
         return
     values = {
         "path": str(done.run.path),

@@ -85,7 +85,7 @@ def present(
     if not quiet:
         show(*terminal(comparison))
     note(f"Markdown: {path.with_suffix('.md')}", quiet)
-    print(path)
+    show(path)
 
 
 def _chosen(runs: Sequence[str] | None, study: Path | None, runs_dir: Path | None, watch: bool = False) -> "list[Run]":

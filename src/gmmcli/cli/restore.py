@@ -7,6 +7,7 @@ import typer
 
 from gmmcli.cli import completion
 from gmmcli.cli.options import GRIDS, GridOut, OfRun, Seed, SomeImages, answer, check_out, with_options
+from gmmcli.layout import show
 
 if TYPE_CHECKING:
     from gmmcli.evaluate.subject import Subject
@@ -65,7 +66,7 @@ def restore_command(
         about = {"run": subject.run.id, "step": subject.step, "protocol": protocol}
         answer({"schema": 1, "command": "restore", **about, "values": {"image": str(image), "path": str(path)}})
         return
-    print(path)
+    show(path)
 
 
 @with_options
@@ -108,7 +109,7 @@ def morph_command(
         about = {"run": subject.run.id, "step": subject.step, "n": n, "protocol": protocol}
         answer({"schema": 1, "command": "morph", **about, "values": {"path": str(path)}})
         return
-    print(path)
+    show(path)
 
 
 def _read(path: Path, subject: "Subject") -> "RawImages":

@@ -80,7 +80,7 @@ def show(name: Name = None, run: RunName = None, runs_dir: RunsDir = None, json:
         "path": str(found.path),
         "provenance": found.provenance,
         "checkpoints": [checkpoint.step for checkpoint in found.checkpoints],
-        "best": found.checkpoint(best=True).progress,
+        "best": found.read(lambda checkpoint: checkpoint.progress, best=True),
         "last_metrics": logged[-1] if logged else None,
     }
     if json:

@@ -15,6 +15,7 @@ import typer
 from gmmcli.cli import completion
 from gmmcli.cli.options import GRIDS, MOST, OfRun, Origin, answer, check_out, note, with_options
 from gmmcli.errors import DataError, RecipeError
+from gmmcli.layout import show
 from gmmcli.named import class_indices, select_device
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def sample_command(
     if of_run.json:
         answer(result | {"values": {"paths": [str(path) for path in paths]} | values})
     else:
-        print("\n".join(map(str, paths)))
+        show(*paths)
 
 
 def _test_images(run: "Run", card: "ModelCard") -> "Dataset":

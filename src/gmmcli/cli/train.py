@@ -49,7 +49,7 @@ def train_command(
 ) -> None:
     """Train a recipe in a new run directory, or resume a run; then measure the test accuracy.
 
-    Ctrl-C, SIGTERM, SIGUSR1 or a closed terminal saves the state and stops (exit 130, 143, 138, 129).
+    Ctrl-C, SIGTERM or a closed terminal saves the state and stops (exit 130, 143, 129); SIGUSR1 saves it and goes on.
 
     A dataset that gmmc data download knows is downloaded where it is not on disk, unless --offline forbids it.
 

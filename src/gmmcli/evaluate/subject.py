@@ -16,7 +16,7 @@ from gmmcli.data.dataset import Dataset, Split, SplitName
 from gmmcli.data.fingerprint import Fingerprint
 from gmmcli.data.sources import foreign, parse_source
 from gmmcli.distributed import any_of, from_main, world
-from gmmcli.errors import CheckpointError, DataError, RecipeError, RunError
+from gmmcli.errors import DataError, RecipeError, RunError
 from gmmcli.evaluate.classes import FITTING, with_classes_of
 from gmmcli.metrics.calibration import fit_temperature
 from gmmcli.metrics.outputs import Outputs, outputs
@@ -244,13 +244,7 @@ def one_checkpoint(run: Run, best: bool, device: torch.device | str) -> tuple[Ch
     Raises:
         RunError, CheckpointError: there is none, or it is damaged.
     """
-    while True:
-        checkpoint = run.checkpoint(best)
-        try:
-            return checkpoint, run.card_of(checkpoint), run.model_of(checkpoint, device)
-        except CheckpointError:
-            if checkpoint in run.checkpoints:
-                raise
+    return run.read(lambda checkpoint: (checkpoint, run.card_of(checkpoint), run.model_of(checkpoint, device)), best)
 
 
 def check_same_checkpoint(run: Run, step: int) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from signal import SIGINT
 
-from gmmcli.distributed import any_of, world
+from gmmcli.distributed import most, world
 from gmmcli.errors import DivergedError, StoppedError
 from gmmcli.model_card import without_paths
 from gmmcli.progress import ProgressBar
@@ -37,7 +37,7 @@ def train(setup: Setup, run: Run, *, resume: bool = False, quiet: bool = False, 
     Raises:
         DataError: the run is resumed on other images than it was started on.
         DivergedError: the loss diverged, and the recipe says stop or its rollbacks are used up; the last good checkpoint is kept.
-        StoppedError: SIGINT, SIGTERM, SIGHUP or SIGUSR1 arrived, in any process; the state is saved.
+        StoppedError: SIGINT, SIGTERM or SIGHUP arrived, in any process; the state is saved, as SIGUSR1 has it without a stop.
         CheckpointError: the newest checkpoint is damaged.
         RecipeError: the recipe has changed since in what a resume must keep.
         OSError: a file cannot be written.
@@ -122,8 +122,9 @@ def _advance(
     while state.step < setup.n_steps:
         report = training_step(setup, state, update)
         due = Due.after(state.step, setup)
-        stopped = any_of(bool(stop.received))
-        checked = setup.device.type == "cpu" or due.any or stopped
+        asked = most(stop.wish())
+        stopped = asked > 1
+        checked = setup.device.type == "cpu" or due.any or bool(asked)
         diverged = checked and not update.healthy
         if due.log or diverged or state.step in near_a_switch:
             log.write(state, report, update, watched=due.log)
@@ -135,7 +136,7 @@ def _advance(
             run.check_there()
             save_preview(setup, state, run.path / "samples")
         improved = due.validate and validate(setup, state, log, report.stage, distance)
-        if (due.save or improved or stopped) and not due.last:  # the last state is saved with its gamma^2
+        if (due.save or improved or asked) and not due.last:  # the last state is saved with its gamma^2
             saver.begin(state)
         if stopped and not due.last:
             saver.wait()

@@ -25,7 +25,7 @@ def recorded(run: Run, device: torch.device, n_steps: int) -> Iterator[None]:
     except DivergedError:
         status = "diverged"
         raise
-    except StoppedError:
+    except (StoppedError, KeyboardInterrupt):
         status = "interrupted"
         raise
     finally:
