@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Generator, Iterator
 from functools import cache
+from typing import Any
 
 gc.disable()  # until all tests are collected: imports make none
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` runs two processes
@@ -31,6 +32,14 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.freeze()
     gc.enable()
     return collected
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As ``--dist worksteal``, also where xdist is missing: neighbouring tests share a worker, and so the fixtures of their module."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,8 @@ ALMOST = {"rel": 1e-6, "abs": 1e-6}
 PARTS = {"train": slice(0, 200), "val": slice(200, 260), "test": slice(260, 380)}
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Read-only; better than chance, worse than perfect."""
-    folder = tmp_path_factory.mktemp("report")
+@cache
+def trained_in(folder: Path) -> Run:
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     arrays = {f"{name}_images": images[part] for name, part in PARTS.items()}
@@ -52,6 +51,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run.create(recipe, folder / "runs", [])
     train(Setup.prepare(recipe), run, quiet=True)
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Read-only; better than chance, worse than perfect; one run for whichever folders of tests have this fixture."""
+    folder = tmp_path_factory.getbasetemp() / "digits"
+    folder.mkdir(exist_ok=True)
+    return trained_in(folder)
 
 
 Open = Callable[..., Subject]
