@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from animals import Trained
 
-from gmmcli.cli.options import answer, note, opened
+from gmmcli.cli.options import answer, note, opened, show_each
 from gmmcli.errors import RunError
+from gmmcli.evaluate.measured import Measured
 
 
 def test_an_answer_is_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +38,23 @@ def test_opening_no_run_says_nothing_but_the_error(tmp_path: Path, capsys: pytes
     with pytest.raises(RunError, match="no run 1999 in"):
         opened("1999", tmp_path, "cpu", quiet=False)
     assert capsys.readouterr() == ("", "")
+
+
+def test_results_stand_apart_and_their_warnings_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    about = {"run": "a", "step": 6, "dataset": "digits", "split": "test", "n": 30}
+    measured = [
+        Measured({**about, "command": command, "values": {"nll": 0.5}}, [Path("x y.png")], [f"{command} is odd"])
+        for command in ("eval accuracy", "tsne")
+    ]
+    measured[0].result["values"]["per_class"] = {}
+    show_each(measured)
+    said = capsys.readouterr()
+    assert said.out.split("\n\n") == [
+        "eval accuracy: run a, step 6, digits test, n = 30",
+        "metric  value [95% interval]\nnll     0.500",
+        "x y.png",
+        "tsne: run a, step 6, digits test, n = 30",
+        "metric  value [95% interval]\nnll     0.500",
+        "x y.png\n",
+    ]
+    assert said.err == "gmmc: warning: eval accuracy is odd\ngmmc: warning: tsne is odd\n"
