@@ -1,10 +1,13 @@
 import os
 import shutil
 import sys
+from collections import Counter
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gmmcli.layout import Table, columns_of, fitted, lines, show, width_of
 
@@ -103,3 +106,23 @@ def test_a_path_is_exact_but_harmless_on_a_terminal(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     show(Path("a\x1b[31m\nb.png"))
     assert capsys.readouterr().out == f"{printed}\n"
+
+
+CELLS = st.lists(st.text("ab9[].猫", min_size=1, max_size=12), max_size=4).map(" ".join)
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(2, 4).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1, max_size=4)),
+    st.booleans(),
+    st.integers(1, 60),
+)
+def test_no_table_loses_or_breaks_a_word_at_any_width(rows: list[list[str]], sentences: bool, width: int) -> None:
+    for table in (Table(rows=rows, sentences=sentences), Table(rows[0], rows[1:], sentences=sentences)):
+        narrow = table.lines(width)
+        assert not words([cell for row in table.rows for cell in row]) - words(narrow)
+        assert all(columns_of(line) <= width or " " not in line.strip() for line in narrow)
+
+
+def words(text: list[str]) -> Counter[str]:
+    return Counter(" ".join(text).replace(":", " ").split())

@@ -31,9 +31,9 @@ class Table:
 
     def lines(self, width: int | None) -> list[str]:
         """Lay it out in lines of at most this width, words that are longer apart; None for any width."""
-        rows = [[visible(cell) for cell in row] for row in ([self.columns] if self.columns else []) + self.rows]
-        if not rows:
+        if not self.rows:
             return []
+        rows = [[visible(cell) for cell in row] for row in ([self.columns] if self.columns else []) + self.rows]
         *sizes, last = (max(map(columns_of, column)) for column in zip(*rows, strict=True))
         beside = sum(sizes) + len(GAP) * len(sizes)
         if width is None or beside + last <= width or (self.sentences and beside + NARROWEST <= width):

@@ -8,8 +8,9 @@ import pytest
 from animals import Gmmc, Trained
 
 from gmmcli import storage
-from gmmcli.cli.options import answer, note, opened
+from gmmcli.cli.options import answer, note, opened, show_each
 from gmmcli.errors import RunError
+from gmmcli.evaluate.measured import Measured
 
 
 def test_an_answer_is_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +73,23 @@ def test_a_published_run_that_takes_no_files_is_used_like_any_other(
     assert (tmp_path / "eval-accuracy.png").is_file(), shown.stderr
     assert "eval-accuracy" in {path.stem for path in (tmp_path / "cache").rglob("*.json")}
     assert {path: path.stat().st_mtime_ns for path in published.rglob("*")} == before
+
+
+def test_results_stand_apart_and_their_warnings_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    about = {"run": "a", "step": 6, "dataset": "digits", "split": "test", "n": 30}
+    measured = [
+        Measured({**about, "command": command, "values": {"nll": 0.5}}, [Path("x y.png")], [f"{command} is odd"])
+        for command in ("eval accuracy", "tsne")
+    ]
+    measured[0].result["values"]["per_class"] = {}
+    show_each(measured)
+    said = capsys.readouterr()
+    assert said.out.split("\n\n") == [
+        "eval accuracy: run a, step 6, digits test, n = 30",
+        "metric  value [95% interval]\nnll     0.500",
+        "x y.png",
+        "tsne: run a, step 6, digits test, n = 30",
+        "metric  value [95% interval]\nnll     0.500",
+        "x y.png\n",
+    ]
+    assert said.err == "gmmc: warning: eval accuracy is odd\ngmmc: warning: tsne is odd\n"

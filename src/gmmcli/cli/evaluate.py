@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli import completion, generate
-from gmmcli.cli.options import Images, OfRun, Out, Refining, SomeImages, show, with_options
+from gmmcli.cli.options import Images, OfRun, Out, Refining, SomeImages, show_each, with_options
 from gmmcli.cli.verbs import Verbs
 
 app = Verbs(help="Measure a trained run: accuracy, calibration, out-of-distribution detection, generation.")
@@ -112,5 +112,4 @@ def all_command(
     if of_run.json:
         of_run.show(every)
         return
-    for part in parts:
-        show(part, json=False)
+    show_each(parts)

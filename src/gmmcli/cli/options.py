@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
@@ -240,14 +240,28 @@ def note(line: str, quiet: bool = False) -> None:
 
 def show(measured: "Measured", json: bool) -> None:
     """Answer with a result: its object, or its table and the paths of its pictures; warnings go to stderr."""
-    for warning in measured.warnings:
-        note(f"warning: {warning}")
     if json:
+        _warn(measured)
         answer(measured.result)
-        return
+    else:
+        show_each([measured])
+
+
+def show_each(measured: "Iterable[Measured]") -> None:
+    """Answer with several results in words, an empty line between."""
     from gmmcli.evaluate.tables import result_table
 
-    layout.show(*result_table(measured.result), *measured.pictures)
+    parts: list[layout.Part] = []
+    for one in measured:
+        _warn(one)
+        parts += ["", *result_table(one.result), *one.pictures]
+    layout.show(*parts)
+
+
+def _warn(measured: "Measured") -> None:
+    """Say on stderr what is to be known of a result."""
+    for warning in measured.warnings:
+        note(f"warning: {warning}")
 
 
 def opened(run: str | Path | None, runs_dir: Path | None, device: Literal["auto", "cpu", "cuda"], quiet: bool, **asked: Any) -> "Subject":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gmmcli.cli import completion
-from gmmcli.cli.options import Images, N, OfRuns, Origin, Out, answer, show, with_options
+from gmmcli.cli.options import Images, N, OfRuns, Origin, Out, answer, show_each, with_options
 from gmmcli.errors import RecipeError
 
 EPILOG = "Examples:\n\ngmmc tsne\n\ngmmc tsne --run digits_dis --run digits_gen --per-class 20 --out fig1.png"
@@ -59,5 +59,4 @@ def tsne_command(
         first = measured[0].result
         answer(first if len(measured) == 1 else first | {"runs": [one.result for one in measured]})
         return
-    for one in measured:
-        show(one, json=False)
+    show_each(measured)
