@@ -61,9 +61,10 @@ format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-docs: $(READY)  ## Write the command and recipe references anew from help texts and docstrings
+docs: $(READY)  ## Write the command and recipe references anew from help texts and docstrings, and build the site into site/
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/recipes.py
+	$(BIN)/python -m mkdocs build --quiet
 
 clean:
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
