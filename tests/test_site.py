@@ -51,7 +51,7 @@ def test_every_page_is_there_and_nothing_else(site: Path) -> None:
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     built = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     assert pages <= built
-    assert {"CHANGELOG.html", "CONTRIBUTING.html", "SECURITY.html", "benchmarks/results/README.html", "404.html"} < built - pages
+    assert {"CHANGELOG.html", "CONTRIBUTING.html", "SECURITY.html", "benchmarks/results/index.html", "404.html"} < built - pages
     assert list(site.rglob("*.py")) == []
 
 
