@@ -6,7 +6,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -202,11 +202,11 @@ def test_persistent_ids_of_other_forms_are_one_sentence(tmp_path: Path, saved: t
     assert "its pickle is broken" in refusal(write(tmp_path / "x.pt", legacy(pickled([Persistent(*saved)]))))
 
 
-def tensor_of(size: Any, stride: Any, offset: Any = 0, numel: Any = 4) -> bytes:
+def tensor_of(size: Any, stride: Any, offset: Any = 0, numel: Any = 4, keys: Sequence[str] = ("0",)) -> bytes:
     """A file of one tensor with these figures over a storage of four numbers."""
     storage = Persistent("storage", torch.FloatStorage, "0", "cpu", numel, None)
     content = pickled({"x": Attack(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())})
-    return legacy(content, ["0"], struct.pack("<q4f", numel, 1, 2, 3, 4))
+    return legacy(content, [*keys], struct.pack("<q4f", numel, 1, 2, 3, 4))
 
 
 def test_figures_of_a_tensor_that_fit_are_read(tmp_path: Path) -> None:
@@ -229,7 +229,8 @@ def test_figures_of_a_tensor_that_fit_are_read(tmp_path: Path) -> None:
         (tensor_of((4,), (1,), "0"), "its pickle is broken"),
         (tensor_of((2.0,), (1,)), "its pickle is broken"),
         (tensor_of((2**40,), (1,), numel=2**40), "is more than is left of the file's"),
-        (tensor_of((2**47,), (1,), numel=2**47), "it is damaged"),  # a place where no file can end
+        (tensor_of((2**47,), (1,), numel=2**47), "is more than is left of the file's"),
+        (tensor_of((2**47,), (1,), numel=2**47, keys=("0", "0")), "it is damaged"),  # another storage behind, where files do not reach
     ],
 )
 def test_figures_of_a_tensor_that_do_not_fit_are_one_sentence(tmp_path: Path, file: bytes, says: str) -> None:

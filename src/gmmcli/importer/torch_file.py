@@ -1,7 +1,6 @@
 """Files of ``torch.save``, read without running any of their content: zip archives, and the format of torch 1.5 and earlier."""
 
 import errno
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,13 +143,14 @@ def _legacy(path: Path, file: BinaryIO) -> TorchFile:
     if not isinstance(about, dict) or about.get("little_endian") is not True:
         raise CheckpointError("it was written on a machine of another byte order")
     (content, storages), (keys, _) = read_pickle(file), read_pickle(file)
-    places = dict[str, int]()
+    places, at = dict[str, int](), file.tell()
     for key in keys:
+        file.seek(at)
         (numel,) = unpack("<q", file.read(8))
         if numel != storages[key].numel:
             raise CheckpointError(f"a storage of {storages[key].numel:,} numbers has {numel:,} in the file")
-        places[key] = file.tell()
-        file.seek(numel * storages[key].dtype.itemsize, os.SEEK_CUR)
+        places[key] = at + 8
+        at += 8 + numel * storages[key].dtype.itemsize
 
     def find(storage: Storage) -> BinaryIO:
         file.seek(places[storage.key])
