@@ -21,7 +21,7 @@ from gmmcli.errors import DataError
 from gmmcli.rng import stream
 
 CPU = torch.device("cpu")
-ALLOWED, KEPT = 118 * 2**20, 2 * 2**20
+ALLOWED, KEPT = 140 * 2**20, 2 * 2**20
 
 
 def read(source: Source) -> None:
