@@ -27,7 +27,7 @@ demo: $(READY)  ## Train on handwritten digits, then draw generated ones beside 
 	@echo 'Look at that picture: a row for each digit, real images at the left, at the right what the network has drawn.'
 	@echo 'Next, $(NEXT)'
 
-test: $(READY)  ## The test suite, in two processes: two minutes on two cores
+test: $(READY)  ## The test suite, in two processes: under four minutes on two cores
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-slow: $(READY)  ## Tests that take minutes: ten kills in a row, ...
