@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 SHARED_MEMORY = Path("/dev/shm")
 if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2**32:  # files live as long as their test; disks are slow to forget
@@ -22,8 +22,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from browsing import chromium
 from gmmcli import provenance
 from gmmcli.recipe import Recipe
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # a busy machine is no finding
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,6 +59,13 @@ def one_checkout_and_no_power_cut() -> Iterator[None]:
         patch.setattr(provenance, "version", cache(provenance.version))
         patch.setattr(os, "fsync", os.fstat)  # which knows a wrong descriptor, too
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A browser for pages, of marked tests (``browsing.in_a_browser``)."""
+    with chromium() as found:
+        yield found
 
 
 TINY = """

@@ -1,30 +1,26 @@
 """The site of docs/: built as `make docs` builds it, opened from disk, without a server and without a network."""
 
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from browsing import in_a_browser
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "mkdocs.yml").is_file(), reason="needs the checkout"),
     pytest.mark.skipif(
         not all(map(find_spec, ("material", "mkdocstrings"))), reason="needs mkdocs-material and mkdocstrings (the docs extra)"
     ),
 ]
-in_a_browser = pytest.mark.skipif(
-    CHROMIUM is None or find_spec("playwright") is None, reason="needs playwright (the dev extra) and a chromium: apt-get install chromium"
-)
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +31,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 def test_every_page_is_there_and_nothing_else(site: Path) -> None:

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from matplotlib.figure import Figure
 
+from browsing import in_a_browser
 from gmmcli.attacks.attack import Attack
 from gmmcli.evaluate import classification, detection
 from gmmcli.evaluate.generation import Generation, generate
@@ -29,13 +29,10 @@ from gmmcli.run import Run
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CLASSES = ("</script>", "<b>bold", "two", "three", "four", "five", "six", "seven", "eight", "nine & more")
 N = 40
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or find_spec("playwright") is None, reason="needs playwright (the dev extra) and a chromium: apt-get install chromium"
-)
+pytestmark = in_a_browser
 
 
 def measured(run: Run, samples: bool) -> Run:
@@ -82,16 +79,6 @@ def written(runs: list[Run], title: str) -> Path:
     path = runs[0].path / f"{len(runs)}.html"
     path.write_text(page(compare(gather(runs)), title, "About <em>them</em>"), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -184,7 +171,8 @@ def test_charts_have_the_colours_of_the_scheme_also_when_it_changes(sheet: "Page
     chart = drawn(sheet, "reliability")
     light = colour(chart)
     sheet.emulate_media(color_scheme="dark")
-    assert colour(chart) != light
+    changed = "light => getComputedStyle(document.querySelector('[data-chart=reliability] .xtick text')).fill !== light"
+    sheet.wait_for_function(changed, arg=light)  # it is drawn anew after the page has heard of the change
     assert colour(drawn(sheet, "robustness")) == colour(chart)
 
 
