@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gmmcli.errors import RecipeError
-from gmmcli.named import class_indices, select_device
+from gmmcli.named import class_index, class_indices, select_device
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -28,6 +28,12 @@ ANIMALS = ("cat", "dog", "2", "sea lion")
 )
 def test_a_class_is_meant_by_name_by_index_or_with_all(label: str, indices: list[int]) -> None:
     assert class_indices(label, ANIMALS) == indices
+
+
+def test_an_image_has_one_class() -> None:
+    assert class_index("sea lion", ANIMALS) == 3
+    with pytest.raises(RecipeError, match="one class, not all"):
+        class_index("all", ANIMALS)
 
 
 def test_a_name_goes_before_an_index() -> None:

@@ -35,6 +35,14 @@ def class_indices(label: str, names: Sequence[str]) -> list[int]:
     raise RecipeError(f"no class {quoted(label)} among the {len(names)} of this run", hint)
 
 
+def class_index(label: str, names: Sequence[str]) -> int:
+    """The class meant by a name or an index, as ``class_indices``; RecipeError for ``all``, too."""
+    found = class_indices(label, names)
+    if len(found) > 1:
+        raise RecipeError("an image has one class, not all", "leave it out where it is unknown")
+    return found[0]
+
+
 def radii(texts: Sequence[str] | None, norm: str) -> list[float]:
     """Read radii of attacks, each a number, a fraction or several with commas between; RecipeError for what is none."""
     found = []

@@ -161,7 +161,7 @@ def test_an_export_is_that_of_the_command(opened: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda run, image: run.restore(image), RecipeError, "needs --mask or --denoise"),
+        (lambda run, image: run.restore(image), RecipeError, "needs mask or denoise"),
         (lambda run, image: run.restore(image, image * 0), RecipeError, "the mask is white nowhere"),
         (lambda run, image: run.restore(image, denoise=0.1, label="ten"), RecipeError, "no class 'ten'"),
         (

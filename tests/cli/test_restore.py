@@ -48,7 +48,7 @@ def test_a_morph_moves_there_and_back(gmmc: Gmmc, trained: Trained, files: Path)
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["restore", "a.png"], 2, "needs --mask or --denoise, one of them"),
+        (["restore", "a.png"], 2, "needs mask or denoise, one of them"),
         (["restore", "a.png", "--mask", "mask.png", "--denoise", "0.1"], 2, "one of them"),
         (["restore", "a.png", "--mask", "nothing.png"], 2, "nothing.png is white nowhere"),
         (["restore", "gone.png", "--denoise", "0.1"], 3, "gone.png is not a readable image"),

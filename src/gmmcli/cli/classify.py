@@ -15,7 +15,7 @@ from gmmcli.cli import completion
 from gmmcli.cli.options import GridOut, OfRun, SomeImages, answer, note, with_options
 from gmmcli.errors import DataError, RecipeError, visible
 from gmmcli.layout import Part, Table, show
-from gmmcli.named import class_indices
+from gmmcli.named import class_index
 
 if TYPE_CHECKING:
     from gmmcli.evaluate.classify import Judgement, Verdict
@@ -83,7 +83,8 @@ def classify_command(
 
     judge = Judgement(of_run.open(SomeImages(), saves=explaining and out is None))
     if label is not None:
-        label = _named(label, judge.subject.card.class_names)
+        names = judge.subject.card.class_names
+        label = names[class_index(label, names)]
     channels, size, _ = judge.subject.card.image_shape
     arrays, broken = {}, []
     for name, file in files.items():
@@ -134,13 +135,6 @@ def _check(as_csv: bool, explaining: bool, label: str | None, out: Path | None, 
         raise RecipeError("--explain has no --csv form", "use --json")
     if not explaining and (label is not None or out is not None):
         raise RecipeError(f"{'--out' if label is None else '--label'} is an option of --explain", "add --explain, or leave it out")
-
-
-def _named(label: str, names: tuple[str, ...]) -> str:
-    found = class_indices(label, names)
-    if len(found) > 1:
-        raise RecipeError("an image has one class, not all", "leave out --label where it is unknown")
-    return names[found[0]]
 
 
 def _explained(

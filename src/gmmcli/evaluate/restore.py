@@ -1,6 +1,6 @@
 """Images mended by a model's energy: missing pixels filled in, noise taken away; and one class turned into another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ from gmmcli.core.starts import GaussianStarts
 from gmmcli.core.targets import Conditional, Marginal
 from gmmcli.errors import RecipeError
 from gmmcli.evaluate.subject import Subject
-from gmmcli.named import class_indices
+from gmmcli.named import class_index, class_indices
 from gmmcli.rng import stream
 from gmmcli.run import Run
 from gmmcli.types import Images, Labels, Mask, RawImages, to_model
@@ -42,8 +42,10 @@ def restored(
         RecipeError: there is neither mask nor noise, or both, or there is no such class.
     """
     if (known is None) == (sigma is None):
-        raise RecipeError("gmmc restore needs --mask or --denoise, one of them", "give --mask FILE, or --denoise 0.1")
-    k = None if label is None else _class_of(label, subject.card.class_names)
+        raise RecipeError(
+            "restore needs mask or denoise, one of them", "give an image that is white where pixels are missing, or denoise 0.1"
+        )
+    k = None if label is None else class_index(label, subject.card.class_names)
     given = to_model(image.to(subject.device))
     if known is None:
         return given, denoise(subject.run, subject.model, given, subject.gamma2, 2 * (sigma or 0), k)
@@ -57,13 +59,6 @@ def known_of(mask: RawImages, name: str = "the mask") -> Mask:
     if bool(known.all()):
         raise RecipeError(f"{name} is white nowhere", "make it white where pixels are to be filled in")
     return known
-
-
-def _class_of(label: str, names: Sequence[str]) -> int:
-    found = class_indices(label, names)
-    if len(found) > 1:
-        raise RecipeError("an image has one class, not all", "leave out --class where it is unknown")
-    return found[0]
 
 
 def morphed(
@@ -80,7 +75,7 @@ def morphed(
     names = subject.card.class_names
     first, last = (class_indices(name, names) for name in (origin, to))
     if len(first) > 1 or len(last) > 1 or first == last:
-        raise RecipeError("--from and --to must be two classes", f"choose two of {', '.join(names[:20])}")
+        raise RecipeError("from and to must be two classes", f"choose two of {', '.join(names[:20])}")
     labels = torch.full((n,), first[0], device=subject.device)
     found = morph(subject.run, subject.model, labels, last[0], frames, seed, progress)
     return [images.cpu() for images in found], first[0], last[0]
