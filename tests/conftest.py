@@ -34,6 +34,12 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests compute on the CPU, where results are the same bit for bit, also where there is a GPU; those marked cuda come on their own."""
+    if config.option.markexpr != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """What is there now stays to the end: from here on garbage is looked for among what the tests make alone."""

@@ -56,7 +56,8 @@ def test_weights_are_there_or_not(gmmc: Gmmc, telling: Path, monkeypatch: pytest
 @pytest.mark.usefixtures("telling")
 def test_text_is_a_fenced_block_with_a_line_a_fact_and_says_what_to_do_with_it(gmmc: Gmmc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name in ("NO_COLOR", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     said = gmmc("env")
     first, *lines, last = said.stdout.splitlines()
     assert (first, last) == ("```text", "```")

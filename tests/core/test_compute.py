@@ -134,6 +134,13 @@ def test_bf16_pays_where_the_cpu_has_instructions_for_it_and_they_are_clearly_fa
     assert has_fast_bf16(CPU) is (native and speedup >= 1.2)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_on_a_gpu_bf16_pays_where_it_is_native_however_busy_the_gpu_is(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", pytest.fail)
+    assert has_fast_bf16(torch.device("cuda")) is native
+
+
 def test_emulated_bf16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", pytest.fail)

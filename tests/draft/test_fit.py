@@ -55,7 +55,7 @@ def test_where_one_epoch_of_each_stage_takes_longer_that_is_said() -> None:
 
 def test_the_seconds_are_steps_times_seconds_of_a_step() -> None:
     one = fitted("mine", PICTURES, "both", 1e9, measure=lambda *_: (1.0, 10.0))
-    steps = [epochs * (45_000 // 64) for epochs in (40, 20)]
+    steps = [epochs * (45_000 // 128) for epochs in (40, 12)]
     assert (one.n_steps, one.seconds) == (tuple(steps), steps[0] + 10 * steps[1])
 
 

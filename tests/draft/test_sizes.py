@@ -83,7 +83,9 @@ def test_whatever_the_images_are_the_recipe_serves_them(
 
 
 def test_a_batch_is_as_large_as_the_images_allow() -> None:
-    assert [batch_size(n) for n in (5, 16, 100, 511, 512, 1023, 1024, 10**6)] == [5, 16, 16, 16, 32, 32, *BATCHES[:1] * 2]
+    for tuned in BATCHES:
+        assert [batch_size(n, tuned) for n in (5, 16, 100, 511, 512, 1023, 1024, 10**6)] == [5, 16, 16, 16, 32, 32, *BATCHES[:1] * 2]
+    assert [batch_size(n, 128) for n in (1024, 2047, 2048)] == [64, 64, 128]
 
 
 def test_many_classes_get_features_slots_and_memory() -> None:

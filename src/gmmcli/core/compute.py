@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,6 +16,8 @@ import torch
 from gmmcli.core.classifier import Classifier
 
 CLEARLY_FASTER, PROBE_TURNS = 1.2, 6
+PROBES = {"cpu": (8, 64, 16), "cuda": (256, 128, 32)}
+"""Images, channels and side of the convolution that is timed: on a GPU a small one takes as long as its start, in any precision."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
@@ -27,12 +30,11 @@ class Compute:
     """auto: cuda where there is one, else cpu."""
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """bf16: the backbone under bfloat16 autocast; slower, not faster, on a CPU without bf16 instructions. auto: bf16 where the device
-    has such instructions and a short measurement finds them faster, else fp32; a run's recipe says which it became."""
+    has such instructions, and on a CPU a short measurement finds them faster, else fp32; a run's recipe says which it became."""
     channels_last: bool = True
     """Memory format of the convolutions; same results to rounding, faster on most machines."""
     compile: bool = False
-    """torch.compile for the backbone, which needs a C++ compiler, or triton on cuda; the first steps then take long. Nobody has run it on
-    cuda."""
+    """torch.compile for the backbone, which needs a C++ compiler, or triton on cuda; the first steps then take long."""
 
     def select(self) -> torch.device:
         """Choose the device and set it up: TF32 and cudnn autotuning on cuda, memory that is kept on a cpu.
@@ -87,16 +89,16 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 pays here: instructions for it, and a convolution that is clearly faster with them."""
-    return has_bf16(device) and bf16_speedup(device) >= CLEARLY_FASTER
+    """Whether bfloat16 pays here: on a GPU that has instructions for it, on a CPU also only if a convolution is clearly faster with them."""
+    return has_bf16(device) and (device.type == "cuda" or bf16_speedup(device) >= CLEARLY_FASTER)
 
 
 @cache
 def bf16_speedup(device: torch.device) -> float:
     """How many times as fast a 3 x 3 convolution and its gradients are in bfloat16 as in float32; takes some tens of milliseconds.
 
-    Other jobs must not decide it: on a cpu the time is that of one thread's own, which does not wait for others, and of several turns the
-    shortest counts.
+    Other jobs must not decide what training does: on a cpu the time is that of one thread's own, which does not wait for others, and of
+    several turns the shortest counts. A GPU has no such time, and there it decides nothing.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -108,15 +110,17 @@ def bf16_speedup(device: torch.device) -> float:
 
 def _speedup(device: torch.device) -> float:
     clock = time.perf_counter if device.type == "cuda" else time.process_time
+    finished: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    n, channels, side = PROBES[device.type]
     shortest = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
     for _ in range(PROBE_TURNS):
         for dtype in shortest:
-            images = torch.ones(8, 64, 16, 16, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
-            weight = torch.ones(64, 64, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+            images = torch.ones(n, channels, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+            weight = torch.ones(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+            finished()
             started = clock()
             torch.autograd.backward(torch.conv2d(images, weight, padding=1).sum())
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            finished()
             shortest[dtype] = min(shortest[dtype], clock() - started)
     return shortest[torch.float32] / shortest[torch.bfloat16]
 

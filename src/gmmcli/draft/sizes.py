@@ -18,7 +18,8 @@ ICON, NO_STRIDE, SIDE = 12, 24, 32
 """Pixels: up to the first an image is an icon; below the second the network does not halve it at once; those of the third were what the
 recipes for photographs were tuned on, and larger ones are made so small unless another size is asked for."""
 BATCHES, STEPS_AN_EPOCH, SMALLEST = (64, 32), 16, 16
-"""A batch is the largest of these that gives an epoch so many steps, else the smallest, or all images where they are fewer."""
+"""A batch is the largest of these, or the shipped recipe's, that gives an epoch so many steps, else the smallest, or all images where they
+are fewer."""
 EPOCHS, LEAST_STEPS = 60, 600
 """Of a stage at most, however few the images are, unless that would be fewer steps."""
 SLOTS, VISITS = 100, 4
@@ -60,7 +61,7 @@ SKETCHES: dict[Goal, tuple[Pattern, ...]] = {
 JOINT = (
     Pattern("folder_joint", SIDE, (2110, 660)),
     Pattern("cifar10_small_joint", SIDE, (12_650, 2810), 5000),
-    Pattern("cifar10_joint_fast", SIDE, (28_100, 14_050), 20_000),
+    Pattern("cifar10_joint_fast", SIDE, (14_040, 4210), 20_000),
 )
 PHOTOGRAPHS: dict[Goal, tuple[Pattern, ...]] = {
     "classify": (Pattern("folder_dis", SIDE, (2110,)), Pattern("cifar10_small_dis", SIDE, (12_650,), 5000)),
@@ -98,7 +99,8 @@ def sized(pattern: Pattern, survey: Survey, goal: Goal, side: int, share: float 
         start: whose model and weights to take. Where it knows these very classes, a stage that classifies before one that generates is
             left out.
     """
-    document, batch = pattern.document(), batch_size(survey.n_train)
+    document = pattern.document()
+    batch = batch_size(survey.n_train, document["data"]["batch_size"])
     stages, lengths = document["stages"], [*pattern.steps]
     if start:
         document |= {"init": {"from": start.origin}, "model": start.card.recipe.document()["model"]}
@@ -137,9 +139,9 @@ def side_of(survey: Survey, asked: int | None) -> int:
     return survey.side
 
 
-def batch_size(n_train: int) -> int:
-    """Return the images of a step."""
-    most = next((batch for batch in BATCHES if n_train >= STEPS_AN_EPOCH * batch), SMALLEST)
+def batch_size(n_train: int, tuned: int) -> int:
+    """Return the images of a step, which the shipped recipe has ``tuned`` of."""
+    most = next((batch for batch in sorted({tuned, *BATCHES}, reverse=True) if n_train >= STEPS_AN_EPOCH * batch), SMALLEST)
     return min(most, n_train)
 
 
