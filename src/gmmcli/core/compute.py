@@ -89,7 +89,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 pays here: on a GPU that has instructions for it, on a CPU also only if a convolution is clearly faster with them."""
+    """Whether bfloat16 pays here: on a GPU that has instructions for it; on a CPU that has, only if a convolution is clearly faster."""
     return has_bf16(device) and (device.type == "cuda" or bf16_speedup(device) >= CLEARLY_FASTER)
 
 
