@@ -107,20 +107,6 @@ def test_a_step_never_waits_for_the_device(begin: Begin, overrides: Sequence[str
         steps(setup, state, 2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("overrides", KINDS.values(), ids=KINDS)
-def test_a_step_never_waits_for_a_gpu(begin: Begin, overrides: Sequence[str]) -> None:
-    """CUDA's own word for it, where the test above knows operations by name."""
-    setup, _ = begin(*overrides)
-    state = setup.initial_state()
-    steps(setup, state)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        steps(setup, state, 2)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("wait", [lambda t: bool(t.sum() > 0), lambda t: t[t > 0], lambda t: t.sum().item(), lambda t: torch.equal(t, t)])
 def test_the_check_for_waiting_would_notice(wait: Any) -> None:
     with pytest.raises(AssertionError, match="waits"), NoWaiting():
