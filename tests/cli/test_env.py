@@ -99,7 +99,7 @@ def test_the_precision_that_auto_chooses_has_its_reason(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("gmmcli.core.compute.has_bf16", lambda device: able)
-    monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", lambda device: speedup)
+    monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", lambda: speedup)
     assert said in gmmc("env").stdout
 
 

@@ -130,7 +130,7 @@ def test_bf16_pays_where_the_cpu_has_instructions_for_it_and_they_are_clearly_fa
     capabilities: dict[str, bool], native: bool, speedup: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", lambda device: speedup)
+    monkeypatch.setattr("gmmcli.core.compute.bf16_speedup", lambda: speedup)
     assert has_fast_bf16(CPU) is (native and speedup >= 1.2)
 
 
@@ -158,10 +158,10 @@ def test_the_speedup_is_measured_once_from_the_shortest_turn_of_each_precision(m
     monkeypatch.setattr(torch, "conv2d", slow)
     monkeypatch.setattr("time.process_time", lambda: clock[0])
     bf16_speedup.cache_clear()
-    assert [bf16_speedup(CPU), bf16_speedup(CPU)] == [2.0, 2.0]
+    assert [bf16_speedup(), bf16_speedup()] == [2.0, 2.0]
     monkeypatch.undo()
     bf16_speedup.cache_clear()
-    assert bf16_speedup(CPU) > 0
+    assert bf16_speedup() > 0
 
 
 KEEPS = """
@@ -209,11 +209,11 @@ def test_auto_precision_is_bf16_where_it_is_native(native: bool, precision: str,
 
 def test_the_probe_runs_in_one_thread_and_puts_the_number_back(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("gmmcli.core.compute._speedup", lambda device: seen.append(torch.get_num_threads()) or 2.0)
+    monkeypatch.setattr("gmmcli.core.compute._speedup", lambda: seen.append(torch.get_num_threads()) or 2.0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert bf16_speedup.__wrapped__(torch.device("cpu")) == 2.0
+        assert bf16_speedup.__wrapped__() == 2.0
         assert (seen, torch.get_num_threads()) == ([1], 2)
     finally:
         torch.set_num_threads(before)

@@ -105,7 +105,9 @@ def _reason(device: "torch.device", able: bool) -> str:
 
     if not able:
         return f"this {device.type} has no bfloat16 instructions"
-    return f"a convolution in bfloat16 is {bf16_speedup(device):.1f} times as fast as in float32"
+    if device.type == "cuda":
+        return "this cuda device has bfloat16 instructions"
+    return f"a convolution in bfloat16 is {bf16_speedup():.1f} times as fast as in float32"
 
 
 def _extras() -> dict[str, dict[str, str | None]]:

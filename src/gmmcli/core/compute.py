@@ -4,7 +4,6 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,8 +15,6 @@ import torch
 from gmmcli.core.classifier import Classifier
 
 CLEARLY_FASTER, PROBE_TURNS = 1.2, 6
-PROBES = {"cpu": (8, 64, 16), "cuda": (256, 128, 32)}
-"""Images, channels and side of the convolution that is timed: on a GPU a small one takes as long as its start, in any precision."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
@@ -90,38 +87,33 @@ def has_bf16(device: torch.device) -> bool:
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 pays here: on a GPU that has instructions for it; on a CPU that has, only if a convolution is clearly faster."""
-    return has_bf16(device) and (device.type == "cuda" or bf16_speedup(device) >= CLEARLY_FASTER)
+    return has_bf16(device) and (device.type == "cuda" or bf16_speedup() >= CLEARLY_FASTER)
 
 
 @cache
-def bf16_speedup(device: torch.device) -> float:
-    """How many times as fast a 3 x 3 convolution and its gradients are in bfloat16 as in float32; takes some tens of milliseconds.
+def bf16_speedup() -> float:
+    """How many times as fast a 3 x 3 convolution and its gradients are in bfloat16 as in float32, on this CPU; tens of milliseconds.
 
-    Other jobs must not decide what training does: on a cpu the time is that of one thread's own, which does not wait for others, and of
-    several turns the shortest counts. A GPU has no such time, and there it decides nothing.
+    Other jobs must not decide it: the time is that of one thread's own, which does not wait for others, and of several turns the shortest
+    counts. A GPU has no such time: a busy one would look as if bfloat16 did not pay.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _speedup(device)
+        return _speedup()
     finally:
         torch.set_num_threads(threads)
 
 
-def _speedup(device: torch.device) -> float:
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    finished: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    n, channels, side = PROBES[device.type]
+def _speedup() -> float:
     shortest = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
     for _ in range(PROBE_TURNS):
         for dtype in shortest:
-            images = torch.ones(n, channels, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
-            weight = torch.ones(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
-            finished()
-            started = clock()
+            images = torch.ones(8, 64, 16, 16, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+            weight = torch.ones(64, 64, 3, 3, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+            started = time.process_time()
             torch.autograd.backward(torch.conv2d(images, weight, padding=1).sum())
-            finished()
-            shortest[dtype] = min(shortest[dtype], clock() - started)
+            shortest[dtype] = min(shortest[dtype], time.process_time() - started)
     return shortest[torch.float32] / shortest[torch.bfloat16]
 
 
